@@ -1,0 +1,277 @@
+"""Where Kafka is, and how to prove who we are → clients that talk to it: the one place where any of them is made."""
+
+from __future__ import annotations
+
+import logging
+import os
+import ssl
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.abc import AbstractTokenProvider
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.helpers import create_ssl_context
+from faust.auth import Credentials, OAuthCredentials, SASLCredentials, SSLCredentials
+
+from streams.errors import ConfigError
+
+MIB = 1 << 20
+
+PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
+MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
+
+MAX_REQUEST_BYTES = 16 * MIB
+"""The largest record that any of our producers sends."""
+
+CONSUMER: dict[str, Any] = {
+    "enable_auto_commit": False,
+    "auto_offset_reset": "earliest",
+    "partition_assignment_strategy": (RangePartitionAssignor,),  # co-partitioned topics go to the same member
+    "fetch_min_bytes": 1,
+    "fetch_max_wait_ms": 100,
+    "max_partition_fetch_bytes": 4 * MIB,
+    "metadata_max_age_ms": 30_000,  # how soon added partitions are noticed
+    "request_timeout_ms": 40_000,  # above the rebalance timeout: a join waits that long for the slowest member
+}
+PRODUCER: dict[str, Any] = {
+    "acks": "all",
+    "linger_ms": 2,
+    "max_batch_size": MIB // 2,  # below the 1 MiB that a topic takes at Kafka's own default
+    "max_request_size": MAX_REQUEST_BYTES,
+    "metadata_max_age_ms": 30_000,
+}
+SESSION: dict[str, Any] = {
+    "session_timeout_ms": 10_000,
+    "heartbeat_interval_ms": 3_000,
+    "rebalance_timeout_ms": 30_000,
+    "max_poll_interval_ms": 300_000,
+}
+EMBEDDED_SESSION: dict[str, Any] = {  # the embedded broker's first join waits for the session timeout
+    **SESSION,
+    "session_timeout_ms": 3_000,
+    "heartbeat_interval_ms": 1_000,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Security:
+    """How a client proves who it is. Secrets are read when a client is made, from an environment variable or a file."""
+
+    protocol: str = "PLAINTEXT"
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    sasl_mechanism: str | None = None
+    username: str | None = None
+    password_env: str | None = None
+    password_file: str | None = None
+    token_file: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.protocol not in PROTOCOLS:
+            raise _unusable("protocol", self.protocol, f"one of {', '.join(PROTOCOLS)}")
+        if self.is_sasl and self.sasl_mechanism not in MECHANISMS:
+            raise _unusable("sasl_mechanism", str(self.sasl_mechanism), f"one of {', '.join(MECHANISMS)}")
+        if self.is_oauth and not self.token_file:
+            raise _unusable("token_file", "nothing", "the file with the bearer token")
+        if self.is_sasl and not self.is_oauth and not (self.username and (self.password_env or self.password_file)):
+            raise _unusable("username and password", "not both", "username, and password_env or password_file")
+
+    @property
+    def is_ssl(self) -> bool:
+        return self.protocol in ("SSL", "SASL_SSL")
+
+    @property
+    def is_sasl(self) -> bool:
+        return self.protocol in ("SASL_PLAINTEXT", "SASL_SSL")
+
+    @property
+    def is_oauth(self) -> bool:
+        return self.is_sasl and self.sasl_mechanism == "OAUTHBEARER"
+
+    def password(self) -> str:
+        """The password, from its variable or its file; ConfigError when it isn't there."""
+        if self.password_env:
+            found = os.environ.get(self.password_env)
+            if found is None:
+                raise _unusable("password_env", f"{self.password_env} not set", "the password in it")
+            return found
+        return _read_secret("password_file", self.password_file or "")
+
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """What TLS trusts and shows; None without TLS. ConfigError when a file cannot be used."""
+        if not self.is_ssl:
+            return None
+        try:
+            context = create_ssl_context(cafile=self.ca_file, certfile=self.cert_file, keyfile=self.key_file)
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            raise _unusable("ca_file, cert_file, key_file", str(error), "readable PEM files") from None
+        assert isinstance(context, ssl.SSLContext)
+        return context
+
+    def client_settings(self) -> dict[str, Any]:
+        """The keyword arguments of an aiokafka client."""
+        settings: dict[str, Any] = {"security_protocol": self.protocol, "ssl_context": self.ssl_context()}
+        if self.is_oauth:
+            settings["sasl_oauth_token_provider"] = TokenFile(self.token_file or "")
+        elif self.is_sasl:
+            settings |= {"sasl_plain_username": self.username, "sasl_plain_password": self.password()}
+        if self.is_sasl:
+            settings["sasl_mechanism"] = self.sasl_mechanism
+        return settings
+
+    def faust_credentials(self) -> Credentials | None:
+        """What Faust calls `broker_credentials`; None when there is nothing to prove."""
+        context = self.ssl_context()
+        if self.is_oauth:
+            return OAuthCredentials(oauth_cb=TokenFile(self.token_file or ""), ssl_context=context)
+        if self.is_sasl:
+            return SASLCredentials(
+                username=self.username, password=self.password(), ssl_context=context, mechanism=self.sasl_mechanism
+            )
+        return SSLCredentials(context) if context is not None else None
+
+
+class TokenFile:
+    """A bearer token in a file that something else renews: read again for every connection."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    async def token(self) -> str:
+        return _read_secret("token_file", self.path)
+
+    def extensions(self) -> dict[str, str]:
+        return {}
+
+
+AbstractTokenProvider.register(TokenFile)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """One Kafka cluster as one process sees it. `broker`: "host:port[,host:port]", or "kafka://host:port"."""
+
+    broker: str
+    prefix: str = ""
+    client_id: str = "foreshock"
+    embedded: bool = False
+    security: Security | None = None
+
+    def __post_init__(self) -> None:
+        if not self.servers or not all(_is_address(server) for server in self.servers):
+            raise _unusable("broker", repr(self.broker), "host:port[,host:port]")
+
+    @property
+    def servers(self) -> list[str]:
+        """The addresses to begin with."""
+        parts = self.broker.replace(";", ",").split(",")
+        return [part.strip().removeprefix("kafka://").rstrip("/") for part in parts if part.strip()]
+
+    def topic(self, name: str) -> str:
+        """The full name of one of our topics."""
+        return self.prefix + name
+
+    def consumer(self, *, group_id: str | None = None, **settings: Any) -> AIOKafkaConsumer:
+        """A consumer that is not started; without a group, for `assign`. `settings` go over ours."""
+        session = (EMBEDDED_SESSION if self.embedded else SESSION) if group_id is not None else {}
+        return AIOKafkaConsumer(group_id=group_id, **{**self._client(), **CONSUMER, **session, **settings})
+
+    def producer(self, **settings: Any) -> AIOKafkaProducer:
+        """A producer that is not started: acks=all, and idempotent where the broker knows how."""
+        # Without idempotence the order is still kept: aiokafka has one request per broker on its way, one batch per
+        # partition in it.
+        ours = {**PRODUCER, "enable_idempotence": not self.embedded}
+        return AIOKafkaProducer(**{**self._client(), **ours, **settings})
+
+    def admin(self) -> AIOKafkaAdminClient:
+        """An admin client that is not started."""
+        return AIOKafkaAdminClient(**self._client(), request_timeout_ms=20_000)
+
+    def faust_options(self) -> dict[str, Any]:
+        """The options of `faust.App` that say how Kafka is reached."""
+        session = EMBEDDED_SESSION if self.embedded else SESSION
+        options: dict[str, Any] = {
+            "broker": ";".join(f"kafka://{server}" for server in self.servers),
+            "broker_client_id": self.client_id,
+            "broker_session_timeout": session["session_timeout_ms"] / 1000,
+            "broker_heartbeat_interval": session["heartbeat_interval_ms"] / 1000,
+            "broker_rebalance_timeout": session["rebalance_timeout_ms"] / 1000,
+        }
+        credentials = self.security.faust_credentials() if self.security else None
+        return options | ({"broker_credentials": credentials} if credentials else {})
+
+    def _client(self) -> dict[str, Any]:
+        calm_logs()
+        secured = self.security.client_settings() if self.security else {}
+        return {"bootstrap_servers": self.servers, "client_id": self.client_id, **secured}
+
+
+# --- The log, while Kafka is away
+
+
+class Seldom:
+    """True at most once in so many seconds: for a line that would else be logged at every attempt."""
+
+    def __init__(self, every_s: float) -> None:
+        self.every_s = every_s
+        self._next = float("-inf")
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + self.every_s
+        return True
+
+
+OUTAGE = Seldom(10.0)
+"""Shared by all that may complain about Kafka: an outage is one line in ten seconds, whoever notices it."""
+
+
+class _OneLine(logging.Filter):
+    """Of aiokafka's complaints (a dozen a second while a broker is away, some with tracebacks), one line in a while."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING:
+            return True
+        if not OUTAGE():
+            return False
+        if record.exc_info and record.exc_info[1]:
+            record.msg, record.args = f"{record.getMessage()}: {record.exc_info[1]!r}", ()
+        record.exc_info = record.exc_text = None
+        return True
+
+
+_ONE_LINE = _OneLine()
+
+
+def calm_logs() -> None:
+    """Keep aiokafka's loggers from flooding the log; call it as often as you like."""
+    # A filter on the parent would not see the children's records: it has to be on each of them.
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("aiokafka"):
+            logging.getLogger(name).addFilter(_ONE_LINE)
+
+
+# --- Small things
+
+
+def _unusable(what: str, seen: str, expected: str) -> ConfigError:
+    return ConfigError(place=f"kafka connection, {what}", seen=seen, expected=expected)
+
+
+def _is_address(server: str) -> bool:
+    host, _, port = server.rpartition(":")
+    return bool(host) and "/" not in host and port.isascii() and port.isdigit() and 0 < int(port) < 65_536
+
+
+def _read_secret(what: str, path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unusable(what, f"{path}: {error}", "a readable file with the secret") from None

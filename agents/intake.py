@@ -1,0 +1,434 @@
+"""Kafka topics → whole batches of one partition each, over a channel: what lets Faust agents keep up with a partition.
+
+    consumer group ─→ assigned ─→ on_assigned (where to begin) ─→ batches ─→ revoked ─→ on_revoked
+                         ↑                                                      │
+                         └──────────────── every rebalance ─────────────────────┘
+
+Every rebalance revokes all partitions and assigns anew: that is how aiokafka does it. A batch carries the epoch in
+which it was fetched; after the revocation it is not `current` any more, and must not be processed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from operator import attrgetter
+from typing import Any, Protocol
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.abc import ConsumerRebalanceListener
+from aiokafka.errors import ConsumerStoppedError, KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from faust.channels import Channel
+from mode import Service
+from mode.utils.queues import FlowControlEvent, ThrowableQueue
+
+from agents.clients import OUTAGE, Connection
+
+log = logging.getLogger(__name__)
+_value = attrgetter("value")
+
+MAX_RECORDS = 8_192
+POLL_MS = 200
+IDLE_EVERY_S = 1.0
+FRESH_MS = 2_000
+SILENCE_S = 60.0
+RETRY_S = 1.0
+COMMIT_WITHIN_S = 5.0
+STOP_WITHIN_S = 5.0
+
+
+class Record(Protocol):
+    """What a record has, whichever of aiokafka's classes it is of."""
+
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int: ...
+    @property
+    def timestamp_type(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Records of one partition in the order of their offsets, which may have gaps; none when the partition is idle.
+
+    `position`: the offset after them. `highwater`: where the log ended when they were fetched. `caught_up`: there was
+    nothing more to fetch.
+    """
+
+    topic: str
+    partition: int
+    records: list[Record]
+    position: int
+    highwater: int
+    caught_up: bool
+    epoch: int
+
+
+@dataclass(slots=True)
+class Flow:
+    """What came of one partition since it was assigned. `position`: the offset after the last batch handed over."""
+
+    records: int = 0
+    bytes: int = 0
+    position: int | None = None
+    highwater: int | None = None
+
+    @property
+    def lag(self) -> int | None:
+        """How many offsets are still to come; None until Kafka has said where the log ends."""
+        if self.position is None or self.highwater is None:
+            return None
+        return max(0, self.highwater - self.position)
+
+
+class Sink(Protocol):
+    """Where batches go: a bounded channel, whose `put` waits while it is full."""
+
+    async def put(self, value: Batch, /) -> None: ...
+
+
+OnAssigned = Callable[[AbstractSet[TopicPartition]], Awaitable[Mapping[TopicPartition, int | None]]]
+OnRevoked = Callable[[AbstractSet[TopicPartition]], Awaitable[None]]
+OnTruncated = Callable[[TopicPartition, int, int], None]
+
+
+class Intake(Service):
+    """A member of a consumer group that hands over what it fetches, batch by batch, and waits while nobody takes it.
+
+    `on_assigned(partitions)` says where to begin with each (None: at the beginning), before any batch of them; it may
+    take its time, and is cancelled when the next rebalance comes first. `on_revoked(partitions)` is awaited before
+    others get them, and at the stop, before the group is left: the last chance to commit. It follows every call of
+    `on_assigned`, even a cancelled one. `on_truncated(partition, wanted, earliest)` tells of records that were gone
+    before they could be read; reading goes on at the earliest. An exception out of a callback crashes the service.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        topics: Sequence[str],
+        group: str,
+        sink: Sink,
+        *,
+        on_assigned: OnAssigned,
+        on_revoked: OnRevoked,
+        on_truncated: OnTruncated | None = None,
+        group_instance_id: str | None = None,
+        max_records: int = MAX_RECORDS,
+        **service: Any,
+    ) -> None:
+        super().__init__(**service)
+        self.connection = connection
+        self.topics = tuple(topics)
+        self.group = group
+        self.group_instance_id = group_instance_id
+        self.max_records = max_records
+        self.epoch = 0
+        self._sink = sink
+        self._on_assigned = on_assigned
+        self._on_revoked = on_revoked
+        self._on_truncated = on_truncated
+        self._consumer: AIOKafkaConsumer | None = None
+        self._held: frozenset[TopicPartition] = frozenset()
+        self._flows: dict[TopicPartition, Flow] = {}  # of those that are held
+        self._settling: asyncio.Task[None] | None = None
+        self._settled = False  # every partition that is held was sought to its start
+        self._releasing = asyncio.Lock()
+        self._next_look = 0.0  # for idle partitions, by the monotonic clock
+
+    # What others may ask
+
+    @property
+    def assignment(self) -> frozenset[TopicPartition]:
+        """The partitions that are ours, from the call of `on_assigned` to the end of `on_revoked`."""
+        return self._held
+
+    def current(self, batch: Batch) -> bool:
+        """Whether its partition has been ours ever since it was fetched; otherwise nobody may process it."""
+        return batch.epoch == self.epoch
+
+    def snapshot(self) -> dict[TopicPartition, Flow]:
+        """What came of each partition that is ours: copies."""
+        return {tp: replace(flow) for tp, flow in self._flows.items()}
+
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> bool:
+        """Tell Kafka's lag tools how far we are: the next offset of each partition. Whether it could be told.
+
+        Nothing depends on it, so a failure is a line in the log.
+        """
+        ours = {tp: offset for tp, offset in offsets.items() if tp in self._held}
+        if self._consumer is None or not ours:
+            return False
+        try:
+            # While the broker is away, aiokafka would try for ever.
+            await asyncio.wait_for(self._consumer.commit(ours), COMMIT_WITHIN_S)
+        except (KafkaError, TimeoutError) as error:
+            if OUTAGE():
+                log.info("offsets not committed, group %s: %s", self.group, error or type(error).__name__)
+            return False
+        return True
+
+    # The service
+
+    @Service.task
+    async def _run(self) -> None:
+        """One consumer after another: whatever is wrong with one, the next may be spared."""
+        while not self.should_stop:
+            try:
+                await self._consume()
+            except ConsumerStoppedError:
+                pass  # on_stop has closed it
+            except (KafkaError, OSError, TimeoutError) as error:
+                if OUTAGE():
+                    log.warning("no records from Kafka at %s: %s; trying again", self.connection.broker, _told(error))
+            if not self.should_stop:
+                await self._release()
+                await self._close()
+                await self.sleep(RETRY_S)
+
+    async def on_stop(self) -> None:
+        """Give back what is held, and leave the group. What is still in the channel is not current any more."""
+        await self._release()
+        await self._close()
+
+    async def _consume(self) -> None:
+        self._consumer = consumer = self.connection.consumer(
+            group_id=self.group,
+            group_instance_id=self.group_instance_id,
+            # With "earliest", aiokafka would pass over truncated records without a word to us.
+            auto_offset_reset="none",
+        )
+        consumer.subscribe(list(self.topics), listener=_Listener(self))
+        await consumer.start()
+        heard = time.monotonic()
+        while not self.should_stop:
+            if await self._poll(consumer):
+                heard = time.monotonic()
+            elif time.monotonic() - heard > SILENCE_S:
+                # Neither records nor word that there are none: aiokafka's fetching task may have died unseen.
+                raise TimeoutError(f"no answer for {SILENCE_S:.0f} s")
+
+    async def _poll(self, consumer: AIOKafkaConsumer) -> bool:
+        """Hand over what one poll brings; whether Kafka gave a sign of life."""
+        try:
+            fetched = await consumer.getmany(timeout_ms=POLL_MS, max_records=self.max_records)
+        except OffsetOutOfRangeError as error:
+            if self._settled:
+                await self._go_on_at_the_earliest(consumer, error.args[0])
+            return True
+        except NoOffsetForPartitionError:  # this group has committed none; we are about to say where to begin
+            return True
+        # A rebalance may have come while we waited. What was fetched before the partitions were sought to their starts
+        # is of no use, and will be fetched again; what was fetched after is of the new epoch. Between that fetch and
+        # this line nothing else ran.
+        if not self._settled:
+            return True
+        epoch = self.epoch
+        alive = bool(fetched) or not self._held
+        for tp, records in fetched.items():
+            if epoch != self.epoch:
+                return True
+            await self._put(await self._batch(consumer, tp, records))
+        return await self._look_for_idle(consumer, epoch, fetched) or alive
+
+    async def _batch(self, consumer: AIOKafkaConsumer, tp: TopicPartition, records: list[Record]) -> Batch:
+        # Asked of the consumer, not counted from the records: after them there may be transaction markers. Neither
+        # call waits: the partition was sought, so it has a position; it was fetched, so it has a high-water mark.
+        position, highwater = await consumer.position(tp), consumer.highwater(tp)
+        return Batch(tp.topic, tp.partition, records, position, highwater, position >= highwater, self.epoch)
+
+    async def _put(self, batch: Batch) -> None:
+        await self._sink.put(batch)
+        if self.current(batch):
+            flow = self._flows[TopicPartition(batch.topic, batch.partition)]
+            flow.records += len(batch.records)
+            flow.bytes += sum(map(len, filter(None, map(_value, batch.records))))
+            flow.position, flow.highwater = batch.position, batch.highwater
+        await asyncio.sleep(0)  # neither fetched records nor a channel with room would let anyone else run
+
+    async def _look_for_idle(
+        self, consumer: AIOKafkaConsumer, epoch: int, fetched: Mapping[TopicPartition, object]
+    ) -> bool:
+        """Put an empty batch for every partition that is caught up; whether Kafka gave a sign of life of any."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return False
+        self._next_look = now + IDLE_EVERY_S
+        alive = False
+        for tp in self._held - fetched.keys():
+            if epoch != self.epoch:
+                break
+            # A partition whose broker is away is not idle, though its last answer said that it was caught up.
+            if not _is_fresh(consumer.last_poll_timestamp(tp)):
+                continue
+            alive = True
+            batch = await self._batch(consumer, tp, [])
+            self._flows[tp].highwater = batch.highwater
+            if batch.caught_up:
+                await self._put(batch)
+        return alive
+
+    async def _go_on_at_the_earliest(self, consumer: AIOKafkaConsumer, wanted: Mapping[TopicPartition, int]) -> None:
+        epoch = self.epoch
+        earliest = await consumer.beginning_offsets(list(wanted))
+        if epoch != self.epoch:  # the next owner will find the same
+            return
+        for tp, offset in wanted.items():
+            consumer.seek(tp, earliest[tp])
+            self._flows[tp].position = earliest[tp]
+            log.warning("%s partition %d: offset %d is gone; going on at %d", *tp, offset, earliest[tp])
+            if self._on_truncated is not None:
+                self._on_truncated(tp, offset, earliest[tp])
+
+    # Rebalances
+
+    def _assigned(self, tps: Iterable[TopicPartition]) -> None:
+        consumer = self._consumer
+        if consumer is None or self.should_stop:
+            return
+        _spare_record_objects(consumer)
+        self._held = frozenset(tps)
+        self._flows = {tp: Flow() for tp in self._held}
+        for tp in self._held:  # with a position, aiokafka looks for no committed one; paused, it fetches nothing
+            consumer.seek(tp, 0)
+        consumer.pause(*self._held)
+        # Not awaited here: until this returns, aiokafka sends no heartbeats.
+        self._settling = asyncio.create_task(self._settle(consumer, self._held))
+
+    async def _settle(self, consumer: AIOKafkaConsumer, tps: frozenset[TopicPartition]) -> None:
+        """Ask where to begin, and begin there."""
+        try:
+            wanted = await self._on_assigned(tps) if tps else {}
+            starts = await self._starts(consumer, tps, wanted)
+        except Exception as error:
+            await self.crash(error)
+            return
+        for tp, offset in starts.items():
+            consumer.seek(tp, offset)
+            self._flows[tp].position = offset
+        consumer.resume(*tps)
+        self._settled = True
+
+    async def _starts(
+        self, consumer: AIOKafkaConsumer, tps: frozenset[TopicPartition], wanted: Mapping[TopicPartition, int | None]
+    ) -> dict[TopicPartition, int]:
+        known = {tp: offset for tp in tps if (offset := wanted.get(tp)) is not None}
+        unknown = tps - known.keys()
+        while True:
+            try:
+                return known | (await consumer.beginning_offsets(list(unknown)) if unknown else {})
+            except KafkaError as error:
+                if OUTAGE():
+                    log.warning("where do the partitions begin? %s; trying again", _told(error))
+                await asyncio.sleep(RETRY_S)
+
+    async def _release(self) -> None:
+        """From here on nothing that was fetched before is current; tell the owner, and wait for its leave."""
+        self.epoch += 1
+        self._settled = False
+        async with self._releasing:
+            await self._stop_settling()
+            try:
+                if self._held:
+                    await self._on_revoked(self._held)
+            except Exception as error:
+                await self.crash(error)
+            finally:
+                self._held, self._flows = frozenset(), {}
+
+    async def _stop_settling(self) -> None:
+        settling, self._settling = self._settling, None
+        if settling is not None and not settling.done():
+            settling.cancel()
+            await asyncio.wait([settling])
+
+    async def _close(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            with contextlib.suppress(KafkaError, OSError, TimeoutError):
+                await asyncio.wait_for(consumer.stop(), STOP_WITHIN_S)
+
+
+class _Listener:
+    """What aiokafka calls around a rebalance. Of exceptions that came through here it would only keep a log."""
+
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        await self._intake._release()
+
+    def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        self._intake._assigned(assigned)
+
+
+ConsumerRebalanceListener.register(_Listener)
+
+
+class BatchChannel(Channel[Batch]):
+    """A bounded Faust channel from which nothing vanishes.
+
+    Faust empties its channels, and cancels whoever waits to put something in, whenever its own consumer rebalances: it
+    would read the records again. Nobody would read our batches again. And what is put into a channel before an agent
+    listens would be gone. So this one has one queue of its own, for all that iterate over it.
+    """
+
+    @property
+    def queue(self) -> ThrowableQueue[Any]:
+        if self._queue is None:
+            flow = FlowControlEvent(initially_suspended=False)
+            self._queue = ThrowableQueue(maxsize=self.maxsize or 1, flow_control=flow)
+        return self._queue
+
+    def _clone_args(self) -> Mapping[str, Any]:
+        return {**super()._clone_args(), "queue": self.queue}
+
+    async def put(self, value: Any) -> None:
+        """Wait until there is room, and put it there."""
+        await self.queue.put(value)
+
+
+# --- Parts
+
+
+class _Parsed(OrderedDict[Any, Any]):
+    """aiokafka's store of fetched records, told to give out its parser's records as they are."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        unpacking = getattr(value, "_partition_records", None)
+        if unpacking is not None:
+            unpacking._consumer_record = _as_parsed
+        super().__setitem__(key, value)
+
+
+def _as_parsed(tp: TopicPartition, record: Record) -> Record:
+    return record
+
+
+def _spare_record_objects(consumer: AIOKafkaConsumer) -> None:
+    """Leave out a third of what fetching costs: aiokafka's copy of every record into an object of eleven fields."""
+    # Its own structure, so it may be different in another release: then all works as before, at the full price.
+    fetcher: Any = getattr(consumer, "_fetcher", None)
+    if type(getattr(fetcher, "_records", None)) is OrderedDict:
+        fetcher._records = _Parsed(fetcher._records)
+
+
+def _is_fresh(answered_ms: int | None) -> bool:
+    """Whether this time of an answer is of the last moments. Both ways: the clock may have been set back."""
+    return answered_ms is not None and abs(time.time() * 1000 - answered_ms) <= FRESH_MS
+
+
+def _told(error: Exception) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,226 @@
+"""The table of the topics that Foreshock writes → those topics, as they must be; and the wait for the ones it reads.
+
+Names given to and returned by these functions are full ones; only the table's own get the connection's prefix here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+from agents.clients import MIB, OUTAGE, Connection, Seldom
+from streams.errors import BrokerError
+
+log = logging.getLogger(__name__)
+
+HOUR_MS = 3_600_000
+FEW = 4
+MAX_REPLICAS = 3
+VISIBLE_WITHIN_S = 30.0
+LOOK_EVERY_S = 0.5
+
+
+class Partitions(StrEnum):
+    """How many partitions one of our topics has."""
+
+    AS_INFERENCE = "as inference"
+    BUCKETS = "buckets"
+    FEW = "few"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topic:
+    """One row: what a topic of ours must be like. `max_message_bytes`: None leaves it to the broker."""
+
+    name: str
+    partitions: Partitions
+    compacted: bool = False
+    max_message_bytes: int | None = None
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+    def configs(self) -> dict[str, str]:
+        """The topic's settings, by Kafka's names."""
+        size = {"max.message.bytes": str(self.max_message_bytes)} if self.max_message_bytes else {}
+        return {**(COMPACTED if self.compacted else DELETED), **size, **self.extra}
+
+
+DELETED = {"cleanup.policy": "delete"}
+COMPACTED = {
+    "cleanup.policy": "compact",
+    "min.cleanable.dirty.ratio": "0.1",  # cumulative publications replace each other: most of the log is waste
+    "segment.ms": str(HOUR_MS),  # the open segment is never compacted
+    "segment.bytes": str(64 * MIB),
+    "delete.retention.ms": str(24 * HOUR_MS),
+}
+TOPICS = (
+    Topic(name="partials", partitions=Partitions.BUCKETS, compacted=True, max_message_bytes=16 * MIB),
+    Topic(name="progress", partitions=Partitions.AS_INFERENCE, compacted=True),
+    Topic(name="state", partitions=Partitions.BUCKETS, compacted=True, max_message_bytes=16 * MIB),
+    Topic(name="windows", partitions=Partitions.FEW, max_message_bytes=16 * MIB),
+    Topic(name="actions", partitions=Partitions.FEW),
+    Topic(name="dead-letter", partitions=Partitions.FEW, max_message_bytes=16 * MIB),
+)
+
+
+async def ensure(connection: Connection, *, inference_partitions: int, buckets: int) -> None:
+    """Create those of TOPICS that are missing, and wait until they can be used.
+
+    BrokerError when one exists that would lose data or give wrong counts: partitioned otherwise than by `buckets`, or
+    not compacted.
+    """
+    wanted = {Partitions.AS_INFERENCE: inference_partitions, Partitions.BUCKETS: buckets, Partitions.FEW: FEW}
+    table = {connection.topic(topic.name): (topic, wanted[topic.partitions]) for topic in TOPICS}
+    async with admin(connection) as client:
+        there = await partition_counts(client)
+        missing = {name: row for name, row in table.items() if name not in there}
+        await _create(client, {name: (count, topic.configs()) for name, (topic, count) in missing.items()})
+        there = await _wait_until_visible(client, dict.fromkeys(table, 1))
+        # The new ones too: another worker may have been faster, with other numbers.
+        for name, (topic, count) in table.items():
+            await _adapt(client, name, topic, there[name], count)
+
+
+async def create(connection: Connection, name: str, partitions: int, configs: Mapping[str, str] | None = None) -> None:
+    """Create one topic, by its full name, and wait until it can be used; one that exists stays as it is."""
+    async with admin(connection) as client:
+        if name not in await partition_counts(client):
+            await _create(client, {name: (partitions, configs or {})})
+            await _wait_until_visible(client, {name: partitions})
+
+
+async def find(connection: Connection, topic: str) -> int | None:
+    """How many partitions a topic has; None when there is none of this name. BrokerError when Kafka doesn't answer."""
+    async with admin(connection) as client:
+        return (await partition_counts(client)).get(topic)
+
+
+async def wait_for(connection: Connection, topic: str, on_wait: Callable[[str], None] = log.warning) -> int:
+    """Wait until this topic exists, and say how many partitions it has.
+
+    Kafka may be away meanwhile. `on_wait` gets one line every ten seconds.
+    """
+    again = Seldom(10.0)
+    while True:
+        try:
+            found = await find(connection, topic)
+        except BrokerError as error:
+            reason = str(error)
+        else:
+            if found is not None:
+                return found
+            reason = (
+                f"waiting for topic {topic}: it does not exist on {connection.broker}; create it, or start its writer"
+            )
+        if again():
+            on_wait(reason)
+        await asyncio.sleep(LOOK_EVERY_S)
+
+
+@asynccontextmanager
+async def admin(connection: Connection) -> AsyncIterator[AIOKafkaAdminClient]:
+    """A started admin client; what Kafka refuses or doesn't answer becomes a BrokerError of one line."""
+    client = connection.admin()
+    try:
+        await client.start()
+        yield client
+    except (KafkaError, OSError, TimeoutError) as error:
+        OUTAGE()  # this error says it: aiokafka need not
+        raise BrokerError(
+            place=f"Kafka at {connection.broker}",
+            seen=f"{type(error).__name__} {error}".strip(),
+            mend="is the address right, and is the broker up?",
+        ) from None
+    finally:
+        await client.close()
+
+
+async def partition_counts(client: AIOKafkaAdminClient) -> dict[str, int]:
+    """The partitions of every topic of the cluster that is fit for use."""
+    # Of all topics: asking for one by name creates it, on the embedded broker and on Kafka's own default.
+    return {
+        topic["topic"]: len(topic["partitions"])
+        for topic in await client.describe_topics()
+        if not topic["error_code"] and all(partition["leader"] >= 0 for partition in topic["partitions"])
+    }
+
+
+async def max_message_bytes(client: AIOKafkaAdminClient, name: str) -> int | None:
+    """The bytes that a topic takes in one batch of records; None where Kafka doesn't say."""
+    value = await _config(client, name, "max.message.bytes")
+    return int(value) if value else None
+
+
+# --- Parts
+
+
+async def _adapt(client: AIOKafkaAdminClient, name: str, topic: Topic, found: int, count: int) -> None:
+    """Refuse what cannot be mended, mend what can."""
+    if topic.partitions is Partitions.BUCKETS and found != count:
+        raise BrokerError(
+            place=f"topic {name}",
+            seen=f"{found} partitions",
+            expected=f"{count}, one for each bucket of models",
+            mend=f"set kafka.buckets to {found}, or use another prefix",
+        )
+    if topic.compacted and await _config(client, name, "cleanup.policy") == "delete":
+        raise BrokerError(
+            place=f"topic {name}",
+            seen="cleanup.policy=delete, which forgets state with time",
+            expected="cleanup.policy=compact",
+            mend="alter the topic's configuration, or delete the topic and let Foreshock create it",
+        )
+    if topic.partitions is Partitions.AS_INFERENCE and found < count:
+        await client.create_partitions({name: NewPartitions(count)})  # its records are put by number, so none moves
+        await _wait_until_visible(client, {name: count})
+
+
+async def _config(client: AIOKafkaAdminClient, name: str, key: str) -> str | None:
+    """One setting of a topic; None where the broker has no such thing, or where we may not ask."""
+    # All of them are asked for: at a question for one, the embedded broker hangs up.
+    for answer in await client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)]):
+        for error_code, _, _, _, entries, *_ in answer.resources:
+            for entry in () if error_code else entries:
+                if entry[0] == key:
+                    return str(entry[1])
+    return None
+
+
+async def _create(client: AIOKafkaAdminClient, wanted: Mapping[str, tuple[int, Mapping[str, str]]]) -> None:
+    if not wanted:
+        return
+    brokers = len((await client.describe_cluster())["brokers"])
+    replicas = max(1, min(MAX_REPLICAS, brokers))
+    rows = [NewTopic(name, count, replicas, topic_configs=dict(configs)) for name, (count, configs) in wanted.items()]
+    for name, code, message in (await client.create_topics(rows)).topic_errors:
+        if code and for_code(code) is not TopicAlreadyExistsError:  # another worker was faster
+            raise BrokerError(
+                place=f"topic {name}",
+                seen=f"Kafka would not create it: {for_code(code).__name__} {message or ''}".strip(),
+                mend="allow this client to create topics, or create it by hand",
+            )
+
+
+async def _wait_until_visible(client: AIOKafkaAdminClient, wanted: Mapping[str, int]) -> dict[str, int]:
+    """Wait until each of these topics has at least so many partitions, with leaders; how many all have then."""
+    deadline = time.monotonic() + VISIBLE_WITHIN_S
+    while True:
+        there = await partition_counts(client)
+        missing = sorted(name for name, count in wanted.items() if there.get(name, 0) < count)
+        if not missing:
+            return there
+        if time.monotonic() > deadline:
+            raise BrokerError(
+                place=f"topics {', '.join(missing)}",
+                seen=f"not fit for use {VISIBLE_WITHIN_S:.0f} s after they were created",
+                mend="are enough brokers up?",
+            )
+        await asyncio.sleep(0.05)

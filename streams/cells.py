@@ -1,0 +1,158 @@
+"""Columns → profiles by pane, timeliness and cell: one pass of array work for a whole batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streams.batch import Columns
+from streams.config import OTHER
+from streams.partial import CellKey
+from streams.sketch.counts import Counts
+from streams.sketch.distinct import Distinct
+from streams.sketch.heavy import HeavyValues
+from streams.sketch.layout import Layout
+from streams.sketch.names import Names, rank
+from streams.sketch.profile import Profile
+from streams.sketch.quantiles import Quantiles
+
+Index = NDArray[np.int64]
+Cells = dict[CellKey, Profile]
+
+MAX_VERSION = 128
+_DENSE_FACTOR = 4
+"""Count in a dense matrix while it has no more than this many slots for each value counted."""
+
+
+class Group(NamedTuple):
+    """What rows share: the pane they fall in, whether they came on time, and their model's version."""
+
+    pane_ms: int
+    timeliness: int
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Segmentation:
+    """The declared dimensions and their values, and the versions that are never folded."""
+
+    dimensions: tuple[tuple[str, tuple[str, ...]], ...]
+    versions: tuple[str, ...]
+    max_versions: int
+
+    @classmethod
+    def of(
+        cls, segments: Mapping[str, Sequence[str]], versions: Sequence[str] = (), max_versions: int = 8
+    ) -> Segmentation:
+        return cls(tuple((name, tuple(values)) for name, values in segments.items()), tuple(versions), max_versions)
+
+
+def profiles(
+    batch: Columns, layout: Layout, segmentation: Segmentation, panes_ms: Index, classes: Index
+) -> Iterator[tuple[Group, CellKey, Profile]]:
+    """A profile for every group of rows and every cell they fall in.
+
+    `panes_ms` and `classes` (n,) are the rows' pane starts and timeliness; a row with a negative class is left out.
+    """
+    groups, member = _groups(batch.versions, panes_ms, classes)
+    kept = member >= 0
+    for at, vector in enumerate(_count(batch.slots, member, len(groups), layout.length)):
+        group = groups[at]
+        yield group, (group.version, "", ""), _whole(batch, vector, member == at)
+    for (dimension, values), codes in zip(segmentation.dimensions, batch.segments, strict=True):
+        width = len(values) + 1
+        cell = np.where(kept, member * width + codes, -1)
+        present = np.unique(cell[kept])
+        dense = np.searchsorted(present, cell)
+        vectors = _count(batch.slots, np.where(kept, dense, -1), len(present), layout.length)
+        for position, (code, vector) in enumerate(zip(present.tolist(), vectors, strict=True)):
+            group = groups[code // width]
+            value = (*values, OTHER)[code % width]
+            rows = kept & (dense == position) if batch.unseen or batch.numbers else kept
+            yield group, (group.version, dimension, value), _segment(batch, vector, rows)
+
+
+def _groups(versions: Sequence[str], panes_ms: Index, classes: Index) -> tuple[list[Group], Index]:
+    """The distinct groups, and each row's (negative: left out)."""
+    names: dict[str, int] = {}
+    codes = np.fromiter([names.setdefault(v, len(names)) for v in versions], np.int64, len(versions))
+    first = int(panes_ms.min(initial=0))
+    panes, pane_codes = np.unique(panes_ms - first, return_inverse=True)
+    packed = (pane_codes * 4 + classes) * len(names) + codes
+    kept = classes >= 0
+    present = np.unique(packed[kept])
+    texts = [name if len(name) <= MAX_VERSION else OTHER for name in names]
+    groups = [
+        Group(int(panes[code // len(names) // 4]) + first, code // len(names) % 4, texts[code % len(names)])
+        for code in present.tolist()
+    ]
+    return groups, np.where(kept, np.searchsorted(present, packed), -1)
+
+
+def _count(slots: Index, member: Index, groups: int, length: int) -> Iterator[Counts]:
+    """Counts of each group from the (columns + 1, n) slots of its rows."""
+    kept = member >= 0
+    if not kept.all():
+        slots, member = slots[:, kept], member[kept]
+    if groups == 1:
+        yield Counts.of(np.bincount(slots.ravel(), minlength=length))
+        return
+    flat = (slots + member * length).ravel()
+    if groups * length <= _DENSE_FACTOR * len(flat):
+        for vector in np.bincount(flat, minlength=groups * length).reshape(groups, length):
+            yield Counts.of(vector.copy())
+        return
+    found, counts = np.unique(flat, return_counts=True)
+    bounds = np.searchsorted(found, np.arange(groups + 1) * length)
+    for at in range(groups):
+        part = slice(bounds[at], bounds[at + 1])
+        yield Counts(length, found[part] - at * length, counts[part])
+
+
+def _whole(batch: Columns, counts: Counts, rows: NDArray[np.bool_]) -> Profile:
+    profile = _segment(batch, counts, rows)
+    for column, unseen in batch.unseen.items():
+        texts = [text for row, text in unseen if rows[row]]
+        if texts:
+            profile.heavy[column] = HeavyValues()
+            profile.heavy[column].update(texts)
+    if batch.extras:
+        profile.extras = Names.of(name for row, name in batch.extras if rows[row])
+    return profile
+
+
+def _segment(batch: Columns, counts: Counts, rows: NDArray[np.bool_]) -> Profile:
+    profile = Profile(counts)
+    for column, unseen in batch.unseen.items():
+        texts = [text for row, text in unseen if rows[row]]
+        if texts:
+            profile.distinct[column] = Distinct()
+            profile.distinct[column].update(texts)
+    for column, numbers in batch.numbers.items():
+        sketch = Quantiles()
+        sketch.update(numbers[rows])
+        if sketch.n:
+            profile.quantiles[column] = sketch
+    return profile
+
+
+def added(cells: Cells, key: CellKey, profile: Profile, segmentation: Segmentation) -> None:
+    """Adds a profile to a pane's cells, keeping no more versions than the cap."""
+    cells[key] = cells[key].merged(profile) if key in cells else profile
+    versions = {version for version, _, _ in cells}
+    if len(versions - {OTHER}) > segmentation.max_versions:
+        _fold_versions(cells, versions - {OTHER}, segmentation)
+
+
+def _fold_versions(cells: Cells, versions: set[str], segmentation: Segmentation) -> None:
+    """Keeps the declared versions, then those with the smallest hash: a function of the set, whatever the order."""
+    order = sorted(versions, key=lambda version: (version not in segmentation.versions, rank(version)))
+    folded = set(order[segmentation.max_versions :])
+    for key in [key for key in cells if key[0] in folded]:
+        profile = cells.pop(key)
+        other = (OTHER, *key[1:])
+        cells[other] = cells[other].merged(profile) if other in cells else profile

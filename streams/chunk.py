@@ -1,0 +1,287 @@
+"""Stage 1, one source partition: (state, batch of records, clock) → partials, rejects, progress.
+
+A chunk is an aligned block of offsets, so its bounds depend on nothing but the log. What is published is cumulative
+from the chunk's start and carries its end offset; a full chunk ends with one progress record. Resuming at that record
+and reading the chunk again gives the same publications, so restarts and zombies replace equals by equals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+
+from streams.cells import Cells, added, profiles
+from streams.config import OTHER, bucket_of
+from streams.decode import Rows
+from streams.errors import SketchError
+from streams.events import Headers, Reject
+from streams.panes import NO_MARK, Timeliness, timeliness
+from streams.partial import Books, BooksPart, BooksPartial, Cell, PanePart, PanePartial, Partial, seal, unseal
+from streams.plan import ModelPlan, Plan
+
+BEAT_MS = 5_000
+"""How often the books of every bucket are published, so that a silent model can be told from a lagging partition."""
+
+MAX_BUFFERED_ROWS = 8_192
+"""Rows of a model are turned into columns when there are this many, or at a publication."""
+
+_KEPT = (Timeliness.ON_TIME, Timeliness.WELCOME)
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """Where a source partition resumes: its next offset, always at a chunk's bound, and every model's mark."""
+
+    next_offset: int
+    marks_ms: dict[str, int]
+
+    def to_bytes(self) -> bytes:
+        return seal(msgspec.msgpack.encode(self))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Progress:
+        try:
+            return msgspec.msgpack.decode(unseal(data), type=cls)
+        except msgspec.MsgspecError as error:
+            raise SketchError(seen=f"progress that does not open ({error})", expected="packed progress") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Records of one source partition in offset order, as parallel lists. `headers` may be empty."""
+
+    offsets: Sequence[int]
+    stamps_ms: Sequence[int]
+    values: Sequence[bytes | None]
+    headers: Sequence[Headers] = ()
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def part(self, start: int, stop: int) -> Records:
+        if start == 0 and stop == len(self):
+            return self
+        part = slice(start, stop)
+        return Records(self.offsets[part], self.stamps_ms[part], self.values[part], self.headers[part])
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedRecord:
+    """A reject with the place and the bytes of its record."""
+
+    offset: int
+    value: bytes | None
+    reject: Reject
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What the shell has to do, in this order: send the rejects, send the partials, then (if any) the progress."""
+
+    rejects: Sequence[RejectedRecord] = ()
+    partials: Sequence[Partial] = ()
+    progress: Progress | None = None
+
+
+@dataclass(slots=True)
+class _ModelChunk:
+    """One model's share of the open chunk."""
+
+    books: Books = field(default_factory=Books)
+    seen_at_ms: int = 0
+    buffer: Rows = field(default_factory=Rows)
+    panes: dict[tuple[int, int], Cells] = field(default_factory=dict)
+    changed: set[int] = field(default_factory=set)
+
+
+class SourceFold:
+    """The state of one source partition."""
+
+    def __init__(
+        self, plan: Plan, topic: str, partition: int, progress: Progress | None, clock_ms: int, first_offset: int = 0
+    ) -> None:
+        self.plan, self.topic, self.partition = plan, topic, partition
+        self.chunk_size = plan.config.kafka.chunk_size
+        self.next_offset = progress.next_offset if progress else first_offset
+        self.marks_ms: dict[str, int] = dict(progress.marks_ms) if progress else {}
+        self.chunk = self.next_offset // self.chunk_size
+        self.caught_up = False
+        self.final = False
+        self._decoder = plan.decoder()
+        self._started_at_ms = clock_ms
+        self._seen_at_ms: dict[str, int] = {}
+        self._models: dict[str, _ModelChunk] = {}
+        self._dirty = False
+        self._beat_at_ms = clock_ms
+
+    def take(self, records: Records, clock_ms: int) -> list[Step]:
+        """Counts records; a step for each chunk that they fill, and one more if anything was rejected."""
+        steps: list[Step] = []
+        at = 0
+        while at < len(records):
+            stop = at + int(np.searchsorted(records.offsets[at:], self._chunk_end))
+            rejects = self._count(records.part(at, stop), clock_ms) if stop > at else []
+            if stop < len(records) or (stop and records.offsets[stop - 1] == self._chunk_end - 1):
+                self.next_offset = self._chunk_end
+                steps.append(self._complete(rejects, clock_ms))
+                if stop < len(records):
+                    self._open(records.offsets[stop])
+            elif rejects:
+                steps.append(Step(rejects))
+            at = stop
+        return steps
+
+    def publish(self, clock_ms: int, *, caught_up: bool, final: bool = False) -> Step:
+        """All changed sketches so far, and books. `final` says that the stream has ended here, for now."""
+        self.caught_up, self.final = caught_up, final
+        everywhere = final or not self._dirty or clock_ms - self._beat_at_ms >= BEAT_MS
+        if everywhere:
+            self._beat_at_ms = clock_ms
+        self._dirty = False
+        return Step(partials=self._partials(clock_ms, complete=False, everywhere=everywhere))
+
+    @property
+    def _chunk_end(self) -> int:
+        return (self.chunk + 1) * self.chunk_size
+
+    def _open(self, offset: int) -> None:
+        """Begins the chunk of an offset; chunks that the log skips do not exist."""
+        self.chunk = offset // self.chunk_size
+        self.next_offset = offset
+
+    def _complete(self, rejects: Sequence[RejectedRecord], clock_ms: int) -> Step:
+        # A chunk of which the log kept nothing says nothing: what was published of it before stands.
+        partials = self._partials(clock_ms, complete=True, everywhere=True) if self._models else []
+        self._models = {}
+        self._dirty = False
+        self.chunk += 1
+        return Step(rejects, partials, Progress(self.next_offset, dict(self.marks_ms)))
+
+    def _count(self, records: Records, clock_ms: int) -> list[RejectedRecord]:
+        decoded = self._decoder.decode(records.values, records.stamps_ms, records.headers)
+        self.next_offset = records.offsets[-1] + 1
+        self._dirty = True
+        for model, rows in decoded.models.items():
+            part = self._model(model, clock_ms)
+            part.books.read += len(rows.rows)
+            if model == OTHER:
+                part.books.counted += len(rows.rows)
+                continue
+            part.buffer.extend(rows)
+            if len(part.buffer.rows) >= MAX_BUFFERED_ROWS:
+                self._flush(self.plan.models[model], part)
+        for reject in decoded.rejects:
+            books = self._model(reject.model, clock_ms).books
+            books.read += 1
+            books.rejected[reject.reason] = books.rejected.get(reject.reason, 0) + 1
+        return [
+            RejectedRecord(records.offsets[reject.index], records.values[reject.index], reject)
+            for reject in decoded.rejects
+        ]
+
+    def _model(self, model: str, clock_ms: int) -> _ModelChunk:
+        part = self._models.setdefault(model, _ModelChunk())
+        self._seen_at_ms[model] = clock_ms
+        return part
+
+    def _flush(self, plan: ModelPlan, part: _ModelChunk) -> None:
+        """Buffered rows → profiles, the mark, and the books."""
+        if not part.buffer.rows:
+            return
+        batch = plan.columnizer.columns(part.buffer)
+        part.buffer = Rows()
+        mark = self.marks_ms.get(plan.name, NO_MARK)
+        classes, self.marks_ms[plan.name] = timeliness(batch.ts_ms, mark, plan.config.grace_ms, plan.config.lateness_ms)
+        late = classes == Timeliness.LATE
+        lost = int(late.sum())
+        part.books.late += lost
+        part.books.counted += batch.n - lost
+        panes_ms = batch.ts_ms // plan.config.pane_ms * plan.config.pane_ms
+        kept = np.where(late, -1, classes)
+        for group, key, profile in profiles(batch, plan.layout, plan.segmentation, panes_ms, kept):
+            cells = part.panes.setdefault((group.pane_ms, group.timeliness), {})
+            added(cells, key, profile, plan.segmentation)
+            part.changed.add(group.pane_ms)
+
+    def _partials(self, clock_ms: int, *, complete: bool, everywhere: bool) -> list[Partial]:
+        for model, part in self._models.items():
+            if model in self.plan.models:
+                self._flush(self.plan.models[model], part)
+        partials: list[Partial] = [*self._pane_partials(), *self._books(clock_ms, complete, everywhere)]
+        self._forget()
+        return partials
+
+    def _pane_partials(self) -> list[Partial]:
+        """Of every changed pane and bucket, all models: the record replaces the one before as a whole."""
+        changed = {(pane_ms, self._bucket(model)) for model, part in self._models.items() for pane_ms in part.changed}
+        partials: list[Partial] = []
+        for pane_ms, bucket in sorted(changed):
+            parts = [
+                self._pane_part(model, part, pane_ms)
+                for model, part in self._models.items()
+                if self._bucket(model) == bucket and any((pane_ms, status) in part.panes for status in _KEPT)
+            ]
+            partials.append(
+                PanePartial(self.topic, self.partition, self.chunk, self.next_offset, bucket, pane_ms, parts)
+            )
+        return partials
+
+    def _pane_part(self, model: str, part: _ModelChunk, pane_ms: int) -> PanePart:
+        cells = [
+            [Cell(*key, profile.to_bytes()) for key, profile in part.panes.get((pane_ms, status), {}).items()]
+            for status in _KEPT
+        ]
+        return PanePart(model, self.plan.models[model].layout.digest, *cells)
+
+    def _books(self, clock_ms: int, complete: bool, everywhere: bool) -> list[Partial]:
+        """Books of the buckets that the chunk touched; on a beat without news, of every bucket with a model."""
+        models = dict.fromkeys([*self._models, *(self.plan.models if everywhere else ())])
+        buckets: dict[int, list[BooksPart]] = {}
+        for model in models:
+            part = self._models.get(model)
+            buckets.setdefault(self._bucket(model), []).append(
+                BooksPart(
+                    model,
+                    part.books if part else Books(),
+                    self.marks_ms.get(model),
+                    self._seen_at_ms.get(model, self._started_at_ms),
+                )
+            )
+        return [
+            BooksPartial(
+                self.topic,
+                self.partition,
+                self.chunk,
+                self.next_offset,
+                bucket,
+                clock_ms,
+                complete,
+                self.caught_up and not complete,
+                self.final,
+                parts,
+            )
+            for bucket, parts in buckets.items()
+        ]
+
+    def _bucket(self, model: str) -> int:
+        return bucket_of(model, self.plan.config.kafka.buckets)
+
+    def _forget(self) -> None:
+        """Drops the panes that no welcome record of any model in their bucket can change; they are published."""
+        alive: set[tuple[int, int]] = set()
+        for model, part in self._models.items():
+            part.changed.clear()
+            horizon = self._horizon_ms(model)
+            alive |= {(self._bucket(model), pane_ms) for pane_ms, _ in part.panes if pane_ms > horizon}
+        for model, part in self._models.items():
+            bucket = self._bucket(model)
+            part.panes = {key: cells for key, cells in part.panes.items() if (bucket, key[0]) in alive}
+
+    def _horizon_ms(self, model: str) -> int:
+        """No record that still counts falls into a pane that starts here or earlier."""
+        plan = self.plan.models.get(model)
+        if plan is None:
+            return NO_MARK
+        return self.marks_ms.get(model, NO_MARK) - plan.config.lateness_ms - plan.config.pane_ms

@@ -1,0 +1,331 @@
+"""Values of a batch of records → rows by model, and rejects: the fast path.
+
+A record is decoded in one pass by msgspec into a struct that is made for its model: declared features as typed slots,
+nothing else allowed. What does not fit goes record by record through `events.read_event`, which either explains the
+difference (a wrong type in a feature, an unknown field, NaN, a CloudEvent) or rejects. Both paths give the same row.
+
+A numeric slot without a number holds a NaN whose payload tells the class; a text slot holds a sentinel.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from operator import attrgetter
+from typing import Annotated, Any, Union
+
+import msgspec
+import numpy as np
+from msgspec import UNSET, UnsetType
+
+from streams.config import OTHER
+from streams.events import EPOCH, MAX_TIME_MS, MILLISECOND, Event, Headers, Invalid, Reason, Reject, read_event
+from streams.sketch.layout import SCORE, Column, Kind, Role
+
+MAX_LEARNED_EXTRAS = 64
+
+
+def _nan(payload: int) -> float:
+    number: float = struct.unpack("<d", struct.pack("<Q", 0x7FF8_0000_0000_0000 | payload))[0]
+    return number
+
+
+NULL_PAYLOAD, ABSENT_PAYLOAD, WRONG_PAYLOAD = 0, 1, 2
+ABSENT_NUMBER, WRONG_NUMBER = _nan(ABSENT_PAYLOAD), _nan(WRONG_PAYLOAD)
+"""Quiet NaNs with a payload. JSON has no NaN, so the fast path cannot bring one; a null becomes payload 0."""
+
+
+class Wrong:
+    """Stands in a text slot for a value of another type."""
+
+    def __repr__(self) -> str:
+        return "WRONG"
+
+
+WRONG = Wrong()
+
+_Time = Annotated[datetime, msgspec.Meta(tz=True)] | Annotated[int, msgspec.Meta(ge=-MAX_TIME_MS, le=MAX_TIME_MS)]
+_Scalar = float | str | bool | None | UnsetType
+_TEXT_TYPES: Mapping[Kind, Any] = {
+    Kind.CATEGORICAL: str | None | UnsetType,
+    Kind.BOOLEAN: bool | None | UnsetType,
+    Kind.CODE: int | None | UnsetType,
+}
+_ESCAPED = {'"', "\\", *map(chr, range(32))}
+
+
+class Row(msgspec.Struct, gc=False, kw_only=True):
+    """The fields that every model's event struct has; `features` and `segments` are structs of the model's own."""
+
+    event_id: str
+    ts: _Time
+    features: Any
+    model_version: str = ""
+    segments: Any = None
+    score: Any = None
+    prediction: float | str | bool | None = None
+    latency_ms: float | None = None
+    error: str | None = None
+
+
+@dataclass(slots=True)
+class Rows:
+    """Events of one model in record order. `extras` names unknown fields: (place in `rows`, name)."""
+
+    indices: list[int] = field(default_factory=list)
+    rows: list[Any] = field(default_factory=list)
+    times_ms: list[int] = field(default_factory=list)
+    extras: list[tuple[int, str]] = field(default_factory=list)
+
+    def extend(self, other: Rows) -> None:
+        """Appends later rows of the same model."""
+        self.extras += [(place + len(self.rows), name) for place, name in other.extras]
+        self.indices += other.indices
+        self.rows += other.rows
+        self.times_ms += other.times_ms
+
+
+@dataclass(slots=True)
+class Decoded:
+    """What became of a batch: every record is in exactly one of the two."""
+
+    models: dict[str, Rows]
+    rejects: list[Reject]
+
+
+class ModelCodec:
+    """The event struct of one model, and the way from a carefully read event to it."""
+
+    def __init__(self, model: str, columns: Sequence[Column], segments: Sequence[str]) -> None:
+        self.model = model
+        self.features = [column for column in columns if column.role is Role.FEATURE]
+        self.multi_class = any(column.name != SCORE for column in columns if column.role is Role.SCORE)
+        self.dimensions = tuple(segments)
+        self.extra_names: list[str] = []
+        self._compile()
+
+    def _compile(self) -> None:
+        names = [column.name for column in self.features]
+        fields = [
+            (f"f{i}", float | None, ABSENT_NUMBER)
+            if column.kind is Kind.NUMERIC
+            else (f"f{i}", _TEXT_TYPES[column.kind], UNSET)
+            for i, column in enumerate(self.features)
+        ]
+        feature_extras = [name[len("features.") :] for name in self.extra_names if name.startswith("features.")]
+        top_extras = [name for name in self.extra_names if not name.startswith("features.")]
+        self.Features = _record("Features", fields, names, feature_extras)
+        dimensions = [(f"s{i}", str | None, None) for i in range(len(self.dimensions))]
+        self.Segments = msgspec.defstruct(
+            "Segments",
+            dimensions,
+            rename=dict(zip((name for name, _, _ in dimensions), self.dimensions, strict=True)),
+            gc=False,
+        )
+        self.Row = _record(
+            "Event",
+            [
+                ("features", self.Features, msgspec.NODEFAULT),
+                ("segments", self.Segments | None, None),
+                ("score", (dict[str, float] if self.multi_class else float) | None, None),
+            ],
+            ["features", "segments", "score"],
+            top_extras,
+            bases=(Row,),
+            tag=self.model,
+        )
+        self.extra_getters = [
+            (name, attrgetter(f"features.x{feature_extras.index(name[9:])}"))
+            if name.startswith("features.")
+            else (name, attrgetter(f"x{top_extras.index(name)}"))
+            for name in self.extra_names
+        ]
+
+    def learn(self, names: Sequence[str]) -> bool:
+        """Adds a slot for unknown fields that were seen, so that they no longer slow the decoder; true if it did."""
+        room = MAX_LEARNED_EXTRAS - len(self.extra_names)
+        new = [name for name in dict.fromkeys(names) if name not in self.extra_names and not _ESCAPED & set(name)]
+        if not new or not room:
+            return False
+        self.extra_names += new[:room]
+        self._compile()
+        return True
+
+    def row(self, event: Event) -> tuple[Any, list[str]]:
+        """The event as this model's struct, and the names of its unknown fields."""
+        features = event.features
+        known = {
+            f"f{i}": _slot(column.kind, features[column.name])
+            for i, column in enumerate(self.features)
+            if column.name in features
+        }
+        declared = {column.name for column in self.features}
+        extras = [*event.extras, *(f"features.{name}" for name in features if name not in declared)]
+        segments = {f"s{i}": _segment(event.segments.get(name)) for i, name in enumerate(self.dimensions)}
+        row = self.Row(
+            event_id=event.event_id,
+            ts=event.ts_ms,
+            features=self.Features(**known),
+            segments=self.Segments(**segments),
+            model_version=event.model_version,
+            score=event.score,
+            prediction=event.prediction,
+            latency_ms=event.latency_ms,
+            error=event.error,
+        )
+        return row, extras
+
+
+def _record(
+    name: str,
+    fields: list[tuple[str, Any, Any]],
+    names: Sequence[str],
+    extras: Sequence[str],
+    **options: Any,
+) -> Any:
+    rename = dict(zip((key for key, _, _ in fields), names, strict=True))
+    rename |= {f"x{i}": extra for i, extra in enumerate(extras)}
+    slots = [*fields, *((f"x{i}", _Scalar, UNSET) for i in range(len(extras)))]
+    if "tag" in options:
+        options |= {"tag_field": "model", "kw_only": True}
+    return msgspec.defstruct(name, slots, rename=rename, gc=False, forbid_unknown_fields=True, **options)
+
+
+def _slot(kind: Kind, value: Any) -> Any:
+    """A feature's JSON value as its slot holds it."""
+    if value is None or value != value:
+        return None
+    if kind is Kind.NUMERIC:
+        return WRONG_NUMBER if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
+    if kind is Kind.CATEGORICAL:
+        return value if isinstance(value, str) else WRONG
+    if kind is Kind.BOOLEAN:
+        return value if isinstance(value, bool) else WRONG
+    return value if isinstance(value, int) and not isinstance(value, bool) else WRONG
+
+
+def _segment(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    return msgspec.json.encode(value).decode() if isinstance(value, bool | int | float) else None
+
+
+class Decoder:
+    """Decodes batches for a set of declared models."""
+
+    def __init__(self, codecs: Mapping[str, ModelCodec], max_record_bytes: int, future_ms: int) -> None:
+        self.codecs = dict(codecs)
+        self.max_record_bytes = max_record_bytes
+        self.future_ms = future_ms
+        self._other = ModelCodec(OTHER, (), ())
+        self._compile()
+
+    def _compile(self) -> None:
+        # The tag is demanded of a union only, so there are always two: undeclared models are the second.
+        codecs = (*self.codecs.values(), self._other)
+        self._decode = msgspec.json.Decoder(Union[tuple(codec.Row for codec in codecs)]).decode  # noqa: UP007
+        self._model_of = {codec.Row: codec.model for codec in codecs}
+
+    def decode(
+        self, values: Sequence[bytes | None], stamps_ms: Sequence[int], headers: Sequence[Headers] = ()
+    ) -> Decoded:
+        """Rows by model, and rejects.
+
+        `stamps_ms` are the records' own times, against which a date in the future is told; `headers` their Kafka
+        headers (as many, or none).
+        """
+        rejects: list[Reject] = []
+        extras: dict[int, list[str]] = {}
+        indices: list[int] = []
+        rows = self._decode_all(values)
+        if rows is not None:
+            indices = list(range(len(rows)))
+        else:
+            rows = []
+            for index, value in enumerate(values):
+                try:
+                    rows.append(self._decode_one(index, value, headers[index] if headers else (), extras))
+                    indices.append(index)
+                except Invalid as invalid:
+                    rejects.append(Reject(index, invalid.reason, invalid.detail, self._known(invalid.model)))
+        times = times_ms(rows)
+        if np.any(np.array(times, np.int64) - np.array(stamps_ms, np.int64)[indices] > self.future_ms):
+            indices, rows, times = self._without_future(indices, rows, times, stamps_ms, rejects)
+        decoded = Decoded(_by_model(indices, rows, times, self._model_of), rejects)
+        self._note_extras(decoded, extras)
+        return decoded
+
+    def _decode_all(self, values: Sequence[bytes | None]) -> list[Any] | None:
+        try:
+            if max(map(len, values), default=0) > self.max_record_bytes:  # type: ignore[arg-type]
+                return None
+            return list(map(self._decode, values))  # type: ignore[arg-type]
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError):
+            return None
+
+    def _decode_one(self, index: int, value: bytes | None, headers: Headers, extras: dict[int, list[str]]) -> Any:
+        if value is None:
+            raise Invalid(Reason.NULL_VALUE, "a record without a value")
+        if len(value) > self.max_record_bytes:
+            raise Invalid(Reason.TOO_LARGE, f"{len(value)} bytes, the limit is {self.max_record_bytes}")
+        try:
+            return self._decode(value)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            event = read_event(value, headers)
+            row, names = self.codecs.get(event.model, self._other).row(event)
+            if names and event.model in self.codecs:
+                extras[index] = names
+            return row
+
+    def _without_future(
+        self, indices: list[int], rows: list[Any], times: list[int], stamps_ms: Sequence[int], rejects: list[Reject]
+    ) -> tuple[list[int], list[Any], list[int]]:
+        kept = []
+        for at, (index, time) in enumerate(zip(indices, times, strict=True)):
+            ahead = time - stamps_ms[index]
+            if ahead <= self.future_ms:
+                kept.append(at)
+                continue
+            model = self._model_of[type(rows[at])]
+            detail = f"{ahead} ms ahead of its record, the limit is {self.future_ms}"
+            rejects.append(Reject(index, Reason.FUTURE, detail, model))
+        return [indices[at] for at in kept], [rows[at] for at in kept], [times[at] for at in kept]
+
+    def _known(self, model: str) -> str:
+        return model if not model or model in self.codecs else OTHER
+
+    def _note_extras(self, decoded: Decoded, extras: Mapping[int, list[str]]) -> None:
+        """Names of unknown fields: of carefully read events, and of those in the slots that the decoder learned."""
+        changed = False
+        for model, rows in decoded.models.items():
+            codec = self.codecs.get(model)
+            if codec is None:
+                continue
+            for name, get in codec.extra_getters:
+                rows.extras += [(at, name) for at, row in enumerate(rows.rows) if get(row) is not UNSET]
+            if extras:
+                careful = [(at, name) for at, index in enumerate(rows.indices) for name in extras.get(index, ())]
+                rows.extras += careful
+                changed |= codec.learn([name for _, name in careful])
+        if changed:
+            self._compile()
+
+
+def _by_model(indices: list[int], rows: list[Any], times: list[int], model_of: Mapping[type, str]) -> dict[str, Rows]:
+    kinds = set(map(type, rows))
+    if len(kinds) == 1:
+        return {model_of[kinds.pop()]: Rows(indices, rows, times)}
+    groups: dict[str, Rows] = {}
+    for index, row, time in zip(indices, rows, times, strict=True):
+        group = groups.setdefault(model_of[type(row)], Rows())
+        group.indices.append(index)
+        group.rows.append(row)
+        group.times_ms.append(time)
+    return groups
+
+
+def times_ms(rows: Sequence[Any]) -> list[int]:
+    """Event times of rows in epoch milliseconds."""
+    return [row.ts if row.ts.__class__ is int else (row.ts - EPOCH) // MILLISECOND for row in rows]

@@ -1,0 +1,198 @@
+"""Stage 2, one bucket: partials → windows, actions and the state that a restart goes on from.
+
+After each judged pane there is one outcome. The shell publishes its windows and actions, then its state; a restart
+judges again from the last state and arrives at the same records and the same action ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from streams.action import Action, action_of
+from streams.cells import Cells
+from streams.decide import Decision, RuleState, decide
+from streams.errors import SketchError
+from streams.merge import BucketMerge, ClosedPane, ModelMerge, longest_over_ms
+from streams.partial import Cell, seal, unseal
+from streams.plan import ModelPlan, Plan
+from streams.rollup import Rollup, Unit, merged_cells
+from streams.signals.evaluate import CellResult, Judge, Window
+from streams.sketch.layout import requests
+from streams.sketch.profile import Profile
+from streams.window import WindowRecord, window_record
+
+
+class ModelState(msgspec.Struct, kw_only=True):
+    """What stage 2 remembers of a model, as plain fields."""
+
+    model: str
+    judged_until_ms: int
+    first_pane_ms: int
+    last_event_pane_ms: int
+    windows: int = 0
+    decisions: dict[str, int] = {}
+    """Decisions by reason."""
+    actions: dict[str, int] = {}
+    """Incidents by response."""
+    rules: dict[str, RuleState] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a judged pane gives, in the order in which the shell publishes it. `state` is None for a mere revision."""
+
+    model: str
+    windows: Sequence[WindowRecord]
+    actions: Sequence[Action]
+    units: Sequence[Unit] = ()
+    state: ModelState | None = None
+
+
+class ModelJudge:
+    """Judges the closed panes of one model, in order."""
+
+    def __init__(self, plan: ModelPlan, state: ModelState | None = None) -> None:
+        self.plan = plan
+        self.state = state
+        self.rules = dict(state.rules) if state else {}
+        self.judge = Judge(plan)
+        self.rollup = Rollup(plan.config.pane_ms, longest_over_ms(plan))
+        self._over_of = {rule.name: plan.config.over_ms(rule) for rule in plan.config.rules}
+        self.latest: list[CellResult] = []
+        """The last judged window of the pane's length, for the metrics."""
+
+    def close(self, pane: ClosedPane) -> Outcome:
+        end_ms = pane.start_ms + self.plan.config.pane_ms
+        units = self.rollup.close(pane.start_ms, pane.on_time)
+        last_event_ms = pane.start_ms if pane.on_time or self.state is None else self.state.last_event_pane_ms
+        windows: list[WindowRecord] = []
+        decisions: list[Decision] = []
+        for over_ms in sorted({self.plan.config.pane_ms, *self._over_of.values()}):
+            window = self._window(end_ms, over_ms, last_event_ms, pane.partial)
+            cells = self.judge.evaluate(window)
+            if over_ms == self.plan.config.pane_ms:
+                self.latest = cells
+            windows += [window_record(self.plan, window, cell, 0) for cell in cells if worth_a_record(cell)]
+            decisions += decide(self.plan.config.rules, window, cells, self.rules, self._over_of)
+        actions = [action_of(self.plan.name, self.plan.config, item) for item in decisions if item.published]
+        self.state = self._next_state(pane, end_ms, last_event_ms, len(windows), decisions, actions)
+        windows += self.revise(pane)
+        return Outcome(self.plan.name, windows, actions, units, self.state)
+
+    def revise(self, pane: ClosedPane) -> list[WindowRecord]:
+        """The pane's window with what came late; nothing if nothing did."""
+        late = _events(pane.welcome)
+        if not late:
+            return []
+        end_ms = pane.start_ms + self.plan.config.pane_ms
+        cells = merged_cells([pane.on_time, pane.welcome])
+        window = Window(pane.start_ms, end_ms, self.plan.config.pane_ms, cells, partial=True)
+        results = self.judge.evaluate(window)
+        return [window_record(self.plan, window, cell, late) for cell in results if worth_a_record(cell)]
+
+    def _window(self, end_ms: int, over_ms: int, last_event_ms: int, partial: bool) -> Window:
+        start_ms, end_ms = self.rollup.span(end_ms, over_ms)
+        silent_ms = max(0, end_ms - last_event_ms - self.plan.config.pane_ms)
+        return Window(start_ms, end_ms, over_ms, self.rollup.window(start_ms, end_ms), silent_ms, partial)
+
+    def _next_state(
+        self,
+        pane: ClosedPane,
+        end_ms: int,
+        last_event_ms: int,
+        windows: int,
+        decisions: Iterable[Decision],
+        actions: Iterable[Action],
+    ) -> ModelState:
+        before = self.state
+        reasons = dict(before.decisions) if before else {}
+        for decision in decisions:
+            reasons[decision.reason] = reasons.get(decision.reason, 0) + 1
+        incidents = dict(before.actions) if before else {}
+        for action in actions:
+            if action.data.state == "firing" and action.data.revision == 0:
+                incidents[action.data.action] = incidents.get(action.data.action, 0) + 1
+        return ModelState(
+            model=self.plan.name,
+            judged_until_ms=end_ms,
+            first_pane_ms=before.first_pane_ms if before else pane.start_ms,
+            last_event_pane_ms=last_event_ms,
+            windows=(before.windows if before else 0) + windows,
+            decisions=reasons,
+            actions=incidents,
+            rules=dict(self.rules),
+        )
+
+
+def _events(cells: Cells) -> int:
+    return sum(int(requests(profile.counts.dense())) for key, profile in cells.items() if key[1:] == ("", ""))
+
+
+def worth_a_record(cell: CellResult) -> bool:
+    """A segment without events has nothing to say that the model's record does not."""
+    return cell.events > 0 or (cell.version is None and cell.segment == ("", ""))
+
+
+class BucketJudge:
+    """Merge and judgement of all models of one bucket."""
+
+    def __init__(self, plan: Plan, bucket: int, topic: str, partitions: int) -> None:
+        self.merge = BucketMerge(plan, bucket, topic, partitions)
+        self.judges = {name: ModelJudge(model.plan) for name, model in self.merge.models.items()}
+
+    def restore(self, state: ModelState) -> None:
+        """Goes on from a model's state. Must come before `ready`."""
+        if state.model in self.judges:
+            model = self.merge.models[state.model]
+            model.judged_until_ms, model.first_pane_ms = state.judged_until_ms, state.first_pane_ms
+            self.judges[state.model] = ModelJudge(model.plan, state)
+
+    def restore_unit(self, name: str, unit: Unit) -> None:
+        if name in self.judges:
+            self.judges[name].rollup.restore(unit)
+
+    def ready(self) -> None:
+        """After the rebuild: gives the judges the panes that were judged before, for the windows to come."""
+        for name, model in self.merge.models.items():
+            if model.judged_until_ms is None:
+                continue
+            for start_ms in sorted(at for at in model.panes if at < model.judged_until_ms):
+                self.judges[name].rollup.close(start_ms, model.panes[start_ms].cells()[0])
+            model.changed.clear()
+
+    def advance(self) -> Iterator[Outcome]:
+        """Judges what the watermarks allow, then revises what changed after it was judged."""
+        for name, model in self.merge.models.items():
+            for pane in self.merge.close(model):
+                yield self.judges[name].close(pane)
+            yield from self._revisions(name, model)
+
+    def _revisions(self, name: str, model: ModelMerge) -> Iterator[Outcome]:
+        for pane in self.merge.revised(model):
+            windows = self.judges[name].revise(pane)
+            if windows:
+                yield Outcome(name, windows, ())
+
+
+class _PackedUnit(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    model: str
+    level_ms: int
+    start_ms: int
+    cells: list[Cell]
+
+
+def pack_unit(model: str, unit: Unit) -> bytes:
+    cells = [Cell(*key, profile.to_bytes()) for key, profile in unit.cells.items()]
+    return seal(msgspec.msgpack.encode(_PackedUnit(model, unit.level_ms, unit.start_ms, cells)))
+
+
+def unpack_unit(data: bytes) -> tuple[str, Unit]:
+    try:
+        packed = msgspec.msgpack.decode(unseal(data), type=_PackedUnit)
+    except msgspec.MsgspecError as error:
+        raise SketchError(seen=f"a roll-up that does not open ({error})", expected="a packed roll-up") from None
+    cells = {cell.key: Profile.from_bytes(cell.profile) for cell in packed.cells}
+    return packed.model, Unit(packed.level_ms, packed.start_ms, cells)

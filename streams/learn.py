@@ -1,0 +1,359 @@
+"""Reference events → Baseline, in two passes: what the columns hold, then the counts by block and segment."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streams.baseline import Baseline, Block, SegmentKey, Statistics
+from streams.batch import Columnizer, text_of
+from streams.cells import Segmentation, profiles
+from streams.decode import ModelCodec, Rows
+from streams.duration import DAY_MS, UNITS_MS
+from streams.errors import DataError
+from streams.events import Event, Invalid, read_event
+from streams.signals.measure import RARE
+from streams.sketch.counts import Counts
+from streams.sketch.layout import (
+    LATENCY,
+    LATENCY_EDGES_MS,
+    PREDICTION,
+    SCORE,
+    Column,
+    Kind,
+    Layout,
+    Role,
+    numeric_edges,
+)
+
+QUANTILE_BINS = 20
+MAX_CATEGORIES = 256
+MAX_PREDICTIONS = 50
+MAX_DISTINCT = 200_000
+MAX_EVENTS = 2_000_000
+MAX_SEGMENT_VALUES = 12
+MIN_SEGMENT_SHARE = 0.01
+MIN_SEGMENT_EVENTS = 100
+MAX_BLOCKS = 400
+
+PANES_MS = tuple(
+    count * UNITS_MS[unit]
+    for count, unit in (
+        *((n, "m") for n in (1, 2, 5, 10, 15, 30)),
+        *((n, "h") for n in (1, 2, 3, 6, 12)),
+        (1, "d"),
+        (7, "d"),
+    )
+)
+ENOUGH_EVENTS, FEWER_EVENTS = 800, 400
+"""Events that a pane should hold to be judged, and those that do if the reference is short."""
+ENOUGH_BLOCKS = 8
+
+Read = Callable[[], Iterable[bytes]]
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What a column held: values by JSON type."""
+
+    numbers: array[float] = field(default_factory=lambda: array("d"))
+    texts: Tally[str] = field(default_factory=Tally)
+    flags: Tally[bool] = field(default_factory=Tally)
+    overflow: int = 0
+    whole: bool = True
+
+    def add(self, value: Any) -> None:
+        if value.__class__ is float or value.__class__ is int:
+            number = float(value)
+            if math.isfinite(number):
+                self.numbers.append(number)
+                self.whole = self.whole and number == math.floor(number)
+        elif value.__class__ is str:
+            if value in self.texts or len(self.texts) < MAX_DISTINCT:
+                self.texts[value] += 1
+            else:
+                self.overflow += 1
+        elif value.__class__ is bool:
+            self.flags[value] += 1
+
+    @property
+    def kind(self) -> Kind | None:
+        counts = {
+            Kind.NUMERIC: len(self.numbers),
+            Kind.CATEGORICAL: self.texts.total() + self.overflow,
+            Kind.BOOLEAN: self.flags.total(),
+        }
+        kind = max(counts, key=lambda name: counts[name])
+        return kind if counts[kind] else None
+
+
+@dataclass(slots=True)
+class _Survey:
+    """The first pass."""
+
+    features: dict[str, _Seen] = field(default_factory=dict)
+    scores: dict[str, _Seen] = field(default_factory=dict)
+    prediction: _Seen = field(default_factory=_Seen)
+    segments: dict[str, Tally[str]] = field(default_factory=dict)
+    versions: Tally[str] = field(default_factory=Tally)
+    fields: set[str] = field(default_factory=set)
+    times: array[int] = field(default_factory=lambda: array("q"))
+    rejected: Tally[str] = field(default_factory=Tally)
+    events: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """A baseline, and what `init` says about it."""
+
+    baseline: Baseline
+    pane_ms: int
+    grace_ms: int
+    versions: tuple[str, ...]
+    segments: dict[str, tuple[str, ...]]
+    dropped_segments: dict[str, int]
+    """Per dimension, how many values are too rare to be watched on their own."""
+    rejected: dict[str, int]
+    skipped_features: tuple[str, ...]
+
+
+def learn(model: str, read: Read, on_events: Callable[[int], None] = lambda events: None) -> Learned:
+    """Learns from `read()`, which is called twice and gives inference events as JSON.
+
+    Raises:
+        DataError: if there is nothing to learn from.
+    """
+    survey = _survey(read(), on_events)
+    if survey.events < 2:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in survey.rejected.items()) or "no lines"
+        raise DataError(
+            seen=f"{survey.events} usable events ({reasons})",
+            expected="reference data in the form of inference events",
+            mend="see 'Reference data' in the README",
+        )
+    columns, statistics = _columns(survey)
+    segments, dropped = _segments(survey)
+    times = np.sort(np.frombuffer(survey.times, np.int64)) if survey.times else np.zeros(0, np.int64)
+    timed = len(times) > 1 and int(times[-1] - times[0]) >= 1000
+    pane_ms = choose_pane_ms(times) if timed else 0
+    totals, blocks = _count(model, read(), columns, segments, pane_ms or UNITS_MS["m"], on_events)
+    baseline = Baseline(
+        model=model,
+        columns=columns,
+        statistics=statistics,
+        events=survey.events,
+        start_ms=int(times[0]) if timed else 0,
+        end_ms=int(times[-1]) if timed else 0,
+        pane_ms=pane_ms,
+        longest_gap_ms=int(np.diff(times).max()) if timed else 0,
+        fields=tuple(sorted(survey.fields)),
+        total={key: counts.to_bytes() for key, counts in totals.items()},
+        blocks=tuple(_packed(blocks)) if timed else (),
+    )
+    return Learned(
+        baseline=baseline,
+        pane_ms=pane_ms or UNITS_MS["m"],
+        grace_ms=_grace_ms(np.frombuffer(survey.times, np.int64), pane_ms) if timed else UNITS_MS["m"],
+        versions=tuple(version for version, _ in survey.versions.most_common(8) if version),
+        segments=segments,
+        dropped_segments=dropped,
+        rejected=dict(survey.rejected),
+        skipped_features=tuple(name for name, seen in survey.features.items() if seen.kind is None),
+    )
+
+
+def _survey(values: Iterable[bytes], on_events: Callable[[int], None]) -> _Survey:
+    survey = _Survey()
+    for event in _events(values, survey.rejected):
+        survey.events += 1
+        survey.times.append(event.ts_ms)
+        survey.versions[event.model_version] += 1
+        survey.fields.update(event.extras)
+        for name, value in event.features.items():
+            survey.features.setdefault(name, _Seen()).add(value)
+        for name, value in event.segments.items():
+            if value is not None:
+                survey.segments.setdefault(name, Tally())[text_of(value)] += 1
+        survey.prediction.add(event.prediction)
+        scores = event.score if isinstance(event.score, dict) else {"": event.score}
+        for name, value in scores.items():
+            survey.scores.setdefault(name, _Seen()).add(value)
+        if not survey.events % 10_000:
+            on_events(survey.events)
+    return survey
+
+
+def _events(values: Iterable[bytes], rejected: Tally[str]) -> Iterator[Event]:
+    for number, value in enumerate(values):
+        if number >= MAX_EVENTS:
+            return
+        try:
+            yield read_event(value)
+        except Invalid as invalid:
+            rejected[f"{invalid.reason} ({invalid.detail})" if len(rejected) < 20 else str(invalid.reason)] += 1
+
+
+def _columns(survey: _Survey) -> tuple[tuple[Column, ...], tuple[Statistics, ...]]:
+    found: list[tuple[Column, Statistics]] = []
+    for name, seen in survey.features.items():
+        if seen.kind is not None:
+            found.append(_column(name, Role.FEATURE, seen, seen.kind))
+    classes = sorted(name for name, seen in survey.scores.items() if name and seen.numbers)
+    for name in classes[:MAX_PREDICTIONS] or [""]:
+        column = f"{SCORE}.{name}" if name else SCORE
+        found.append(_column(column, Role.SCORE, survey.scores.get(name, _Seen()), Kind.NUMERIC))
+    found.append(_column(PREDICTION, Role.PREDICTION, survey.prediction, _prediction_kind(survey.prediction)))
+    latency = Column(name=LATENCY, role=Role.LATENCY, kind=Kind.NUMERIC, edges=LATENCY_EDGES_MS)
+    found.append((latency, Statistics()))
+    return tuple(column for column, _ in found), tuple(statistics for _, statistics in found)
+
+
+def _prediction_kind(seen: _Seen) -> Kind:
+    kind = seen.kind or Kind.CATEGORICAL
+    if kind is Kind.NUMERIC and seen.whole and len(set(seen.numbers)) <= MAX_PREDICTIONS:
+        return Kind.CODE
+    return kind
+
+
+def _column(name: str, role: Role, seen: _Seen, kind: Kind) -> tuple[Column, Statistics]:
+    if kind is Kind.NUMERIC:
+        return _numeric(name, role, np.frombuffer(seen.numbers, float) if seen.numbers else np.zeros(0))
+    if kind is Kind.CODE:
+        tally = Tally({str(int(value)): count for value, count in Tally(seen.numbers).items()})
+    elif kind is Kind.BOOLEAN:
+        tally = Tally({text_of(value): count for value, count in seen.flags.items()})
+    else:
+        tally = seen.texts
+    ordered = sorted(tally.items(), key=lambda item: (-item[1], item[0]))
+    listed = ordered[:MAX_CATEGORIES]
+    total = tally.total() + seen.overflow
+    statistics = Statistics(
+        distinct=len(tally),
+        singletons=sum(count == 1 for count in tally.values()) + seen.overflow,
+        listed_singletons=sum(count == 1 for _, count in listed),
+        common=sum(count >= RARE * total for _, count in listed),
+    )
+    return Column(name=name, role=role, kind=kind, categories=tuple(value for value, _ in listed)), statistics
+
+
+def _numeric(name: str, role: Role, values: NDArray[np.float64]) -> tuple[Column, Statistics]:
+    if not len(values):
+        return Column(name=name, role=role, kind=Kind.NUMERIC), Statistics()
+    values = values + 0.0  # −0 becomes 0
+    distinct = np.unique(values)
+    inner = (
+        distinct if len(distinct) <= QUANTILE_BINS else np.quantile(values, np.arange(1, QUANTILE_BINS) / QUANTILE_BINS)
+    )
+    edges = numeric_edges(inner, float(distinct[0]), float(distinct[-1]))
+    place = np.searchsorted(np.array(edges), values, "right")
+    size = np.bincount(place, minlength=len(edges) + 1)
+    sums = np.bincount(place, weights=values, minlength=len(edges) + 1)
+    fallback = np.array([edges[0], *edges])
+    centres = np.where(size > 0, sums / np.maximum(size, 1), fallback)
+    return (
+        Column(name=name, role=role, kind=Kind.NUMERIC, edges=edges),
+        Statistics(distinct=len(distinct), centres=tuple(centres.tolist())),
+    )
+
+
+def _segments(survey: _Survey) -> tuple[dict[str, tuple[str, ...]], dict[str, int]]:
+    kept, dropped = {}, {}
+    for name, tally in survey.segments.items():
+        enough = max(MIN_SEGMENT_EVENTS, MIN_SEGMENT_SHARE * survey.events)
+        values = [value for value, count in tally.most_common(MAX_SEGMENT_VALUES) if count >= enough]
+        if values:
+            kept[name] = tuple(values)
+        dropped[name] = len(tally) - len(values)
+    return kept, dropped
+
+
+def choose_pane_ms(times_ms: NDArray[np.int64]) -> int:
+    """The shortest pane that holds enough events to be judged; a day where a pane would be a good part of one.
+
+    A shorter one that holds fewer is taken if the reference would have too few blocks otherwise.
+    """
+    span_ms = int(times_ms[-1] - times_ms[0])
+    best = _shortest(times_ms, ENOUGH_EVENTS)
+    if span_ms < ENOUGH_BLOCKS * best:
+        best = min(best, _shortest(times_ms, FEWER_EVENTS))
+    return DAY_MS if DAY_MS // 4 <= best < DAY_MS and span_ms >= 3 * DAY_MS else best
+
+
+def _shortest(times_ms: NDArray[np.int64], enough: int) -> int:
+    for pane_ms in PANES_MS:
+        _, sizes = np.unique(times_ms // pane_ms, return_counts=True)
+        if np.median(sizes) >= enough:
+            return pane_ms
+    span_ms = int(times_ms[-1] - times_ms[0])
+    return max((pane_ms for pane_ms in PANES_MS if pane_ms * ENOUGH_BLOCKS <= span_ms), default=PANES_MS[0])
+
+
+def _grace_ms(times_ms: NDArray[np.int64], pane_ms: int) -> int:
+    """How far the reference is out of order, if it is nearly in order: what a stream of it will be."""
+    behind = np.maximum.accumulate(times_ms) - times_ms
+    late = float(np.quantile(behind, 0.999))
+    if late > min(pane_ms, (int(times_ms.max()) - int(times_ms.min())) / 10):
+        return UNITS_MS["m"]
+    return max(UNITS_MS["m"], math.ceil(late / UNITS_MS["m"]) * UNITS_MS["m"])
+
+
+Totals = dict[SegmentKey, Counts]
+
+
+def _count(
+    model: str,
+    values: Iterable[bytes],
+    columns: Sequence[Column],
+    segments: dict[str, tuple[str, ...]],
+    pane_ms: int,
+    on_events: Callable[[int], None],
+) -> tuple[Totals, dict[int, Totals]]:
+    """The second pass: counts of the whole, and of each block, by segment."""
+    layout = Layout(tuple(columns))
+    codec = ModelCodec(model, columns, tuple(segments))
+    columnizer, segmentation = Columnizer(layout, segments), Segmentation.of(segments)
+    totals: Totals = {}
+    blocks: dict[int, Totals] = {}
+    for rows in _batches(codec, values, on_events):
+        batch = columnizer.columns(rows)
+        panes_ms = batch.ts_ms // pane_ms * pane_ms
+        for group, (_, name, value), profile in profiles(
+            batch, layout, segmentation, panes_ms, np.zeros(batch.n, np.int64)
+        ):
+            if not name or value in segments[name]:
+                _add(totals, (name, value), profile.counts)
+                _add(blocks.setdefault(group.pane_ms, {}), (name, value), profile.counts)
+    return totals, blocks
+
+
+def _batches(codec: ModelCodec, values: Iterable[bytes], on_events: Callable[[int], None]) -> Iterator[Rows]:
+    rows, done = Rows(), 0
+    for event in _events(values, Tally()):
+        rows.rows.append(codec.row(event)[0])
+        rows.times_ms.append(event.ts_ms)
+        if len(rows.rows) >= 10_000:
+            done += len(rows.rows)
+            on_events(done)
+            yield rows
+            rows = Rows()
+    if rows.rows:
+        yield rows
+
+
+def _add(into: Totals, key: SegmentKey, counts: Counts) -> None:
+    into[key] = into[key].merged(counts) if key in into else counts
+
+
+def _packed(blocks: dict[int, Totals]) -> Iterator[Block]:
+    """Blocks in time order; of very many, evenly spread ones are kept."""
+    starts = sorted(blocks)
+    step = max(1, math.ceil(len(starts) / MAX_BLOCKS))
+    for start in starts[::step]:
+        yield Block(start, {key: counts.to_bytes() for key, counts in blocks[start].items()})

@@ -1,0 +1,319 @@
+"""Stage 2: partials → closed panes, per bucket of models.
+
+The state is a fold over the `partials` log: of each chunk and pane the publication with the highest end offset,
+whatever the order and however often it comes; a full chunk is folded for good. A pane closes when the model's watermark
+has passed its end by the grace, and is judged on what came on time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import msgspec
+
+from streams.cells import Cells
+from streams.errors import SketchError
+from streams.panes import NO_MARK
+from streams.partial import Books, BooksPart, BooksPartial, PanePart, PanePartial, Partial
+from streams.plan import ModelPlan, Plan
+from streams.rollup import merged_cells
+from streams.sketch.profile import Profile
+
+FINAL_MARK = 2**62
+
+
+@dataclass(slots=True)
+class Source:
+    """What is known of one source partition: the latest publication of its books."""
+
+    chunk: int = -1
+    end_offset: int = -1
+    clock_ms: int = 0
+    caught_up: bool = False
+    final: bool = False
+    folded_chunk: int = -1
+    """Chunks up to this one are full and folded: what else comes of them is a repeat."""
+    booked_chunk: int = -1
+    """The books of chunks up to this one came from the state; their records may be gone from the log."""
+
+
+class BooksState(msgspec.Struct):
+    """Folded books of a bucket: per source partition the last folded chunk, per model the sums up to it."""
+
+    folded: dict[int, int] = {}
+    totals: dict[str, Books] = {}
+
+
+@dataclass(slots=True)
+class PaneState:
+    """One pane of one model: what full chunks gave it, and the latest publication of each open one."""
+
+    on_time: Cells = field(default_factory=dict)
+    welcome: Cells = field(default_factory=dict)
+    open: dict[tuple[int, int], tuple[int, PanePart]] = field(default_factory=dict)
+
+    def cells(self) -> tuple[Cells, Cells]:
+        """On-time and welcome cells of all chunks."""
+        opened = [_opened(part) for _, part in self.open.values()]
+        return (
+            merged_cells([self.on_time, *(on_time for on_time, _ in opened)]),
+            merged_cells([self.welcome, *(welcome for _, welcome in opened)]),
+        )
+
+    def fold(self, source: tuple[int, int]) -> None:
+        """Folds a full chunk's publication."""
+        found = self.open.pop(source, None)
+        if found:
+            on_time, welcome = _opened(found[1])
+            self.on_time = merged_cells([self.on_time, on_time])
+            self.welcome = merged_cells([self.welcome, welcome])
+
+
+def _opened(part: PanePart) -> tuple[Cells, Cells]:
+    return (
+        {cell.key: Profile.from_bytes(cell.profile) for cell in part.on_time},
+        {cell.key: Profile.from_bytes(cell.profile) for cell in part.welcome},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedPane:
+    """A pane that the watermark has passed. `partial`: it does not hold its whole time (the stream's first or last)."""
+
+    start_ms: int
+    on_time: Cells
+    welcome: Cells
+    partial: bool
+
+
+@dataclass(slots=True)
+class ModelBooks:
+    """Books and marks of a model, declared or not."""
+
+    marks: dict[int, BooksPart] = field(default_factory=dict)
+    """Per source partition: the books part of its latest publication."""
+    open_books: dict[tuple[int, int], Books] = field(default_factory=dict)
+    folded_books: Books = field(default_factory=Books)
+
+    @property
+    def books(self) -> Books:
+        total = self.folded_books
+        for books in self.open_books.values():
+            total = total.merged(books)
+        return total
+
+
+@dataclass(slots=True, kw_only=True)
+class ModelMerge(ModelBooks):
+    """One declared model of a bucket."""
+
+    plan: ModelPlan
+    panes: dict[int, PaneState] = field(default_factory=dict)
+    judged_until_ms: int | None = None
+    first_pane_ms: int | None = None
+    changed: set[int] = field(default_factory=set)
+    """Panes that changed after they were judged."""
+    foreign: int = 0
+    """Publications of another layout: made under another baseline or configuration, left out of the sketches."""
+
+
+class BucketMerge:
+    """All models of one bucket."""
+
+    def __init__(self, plan: Plan, bucket: int, topic: str, partitions: int) -> None:
+        self.plan, self.bucket, self.topic, self.partitions = plan, bucket, topic, partitions
+        self.sources: dict[int, Source] = {}
+        self.models = {model.name: ModelMerge(plan=model) for model in plan.in_bucket(bucket)}
+        self.others: dict[str, ModelBooks] = {}
+        """Books of what is no declared model: undeclared ones, and records of which no model could be read."""
+        self.keys: dict[int, set[bytes]] = {}
+        """Record keys by pane, for the tombstones."""
+        self.book_keys: dict[bytes, tuple[int, int]] = {}
+        self.expired_before_ms = NO_MARK
+
+    def apply(self, partial: Partial, key: bytes = b"", *, fresh: bool = True) -> None:
+        """Takes a publication. `fresh` is false while rebuilding: an old claim to be idle is not believed then."""
+        if partial.topic != self.topic or partial.bucket != self.bucket:
+            raise SketchError(seen=f"a partial of {partial.topic}, bucket {partial.bucket}", expected="this bucket's")
+        if isinstance(partial, PanePartial):
+            self._apply_pane(partial, key)
+        else:
+            self._apply_books(partial, key, fresh)
+
+    def _apply_pane(self, partial: PanePartial, key: bytes) -> None:
+        if key:
+            self.keys.setdefault(partial.pane_ms, set()).add(key)
+        source = self.sources.setdefault(partial.partition, Source())
+        if partial.chunk <= source.folded_chunk or partial.pane_ms < self.expired_before_ms:
+            return
+        place = (partial.partition, partial.chunk)
+        for part in partial.models:
+            model = self.models.get(part.model)
+            if model is None or part.layout != model.plan.layout.digest:
+                if model is not None:
+                    model.foreign += 1
+                continue
+            pane = model.panes.setdefault(partial.pane_ms, PaneState())
+            if partial.end_offset >= pane.open.get(place, (-1,))[0]:
+                pane.open[place] = (partial.end_offset, part)
+                if model.judged_until_ms is not None and partial.pane_ms < model.judged_until_ms:
+                    model.changed.add(partial.pane_ms)
+
+    def _apply_books(self, partial: BooksPartial, key: bytes, fresh: bool) -> None:
+        if key:
+            self.book_keys[key] = (partial.partition, partial.chunk)
+        source = self.sources.setdefault(partial.partition, Source())
+        self.partitions = max(self.partitions, partial.partition + 1)  # the topic may be given more
+        if partial.chunk <= source.folded_chunk or (partial.chunk, partial.end_offset) < (
+            source.chunk,
+            source.end_offset,
+        ):
+            return
+        source.chunk, source.end_offset, source.clock_ms = partial.chunk, partial.end_offset, partial.clock_ms
+        source.caught_up = partial.caught_up and fresh
+        source.final = partial.final
+        for part in partial.models:
+            model = self._model(part.model)
+            model.marks[partial.partition] = part
+            if partial.chunk > source.booked_chunk:
+                model.open_books[(partial.partition, partial.chunk)] = part.books
+        self._fold(partial.partition, partial.chunk if partial.complete else partial.chunk - 1)
+
+    def _model(self, name: str) -> ModelBooks:
+        return self.models[name] if name in self.models else self.others.setdefault(name, ModelBooks())
+
+    def _fold(self, partition: int, chunk: int) -> None:
+        """A chunk is full when it says so, or when a later one has begun."""
+        if chunk <= self.sources[partition].folded_chunk:
+            return
+        self.sources[partition].folded_chunk = chunk
+        for books in (*self.models.values(), *self.others.values()):
+            for place in [place for place in books.open_books if place[0] == partition and place[1] <= chunk]:
+                books.folded_books = books.folded_books.merged(books.open_books.pop(place))
+        for model in self.models.values():
+            for pane in model.panes.values():
+                for place in [place for place in pane.open if place[0] == partition and place[1] <= chunk]:
+                    pane.fold(place)
+
+    def watermark_ms(self, model: ModelMerge) -> int | None:
+        """The event time up to which every source partition has been read, idle ones excepted; None: not yet known."""
+        idle_ms = model.plan.config.idle_ms
+        active: list[int] = []
+        idle: list[tuple[int, int]] = []
+        for partition in range(self.partitions):
+            source, part = self.sources.get(partition), model.marks.get(partition)
+            if source is None or part is None:
+                return None
+            mark = NO_MARK if part.mark_ms is None else part.mark_ms
+            silent_ms = source.clock_ms - part.seen_at_ms
+            if source.final:
+                idle.append((mark, FINAL_MARK))
+            elif source.caught_up and silent_ms >= idle_ms:
+                idle.append((mark, silent_ms))
+            elif part.mark_ms is None:
+                return None
+            else:
+                active.append(mark)
+        if active:
+            return min(active)
+        highest = max(mark for mark, _ in idle)
+        if highest == NO_MARK:
+            return None
+        # The whole stream pauses: its event time goes on in step with the clock, so that silence can be judged.
+        silent_ms = min(silent for _, silent in idle)
+        return FINAL_MARK if silent_ms == FINAL_MARK else highest + silent_ms
+
+    def close(self, model: ModelMerge) -> Iterator[ClosedPane]:
+        """Panes in event-time order, as far as the watermark allows. Judge each before asking for the next."""
+        watermark = self.watermark_ms(model)
+        if watermark is None:
+            return
+        pane_ms, grace_ms = model.plan.config.pane_ms, model.plan.config.grace_ms
+        longest_ms = longest_over_ms(model.plan)
+        while (start := self._next_pane(model, longest_ms)) is not None and start + pane_ms + grace_ms <= watermark:
+            last = max(model.panes, default=start)
+            if watermark == FINAL_MARK and start > last:
+                return
+            on_time, welcome = model.panes[start].cells() if start in model.panes else ({}, {})
+            if model.first_pane_ms is None:
+                model.first_pane_ms = start
+            partial = start == model.first_pane_ms or (watermark == FINAL_MARK and start == last)
+            model.judged_until_ms = start + pane_ms
+            yield ClosedPane(start, on_time, welcome, partial)
+
+    def _next_pane(self, model: ModelMerge, longest_ms: int) -> int | None:
+        pane_ms = model.plan.config.pane_ms
+        if model.judged_until_ms is None:
+            return min((start for start, pane in model.panes.items() if _has_on_time(pane)), default=None)
+        start = model.judged_until_ms
+        if start in model.panes:
+            return start
+        later = min((at for at in model.panes if at > start), default=None)
+        last = max((at for at in model.panes if at < start), default=start)
+        if later is not None and start - last > longest_ms + MOST_EMPTY_PANES * pane_ms:
+            return later  # a long silence: its windows are empty, all alike, and have been judged
+        if later is None and start - last > longest_ms + MOST_EMPTY_PANES * pane_ms:
+            return None
+        return start
+
+    def revised(self, model: ModelMerge) -> Iterator[ClosedPane]:
+        """Judged panes to which something has come since."""
+        changed, model.changed = model.changed, set()
+        for start in sorted(changed):
+            if start in model.panes:
+                on_time, welcome = model.panes[start].cells()
+                yield ClosedPane(start, on_time, welcome, partial=True)
+
+    def expire(self) -> list[bytes]:
+        """Forgets what no window, revision or rebuild needs; gives the keys of the records to be deleted.
+
+        The books' state must have been written before their records are deleted.
+        """
+        horizons = [self._horizon_ms(model) for model in self.models.values()]
+        horizon = min((NO_MARK if at is None else at for at in horizons), default=NO_MARK)
+        self.expired_before_ms = max(horizon, self.expired_before_ms)
+        for model in self.models.values():
+            newest = max(model.panes, default=horizon)
+            for start in [start for start in model.panes if start < min(horizon, newest)]:
+                del model.panes[start]
+        keys = [key for start in list(self.keys) if start < horizon for key in self.keys.pop(start)]
+        for key, (partition, chunk) in list(self.book_keys.items()):
+            if chunk < self.sources[partition].folded_chunk:
+                keys.append(key)
+                del self.book_keys[key]
+        return keys
+
+    def _horizon_ms(self, model: ModelMerge) -> int | None:
+        if model.judged_until_ms is None:
+            return None
+        config = model.plan.config
+        marks = [part.mark_ms for part in model.marks.values() if part.mark_ms is not None]
+        keep_ms = max(config.lateness_ms, longest_over_ms(model.plan)) + (MOST_EMPTY_PANES + 2) * config.pane_ms
+        return min([model.judged_until_ms, *marks]) - keep_ms
+
+    def books_state(self) -> BooksState:
+        """What must be kept when the books of folded chunks are deleted from the log."""
+        models = {**self.models, **self.others}
+        folded = {at: max(source.folded_chunk, source.booked_chunk) for at, source in self.sources.items()}
+        return BooksState(folded, {name: model.folded_books for name, model in models.items()})
+
+    def restore_books(self, state: BooksState) -> None:
+        """Must come before the first `apply`."""
+        for partition, chunk in state.folded.items():
+            self.sources[partition] = Source(booked_chunk=chunk)
+        for name, books in state.totals.items():
+            self._model(name).folded_books = books
+
+
+MOST_EMPTY_PANES = 3
+"""Empty panes that are judged beyond the longest window when the stream is silent."""
+
+
+def _has_on_time(pane: PaneState) -> bool:
+    return bool(pane.on_time) or any(part.on_time for _, part in pane.open.values())
+
+
+def longest_over_ms(plan: ModelPlan) -> int:
+    """The longest window of a model's rules."""
+    return max((plan.config.over_ms(rule) for rule in plan.config.rules), default=plan.config.pane_ms)

@@ -1,0 +1,152 @@
+"""Partials ↔ bytes: what stage 1 writes to the `partials` log and stage 2 folds.
+
+Two kinds of record, each cumulative from its chunk's start and replaced by the one with the highest end offset:
+`PanePartial`, the sketches of one chunk, pane and bucket of models; and `BooksPartial`, the chunk's books and marks for
+a bucket. Bytes are sealed: magic, version, checksum.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import TypeVar
+
+import msgspec
+
+from streams.errors import SketchError
+
+_SEAL = struct.Struct("<4sBI")
+MAGIC, VERSION = b"FSHK", 1
+MAX_BYTES = 64 << 20
+
+CellKey = tuple[str, str, str]
+"""Version, segment dimension, segment value; the last two are empty for the whole."""
+
+
+class Cell(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """One cell's packed profile."""
+
+    version: str
+    dimension: str
+    value: str
+    profile: bytes
+
+    @property
+    def key(self) -> CellKey:
+        return self.version, self.dimension, self.value
+
+
+class PanePart(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """A model's share of a pane: cells of what came on time, and of what came late but welcome."""
+
+    model: str
+    layout: str
+    on_time: list[Cell]
+    welcome: list[Cell]
+
+
+class PanePartial(msgspec.Struct, array_like=True, forbid_unknown_fields=True, tag="pane"):
+    topic: str
+    partition: int
+    chunk: int
+    end_offset: int
+    bucket: int
+    pane_ms: int
+    models: list[PanePart]
+
+
+class Books(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """read = counted + late + rejected + duplicate, of one model in one chunk."""
+
+    read: int = 0
+    counted: int = 0
+    late: int = 0
+    duplicate: int = 0
+    rejected: dict[str, int] = {}
+
+    def balanced(self) -> bool:
+        return self.read == self.counted + self.late + self.duplicate + sum(self.rejected.values())
+
+    def merged(self, other: Books) -> Books:
+        rejected = dict(self.rejected)
+        for reason, count in other.rejected.items():
+            rejected[reason] = rejected.get(reason, 0) + count
+        return Books(
+            self.read + other.read,
+            self.counted + other.counted,
+            self.late + other.late,
+            self.duplicate + other.duplicate,
+            rejected,
+        )
+
+
+class BooksPart(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """A model's books in a chunk, its mark, and stage 1's clock when it last saw the model there."""
+
+    model: str
+    books: Books
+    mark_ms: int | None
+    seen_at_ms: int
+
+
+class BooksPartial(msgspec.Struct, array_like=True, forbid_unknown_fields=True, tag="books"):
+    """`complete`: the chunk is full. `caught_up`: nothing was left to read at `clock_ms`. `final`: the stream ended."""
+
+    topic: str
+    partition: int
+    chunk: int
+    end_offset: int
+    bucket: int
+    clock_ms: int
+    complete: bool
+    caught_up: bool
+    final: bool
+    models: list[BooksPart]
+
+
+Partial = PanePartial | BooksPartial
+_DECODER = msgspec.msgpack.Decoder(Partial)
+T = TypeVar("T")
+
+
+def key_of(partial: Partial, incarnation: str) -> bytes:
+    """The key of a partial's record: its identity, then the writer's incarnation.
+
+    Compaction keeps the latest record of a key, not the one with the highest end offset. With the incarnation in the
+    key, a zombie that writes an older state of a chunk after its successor cannot make compaction drop the newer one.
+    """
+    pane = partial.pane_ms if isinstance(partial, PanePartial) else "books"
+    identity = f"{partial.topic}/{partial.partition}/{partial.chunk}/{pane}/{partial.bucket}"
+    return f"{identity}/{incarnation}".encode()
+
+
+def pack(partial: Partial) -> bytes:
+    return seal(msgspec.msgpack.encode(partial))
+
+
+def unpack(data: bytes) -> Partial:
+    """Raises SketchError for anything that `pack` did not write."""
+    try:
+        partial: Partial = _DECODER.decode(unseal(data))
+    except msgspec.MsgspecError as error:
+        raise SketchError(seen=f"a partial that does not open ({error})", expected="a packed partial") from None
+    return partial
+
+
+def seal(payload: bytes) -> bytes:
+    return _SEAL.pack(MAGIC, VERSION, zlib.crc32(payload)) + payload
+
+
+def unseal(data: bytes) -> bytes:
+    """The payload, if magic, version and checksum hold."""
+    if len(data) < _SEAL.size or len(data) > MAX_BYTES:
+        raise SketchError(seen=f"{len(data)} bytes", expected=f"{_SEAL.size} to {MAX_BYTES}")
+    magic, version, checksum = _SEAL.unpack_from(data)
+    payload = data[_SEAL.size :]
+    if magic != MAGIC:
+        raise SketchError(seen=f"magic {magic!r}", expected=f"{MAGIC!r}")
+    if version != VERSION:
+        raise SketchError(seen=f"version {version}", expected=f"version {VERSION}", mend="upgrade the older worker")
+    if zlib.crc32(payload) != checksum:
+        raise SketchError(seen="a wrong checksum", expected="the checksum of the payload")
+    return payload

@@ -1,0 +1,119 @@
+"""Config and baselines → Plan: what stage 1 and stage 2 need to know of every model, worked out once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+
+from streams.baseline import Baseline
+from streams.batch import Columnizer
+from streams.cells import Segmentation
+from streams.config import Config, Feature, Model
+from streams.decode import Decoder, ModelCodec
+from streams.errors import ConfigError
+from streams.sketch.layout import LATENCY, LATENCY_EDGES_MS, Column, Kind, Layout, Role
+
+DEFAULT_COLUMNS = (
+    Column(name="score", role=Role.SCORE, kind=Kind.NUMERIC),
+    Column(name="prediction", role=Role.PREDICTION, kind=Kind.CATEGORICAL),
+    Column(name=LATENCY, role=Role.LATENCY, kind=Kind.NUMERIC, edges=LATENCY_EDGES_MS),
+)
+"""What a model without a baseline is counted by, next to its declared features."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPlan:
+    """One model, compiled."""
+
+    name: str
+    config: Model
+    baseline: Baseline | None
+    layout: Layout
+    segmentation: Segmentation
+    columnizer: Columnizer
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All models, compiled."""
+
+    config: Config
+    models: dict[str, ModelPlan]
+
+    def decoder(self) -> Decoder:
+        """A decoder of its own for each reader: it learns the unknown fields of the stream it reads."""
+        codecs = {
+            name: ModelCodec(name, plan.layout.columns, tuple(plan.config.segments))
+            for name, plan in self.models.items()
+        }
+        return Decoder(codecs, self.config.limits.max_record_bytes, self.config.limits.future_ms)
+
+    def in_bucket(self, bucket: int) -> list[ModelPlan]:
+        return [plan for name, plan in self.models.items() if self.config.bucket(name) == bucket]
+
+
+def compile_plan(config: Config, baselines: Mapping[str, Baseline]) -> Plan:
+    """`baselines` by model name, for the models whose configuration names one."""
+    return Plan(
+        config, {name: compile_model(name, model, baselines.get(name)) for name, model in config.models.items()}
+    )
+
+
+def compile_model(name: str, model: Model, baseline: Baseline | None) -> ModelPlan:
+    layout = Layout(tuple(_columns(name, model, baseline)))
+    return ModelPlan(
+        name=name,
+        config=model,
+        baseline=baseline,
+        layout=layout,
+        segmentation=Segmentation.of(model.segments, model.versions, model.max_versions),
+        columnizer=Columnizer(layout, model.segments),
+    )
+
+
+def _columns(name: str, model: Model, baseline: Baseline | None) -> list[Column]:
+    """Declared features in the order of the file, as the baseline describes them; then score, prediction, latency."""
+    known = {column.name: column for column in baseline.columns if column.role is Role.FEATURE} if baseline else {}
+    features = [
+        _feature(name, feature, model.features[feature], known.get(feature)) for feature in map(str, model.features)
+    ]
+    rest = [column for column in baseline.columns if column.role is not Role.FEATURE] if baseline else DEFAULT_COLUMNS
+    return [*features, *rest]
+
+
+def _feature(model: str, name: str, declared: Feature, known: Column | None) -> Column:
+    place = f"models.{model}.features.{name}"
+    if any(character in name for character in '"\\') or not name.isprintable():
+        raise ConfigError(place=place, seen=repr(name), expected="a printable name without quotes", mend="rename it")
+    if known is None or not known.bins:
+        return Column(name=name, role=Role.FEATURE, kind=declared.type)
+    if known.kind is not declared.type:
+        raise ConfigError(
+            place=place,
+            seen=f"type {declared.type}",
+            expected=f"{known.kind}, as in the baseline",
+            mend="correct it, or run 'foreshock init' on reference data that has the new type",
+        )
+    if declared.range is None or not known.edges:
+        return known
+    return msgspec.structs.replace(known, edges=_widened(place, declared.range, known.edges))
+
+
+def _widened(place: str, wanted: tuple[float, float], edges: tuple[float, ...]) -> tuple[float, ...]:
+    """Edges with the outermost ones moved out to the declared range."""
+    low, top = wanted[0], float(max(edges[-1], _next(wanted[1])))
+    if low > edges[0] or _next(wanted[1]) < edges[-1]:
+        raise ConfigError(
+            place=f"{place}.range",
+            seen=str(list(wanted)),
+            expected=f"a range that holds the reference's, {edges[0]:g} to {edges[-1]:g}",
+            mend="widen it, or learn the baseline from data without those values",
+        )
+    return (low, *edges[1:-1], top) if len(edges) > 1 else edges
+
+
+def _next(value: float) -> float:
+    return float(np.nextafter(value, np.inf))

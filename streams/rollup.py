@@ -1,0 +1,114 @@
+"""Closed panes → windows: panes roll up to hours and days, and a window is a union of the largest units that fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from streams.cells import Cells
+from streams.duration import DAY_MS, HOUR_MS
+
+UNITS_PER_WINDOW = 12
+"""A window is made of whole hours (days) once it holds at least this many of them: its start is rounded down."""
+
+
+def merged_cells(parts: Iterable[Cells]) -> Cells:
+    """Union of cells; no operand is changed."""
+    union: Cells = {}
+    for part in parts:
+        for key, profile in part.items():
+            union[key] = union[key].merged(profile) if key in union else profile
+    return union
+
+
+def levels_ms(pane_ms: int) -> tuple[int, ...]:
+    """The pane, and the hour and the day where they are whole numbers of the level below.
+
+    >>> levels_ms(900_000)
+    (900000, 3600000, 86400000)
+    """
+    levels = [pane_ms]
+    for unit in (HOUR_MS, DAY_MS):
+        if unit > levels[-1] and unit % levels[-1] == 0:
+            levels.append(unit)
+    return tuple(levels)
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A finished hour or day of a model: `level_ms` long, from `start_ms`."""
+
+    level_ms: int
+    start_ms: int
+    cells: Cells
+
+
+@dataclass(slots=True)
+class Rollup:
+    """The on-time cells of a model's closed panes, at every level, as far back as its longest window needs."""
+
+    pane_ms: int
+    longest_ms: int
+    units: dict[int, dict[int, Cells]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.units = {level: {} for level in levels_ms(self.pane_ms)}
+
+    def close(self, start_ms: int, cells: Cells) -> list[Unit]:
+        """Takes a closed pane; gives the hours and days that end with it."""
+        self.units[self.pane_ms][start_ms] = cells
+        finished = []
+        end_ms = start_ms + self.pane_ms
+        for below, level in zip(self.levels, self.levels[1:], strict=False):
+            if end_ms % level:
+                break
+            unit = Unit(level, end_ms - level, merged_cells(self._between(below, end_ms - level, end_ms)))
+            self.units[level][unit.start_ms] = unit.cells
+            finished.append(unit)
+        self._forget(end_ms)
+        return finished
+
+    def restore(self, unit: Unit) -> None:
+        if unit.level_ms in self.units:
+            self.units[unit.level_ms][unit.start_ms] = unit.cells
+
+    def span(self, end_ms: int, over_ms: int) -> tuple[int, int]:
+        """Start and end of the window of about `over_ms` that ends there."""
+        unit = self._unit(over_ms)
+        return (end_ms - over_ms) // unit * unit, end_ms
+
+    def window(self, start_ms: int, end_ms: int) -> Cells:
+        """The union of the panes in a span, made of the largest finished units."""
+        return merged_cells(self._pieces(start_ms, end_ms))
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        return tuple(self.units)
+
+    def _unit(self, over_ms: int) -> int:
+        return max((level for level in self.levels if level * UNITS_PER_WINDOW <= over_ms), default=self.pane_ms)
+
+    def _pieces(self, start_ms: int, end_ms: int) -> Iterator[Cells]:
+        at = start_ms
+        while at < end_ms:
+            for level in reversed(self.levels):
+                cells = self.units[level].get(at) if at % level == 0 and at + level <= end_ms else None
+                if cells is not None:
+                    yield cells
+                    at += level
+                    break
+            else:
+                at += self.pane_ms
+
+    def _between(self, level: int, start_ms: int, end_ms: int) -> Iterator[Cells]:
+        units = self.units[level]
+        return (units[at] for at in range(start_ms, end_ms, level) if at in units)
+
+    def _forget(self, end_ms: int) -> None:
+        """Keeps of each level what a window that starts in units of it, or the next level's open unit, can need."""
+        for level, above in zip(self.levels, (*self.levels[1:], 0), strict=True):
+            reach = min(self.longest_ms, level * UNITS_PER_WINDOW * (above // level)) if above else self.longest_ms
+            oldest = end_ms - reach - 2 * max(above, level)
+            units = self.units[level]
+            for start_ms in [start_ms for start_ms in units if start_ms < oldest]:
+                del units[start_ms]

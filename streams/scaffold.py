@@ -1,0 +1,124 @@
+"""Learned → the text of a foreshock.yaml that a person likes to read and edit."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+
+from streams.baseline import WHOLE
+from streams.duration import DAY_MS, format_ms
+from streams.learn import Learned
+from streams.sketch.layout import NULL, Column, Kind, Layout, Role, requests
+
+DEFAULT_RULES = """
+      # The pipeline is broken: somebody upstream has to act, and nobody should retrain on this data.
+      - {name: requests-failing, signals: [request_error_rate], response: data_incident, severity: critical}
+      - {name: answers-slow, signals: [latency_p50, latency_p99], response: data_incident, for: 3}
+      - {name: traffic-missing, signals: [request_rate, freshness], response: data_incident, for: 2, segments: false}
+      - {name: schema-changed, signals: [schema_drift, missing_rate, type_mismatch_rate], response: data_incident, severity: critical}
+      - {name: values-missing, signals: [null_rate], response: data_incident}
+      - {name: categories-exploding, signals: [cardinality], response: data_incident}
+      # The inputs have moved: a person decides what it means for the model.
+      - {name: values-unseen, signals: [unseen_rate], response: human_review, for: 2}
+      - {name: values-out-of-range, signals: [out_of_range_rate], response: human_review, for: 2}
+      - {name: inputs-drifting, signals: [feature_drift], response: human_review, for: 2}
+      # The model answers differently.
+      - {name: scores-drifting, signals: [score_drift, prediction_drift], response: human_review, for: 2}
+"""
+
+
+def foreshock_yaml(learned: Learned, source: str, baseline_file: str) -> str:
+    return "\n".join(_lines(learned, source, baseline_file)) + "\n"
+
+
+def _lines(learned: Learned, source: str, baseline_file: str) -> Iterator[str]:
+    baseline = learned.baseline
+    yield f"# Written by 'foreshock init' from {source}: {baseline.events:,} events."
+    yield "# It is yours to edit. 'foreshock check' says what is wrong with it; 'foreshock backtest' tries it on the past."
+    yield "kafka:"
+    yield "  broker: 127.0.0.1:9092   # security: {protocol: SASL_SSL, …} goes here; secrets come from files or variables"
+    yield "  prefix: ''               # in front of every topic"
+    yield "web:"
+    yield "  listen: 127.0.0.1:6066   # /metrics and /health"
+    yield "models:"
+    yield f"  {_text(baseline.model)}:"
+    yield f"    baseline: {_text(baseline_file)}"
+    yield f"    versions: {_list(learned.versions)}"
+    yield "    owner: ''                # who answers the actions; a rule may name another"
+    yield f"    pane: {format_ms(learned.pane_ms):<8}         # {_pane_reason(learned)}"
+    yield f"    grace: {format_ms(learned.grace_ms):<8}        # how long a closed pane waits for events that are out of order"
+    yield f"    lateness: {format_ms(max(DAY_MS, 2 * learned.pane_ms)):<8}     # later than this an event is counted late and left out"
+    yield "    false_alarms_per_week: 1 # the budget that all tests of this model share"
+    yield "    # preset: evidently      # or nannyml, sagemaker, vertex: their fixed thresholds for drift, instead of the budget"
+    yield from _segment_lines(learned)
+    yield "    features:"
+    yield from _feature_lines(learned)
+    yield "    # signals:               # change a signal's smallest effect, or the distance it uses"
+    yield "    #   feature_drift: {effect: 0.2, method: psi, categorical_method: psi}"
+    yield "    rules:"
+    yield DEFAULT_RULES.strip("\n")
+
+
+def _pane_reason(learned: Learned) -> str:
+    baseline = learned.baseline
+    if not baseline.pane_ms:
+        return "the reference has no times to learn it from: choose one that holds some 1,000 events"
+    return f"holds about {_median_events(learned):,} events of the reference"
+
+
+def _median_events(learned: Learned) -> int:
+    sizes = sorted(int(requests(block[WHOLE].dense())) for block in learned.baseline.opened_blocks())
+    return sizes[len(sizes) // 2]
+
+
+def _segment_lines(learned: Learned) -> Iterator[str]:
+    if not learned.segments:
+        yield "    segments: {}             # dimensions of the events' 'segments' to be watched on their own"
+        return
+    yield "    segments:                # watched on their own; other values are counted as __other__"
+    for name, values in learned.segments.items():
+        dropped = learned.dropped_segments.get(name, 0)
+        note = f"   # and {dropped} rarer" if dropped else ""
+        yield f"      {_text(name)}: {_list(values)}{note}"
+
+
+def _feature_lines(learned: Learned) -> Iterator[str]:
+    baseline = learned.baseline
+    layout = Layout(baseline.columns)
+    total = baseline.totals[WHOLE].dense()
+    events = int(requests(total))
+    features = [(i, column) for i, column in enumerate(layout.columns) if column.role is Role.FEATURE]
+    width = max((len(_text(column.name)) for _, column in features), default=0) + 1
+    for i, column in features:
+        nulls = int(layout.block(total, i)[NULL]) / events
+        described = _describe(column, baseline.statistics[i].distinct)
+        note = f"{described[1]}, {nulls:.1%} null" if nulls else described[1]
+        yield f"      {_text(column.name) + ':':<{width}} {described[0]:<44} # {note}"
+    for name in learned.skipped_features:
+        yield f"      # {_text(name)}: had no value in the reference"
+
+
+def _describe(column: Column, distinct: int) -> tuple[str, str]:
+    if column.kind is Kind.NUMERIC:
+        low, high = column.edges[0], _below(column.edges[-1])
+        return f"{{type: numeric, range: [{low:.10g}, {high:.10g}]}}", f"{distinct:,} values"
+    few = ", ".join(column.categories[:3])
+    return f"{{type: {column.kind}}}", f"{distinct:,} categories: {few}{', …' if distinct > 3 else ''}"
+
+
+def _below(value: float) -> float:
+    return math.nextafter(value, -math.inf)
+
+
+def _list(values: tuple[str, ...]) -> str:
+    return "[" + ", ".join(map(_text, values)) + "]"
+
+
+def _text(value: str) -> str:
+    """A YAML flow scalar: JSON's string is one, and plain words may stand without quotes."""
+    plain = value.replace("_", "").replace("-", "").replace(" ", "")
+    reserved = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
+    if plain.isascii() and plain.isalpha() and value == value.strip() and value.lower() not in reserved:
+        return value if not value.startswith("-") else json.dumps(value)
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,307 @@
+"""Cells of a window → signals with value, baseline, threshold and verdict.
+
+A verdict needs both: significance (the value lies beyond what the reference shows at this sample size, the model's
+false-alarm budget shared over all its tests, and beyond what the reference shows from block to block) and size (a
+minimum effect). The threshold is the largest of the three, so `breached` is just `value > threshold`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from streams.baseline import WHOLE, SegmentKey
+from streams.cells import Cells
+from streams.config import OTHER
+from streams.duration import WEEK_MS
+from streams.plan import ModelPlan
+from streams.signals.distance import METHODS
+from streams.signals.measure import RATES, Values, latency_ms, rate_columns, schema_change
+from streams.signals.names import SIGNALS, Signal
+from streams.signals.null import quantile_band, rate_threshold
+from streams.signals.reference import DRIFTS, LATENCIES, MIN_EVENTS, Reference
+from streams.sketch.distinct import RELATIVE_ERROR
+from streams.sketch.layout import Counter, requests
+from streams.sketch.profile import Profile
+
+MIN_NEW_CATEGORIES = 5
+"""A category explosion is more than this many new values, however small the reference."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A closed window. `silent_ms`: time without events at its end.
+
+    A `partial` window does not hold its whole time, so its volume is not judged.
+    """
+
+    start_ms: int
+    end_ms: int
+    over_ms: int
+    cells: Cells
+    silent_ms: int = 0
+    partial: bool = False
+
+    @property
+    def seconds(self) -> float:
+        return (self.end_ms - self.start_ms) / 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One signal of one cell, over its columns. A threshold that does not exist is NaN: no verdict."""
+
+    signal: Signal
+    columns: tuple[str | None, ...]
+    value: Values
+    baseline: Values
+    threshold: Values
+    n: Values
+
+    @property
+    def breached(self) -> NDArray[np.bool_]:
+        with np.errstate(invalid="ignore"):
+            return self.value < self.threshold if self.signal.lower else self.value > self.threshold
+
+
+@dataclass(frozen=True, slots=True)
+class CellResult:
+    """All signals of one cell. `version` is None for the model as a whole."""
+
+    version: str | None
+    segment: SegmentKey
+    profile: Profile
+    results: tuple[Result, ...]
+
+    @property
+    def events(self) -> int:
+        return int(requests(self.profile.counts.dense()))
+
+
+class Judge:
+    """Evaluates the windows of one model. Made once: what depends on the reference alone is worked out here."""
+
+    def __init__(self, plan: ModelPlan) -> None:
+        self.plan = plan
+        self.reference = Reference(plan)
+        self.shape = self.reference.shape
+        overs = sorted({plan.config.pane_ms, *(plan.config.over_ms(rule) for rule in plan.config.rules)})
+        self._limits = {
+            (over, key): self.reference.limits(over, key) for over in overs for key in self.reference.segments
+        }
+        self.alpha = self._alpha(len(overs))
+
+    def _alpha(self, windows: int) -> float:
+        """False-alarm probability of a single test: the weekly budget shared by all tests of a week."""
+        per_cell = 4 + sum(max(1, len(rate_columns(self.shape, name))) for name in RATES)
+        per_cell += sum(len(bins.columns) for bins in self.reference.bins.values()) + len(self.shape.categorical)
+        panes = max(1.0, WEEK_MS / self.plan.config.pane_ms)
+        return self.plan.config.false_alarms_per_week / (per_cell * len(self.reference.segments) * windows * panes)
+
+    def evaluate(self, window: Window) -> list[CellResult]:
+        """A result for the model as a whole and for each version, in total and by declared segment."""
+        return [*self._volume(window), *self._versions(window)]
+
+    # The model as a whole: volume and freshness
+
+    def _volume(self, window: Window) -> Iterator[CellResult]:
+        totals: dict[SegmentKey, Profile] = {}
+        for (_, name, value), profile in window.cells.items():
+            key = (name, value)
+            totals[key] = totals[key].merged(profile) if key in totals else profile
+        for key in self.reference.segments:
+            profile = totals.get(key) or Profile.empty(self.plan.layout.length)
+            results = [self._request_rate(window, key, profile)]
+            if key == WHOLE:
+                results.append(self._freshness(window))
+            yield CellResult(None, key, profile, tuple(results))
+
+    def _request_rate(self, window: Window, key: SegmentKey, profile: Profile) -> Result:
+        limits = self._limits[window.over_ms, key]
+        events = float(requests(profile.counts.dense()))
+        usual = float(limits["usual_rate"][0]) if limits else np.nan
+        threshold = np.nan
+        if limits and not window.partial:
+            certain = poisson_floor(usual * window.seconds, self.alpha) / window.seconds
+            threshold = max(0.0, min(float(limits["request_rate"][0]), usual * self._effect("request_rate"), certain))
+        return _single("request_rate", events / window.seconds, usual, threshold, events)
+
+    def _freshness(self, window: Window) -> Result:
+        baseline = self.plan.baseline
+        gap = baseline.longest_gap_ms / 1000 if baseline and baseline.pane_ms else np.nan
+        pane = self.plan.config.pane_ms / 1000
+        threshold = max(gap * self._effect("freshness"), 2 * pane) if gap == gap else np.nan
+        return _single("freshness", window.silent_ms / 1000, gap, threshold, np.nan)
+
+    # Each version: everything else
+
+    def _versions(self, window: Window) -> Iterator[CellResult]:
+        keys = sorted(key for key in window.cells if key[2] != OTHER)
+        if not keys:
+            return
+        vectors = np.array([window.cells[key].counts.dense() for key in keys])
+        segments = [(name, value) for _, name, value in keys]
+        reference = np.array([self.reference.counts[key] for key in segments])
+        enough = (requests(vectors) >= MIN_EVENTS) & (requests(reference) >= MIN_EVENTS)
+        limits = [self._limits[window.over_ms, key] for key in segments]
+        tables = [
+            *(self._rates(name, reference, vectors, limits) for name in RATES),
+            *(self._latency(name, reference, vectors, limits) for name in LATENCIES),
+            self._cardinality(reference, vectors, [window.cells[key] for key in keys]),
+            self._schema(reference, vectors),
+            *(self._drift(name, reference, vectors, limits) for name in DRIFTS),
+        ]
+        for row, key in enumerate(keys):
+            profile = window.cells[key]
+            results = [table.row(row, bool(enough[row])) for table in tables if table.columns]
+            if segments[row] == WHOLE:
+                results.append(self._new_fields(profile, bool(enough[row])))
+            yield CellResult(key[0], segments[row], profile, tuple(results))
+
+    def _effect(self, name: str) -> float:
+        tuning = self.plan.config.signals.get(name)
+        return SIGNALS[name].effect if tuning is None or tuning.effect is None else float(tuning.effect)
+
+    def _names(self, columns: Iterable[int]) -> tuple[str | None, ...]:
+        return tuple(self.plan.layout.columns[i].name for i in columns)
+
+    def _rates(self, name: str, reference: Counter, vectors: Counter, limits: list[Mapping[str, Values]]) -> _Table:
+        columns = rate_columns(self.shape, name)
+        now, then = RATES[name](self.shape, vectors), RATES[name](self.shape, reference)
+        hits = then.hits
+        if name == "unseen_rate":  # none of the reference's own values is unseen: Good and Turing say how many will be
+            hits = hits + np.array([self.reference.statistics[i].listed_singletons for i in columns], float)
+        hits, certain = np.minimum(hits, then.n), np.full_like(now.n, np.nan)
+        judged = (then.n > 0) & (now.n > 0)
+        certain[judged] = rate_threshold(hits[judged], then.n[judged], now.n[judged], self.alpha)
+        base = np.divide(hits, then.n, out=np.full_like(hits, np.nan), where=then.n > 0)
+        threshold = np.fmax(np.fmax(base + self._effect(name), certain), _stacked(limits, name, base.shape))
+        threshold[~judged] = np.nan
+        names = self._names(columns) if name != "request_error_rate" else (None,)
+        return _Table(SIGNALS[name], names, now.value, base, threshold, now.n)
+
+    def _latency(self, name: str, reference: Counter, vectors: Counter, limits: list[Mapping[str, Values]]) -> _Table:
+        level = LATENCIES[name]
+        counted = [self.shape.values(found, (self.shape.latency,))[:, 0] for found in (reference, vectors)]
+        judged = (counted[0] > 0) & (counted[1] > 0)
+        high = np.ones(len(vectors))
+        high[judged] = quantile_band(level, counted[0][judged], counted[1][judged], self.alpha)[1]
+        base = latency_ms(self.shape, reference, level)
+        certain = np.where(high < 1, latency_ms(self.shape, reference, high), np.inf)
+        threshold = np.fmax(
+            np.fmax(base * self._effect(name), certain), _stacked(limits, name, (len(vectors), 1))[:, 0]
+        )
+        value = latency_ms(self.shape, vectors, level)
+        threshold = np.where(judged & (high < 1), threshold, np.nan)
+        return _Table(SIGNALS[name], (None,), value[:, None], base[:, None], threshold[:, None], counted[1][:, None])
+
+    def _cardinality(self, reference: Counter, vectors: Counter, profiles: list[Profile]) -> _Table:
+        columns = self.shape.categorical
+        statistics = [self.reference.statistics[i] for i in columns]
+        n, m = self.shape.values(vectors, columns), self.shape.values(reference, columns)
+        unseen = [[p.distinct[i].estimate() if i in p.distinct else 0.0 for i in columns] for p in profiles]
+        value = self.shape.known_distinct(vectors) + np.array(unseen).reshape(n.shape)
+        base = np.broadcast_to(np.array([float(s.distinct) for s in statistics]), n.shape)
+        singles = np.array([float(s.singletons) for s in statistics])
+        with np.errstate(invalid="ignore", divide="ignore"):
+            fresh = poisson_ceiling(n * (singles + 1) / np.maximum(m, 1), self.alpha)
+        effect = np.maximum(base * self._effect("cardinality"), base + MIN_NEW_CATEGORIES)
+        threshold = np.maximum(effect, (base + fresh) * (1 + 3 * RELATIVE_ERROR))
+        threshold = np.where((m > 0) & (base > 0), threshold, np.nan)
+        return _Table(SIGNALS["cardinality"], self._names(columns), value, base, threshold, n)
+
+    def _schema(self, reference: Counter, vectors: Counter) -> _Table:
+        value = schema_change(self.shape, reference, vectors)
+        n = np.broadcast_to(requests(vectors)[:, None].astype(float), value.shape)
+        threshold = np.full_like(value, self._effect("schema_drift"))
+        return _Table(
+            SIGNALS["schema_drift"], self._names(self.shape.features), value, np.zeros_like(value), threshold, n
+        )
+
+    def _new_fields(self, profile: Profile, enough: bool) -> Result:
+        """Fields that neither the configuration nor the reference knows, by the share of events that have them."""
+        known = set(self.plan.baseline.fields) if self.plan.baseline else set()
+        events = float(requests(profile.counts.dense()))
+        names = sorted(name for name in profile.extras.counts if name not in known)
+        share = np.array([profile.extras.counts[name] for name in names], float) / max(events, 1.0)
+        limit = self._effect("schema_drift") if enough else np.nan
+        columns = tuple(name.removeprefix("features.") for name in names)
+        return Result(
+            SIGNALS["schema_drift"],
+            columns,
+            share,
+            np.zeros(len(names)),
+            np.full(len(names), limit),
+            np.full(len(names), events),
+        )
+
+    def _drift(self, name: str, reference: Counter, vectors: Counter, limits: list[Mapping[str, Values]]) -> _Table:
+        bins = self.reference.bins[name]
+        value = self.reference.distances(name, reference, vectors)
+        n, m = bins.counts(vectors).sum(axis=2), bins.counts(reference).sum(axis=2)
+        judged = (n >= MIN_EVENTS) & (m >= MIN_EVENTS)
+        certain = np.full_like(value, np.nan)
+        for row in range(len(vectors)):
+            certain[row] = self._null_quantiles(name, reference[row], n[row], judged[row])
+        threshold = np.fmax(np.fmax(certain, self._effect(name)), _stacked(limits, name, value.shape))
+        threshold = np.where(judged, threshold, np.nan)
+        return _Table(SIGNALS[name], self._names(bins.columns), value, np.zeros_like(value), threshold, n)
+
+    def _null_quantiles(self, name: str, reference: Counter, n: Values, judged: NDArray[np.bool_]) -> Values:
+        bins = self.reference.bins[name]
+        methods = [self.reference.method(name, column) for column in bins.columns]
+        quantiles = np.full(len(methods), np.nan)
+        for method in sorted(set(methods)):
+            chosen = [i for i, found in enumerate(methods) if found == method and judged[i]]
+            if chosen:
+                part = bins.only(chosen)
+                counts = part.counts(reference[None])[0]
+                quantiles[chosen] = METHODS[method].null_quantile(
+                    counts, n[chosen], self.alpha, part.mask, part.centres
+                )
+        return quantiles
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """A signal over all cells: (cells, columns) arrays."""
+
+    signal: Signal
+    columns: tuple[str | None, ...]
+    value: Values
+    baseline: Values
+    threshold: Values
+    n: Values
+
+    def row(self, row: int, enough: bool) -> Result:
+        threshold = self.threshold[row] if enough else np.full_like(self.threshold[row], np.nan)
+        return Result(self.signal, self.columns, self.value[row], self.baseline[row], threshold, self.n[row])
+
+
+def _stacked(limits: list[Mapping[str, Values]], name: str, shape: tuple[int, ...]) -> Values:
+    rows = [found[name] if found else np.full(shape[1], np.nan) for found in limits]
+    return np.array(rows).reshape(shape)
+
+
+def _single(name: str, value: float, baseline: float, threshold: float, n: float) -> Result:
+    parts = (np.array([number], float) for number in (value, baseline, threshold, n))
+    return Result(SIGNALS[name], (None,), *parts)
+
+
+def poisson_floor(expected: float, alpha: float) -> float:
+    """The largest count k with P(X < k) <= alpha for X ~ Poisson(expected), by the gamma relation; 0 if there is none.
+
+    >>> poisson_floor(100, 1e-3) < 75
+    True
+    """
+    return max(0.0, float(special.gammaincinv(max(expected, 1e-9), alpha))) if expected > 1 else 0.0
+
+
+def poisson_ceiling(expected: Values, alpha: float) -> Values:
+    """A count that X ~ Poisson(expected) exceeds with a probability of at most alpha, by the gamma relation."""
+    found: Values = special.gammainccinv(np.asarray(expected, float) + 1, alpha)
+    return found

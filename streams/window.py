@@ -1,0 +1,89 @@
+"""Evaluated cell → the record of a closed window, as `windows` and `windows.ndjson` carry it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from streams.action import segment_object
+from streams.baseline import WHOLE
+from streams.decide import number
+from streams.plan import ModelPlan
+from streams.signals.evaluate import CellResult, Result, Window
+from streams.sketch.layout import ERROR_SLOT
+from streams.times import rfc3339
+
+TOP_VALUES = 5
+QUANTILE_LEVELS = (0.01, 0.25, 0.5, 0.75, 0.99)
+
+
+class SignalRecord(msgspec.Struct, frozen=True):
+    family: str
+    name: str
+    feature: str | None
+    value: float | None
+    baseline: float | None
+    threshold: float | None
+    n: int | None
+    breached: bool
+
+
+class WindowRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A closed window of one cell. A later record of the same cell and span replaces it if its revision is higher.
+
+    `revision` is the number of late but welcome events that it includes: 0 is what was judged.
+    """
+
+    model: str
+    version: str | None
+    segment: dict[str, str] | None
+    start: str
+    end: str
+    revision: int
+    counts: dict[str, int]
+    top_unseen: dict[str, list[tuple[str, int]]]
+    quantiles: dict[str, dict[str, float]]
+    signals: tuple[SignalRecord, ...]
+
+    @property
+    def key(self) -> bytes:
+        segment = "/".join(f"{name}={value}" for name, value in (self.segment or {}).items())
+        return f"{self.model}/{self.version}/{segment}/{self.start}/{self.end}".encode()
+
+
+def window_record(plan: ModelPlan, window: Window, cell: CellResult, welcome: int) -> WindowRecord:
+    profile = cell.profile
+    columns = plan.layout.columns
+    return WindowRecord(
+        model=plan.name,
+        version=cell.version,
+        segment=segment_object(cell.segment),
+        start=rfc3339(window.start_ms),
+        end=rfc3339(window.end_ms),
+        revision=welcome,
+        counts={"events": cell.events, "errors": int(profile.counts.dense()[ERROR_SLOT])},
+        top_unseen={columns[i].name: heavy.top(TOP_VALUES) for i, heavy in sorted(profile.heavy.items())},
+        quantiles={columns[i].name: _quantiles(sketch.at(QUANTILE_LEVELS)) for i, sketch in profile.quantiles.items()},
+        signals=tuple(_records(cell)),
+    )
+
+
+def _quantiles(values: list[float]) -> dict[str, float]:
+    return {f"p{level * 100:g}": value for level, value in zip(QUANTILE_LEVELS, values, strict=True)}
+
+
+def _records(cell: CellResult) -> Iterator[SignalRecord]:
+    for result in cell.results:
+        breached = result.breached
+        for i, column in enumerate(result.columns):
+            if cell.segment == WHOLE or breached[i] or result.value[i] > 0 or not result.signal.per_column:
+                yield _record(result, i, column, bool(breached[i]))
+
+
+def _record(result: Result, i: int, column: str | None, breached: bool) -> SignalRecord:
+    signal, n = result.signal, result.n[i]
+    parts: tuple[Any, ...] = tuple(number(part[i]) for part in (result.value, result.baseline, result.threshold))
+    return SignalRecord(signal.family, signal.name, column, *parts, None if np.isnan(n) else int(n), breached)

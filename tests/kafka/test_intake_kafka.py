@@ -1,0 +1,356 @@
+"""`agents/intake.py` and what it stands on, on Apache Kafka: rebalances, broker restarts, truncated topics."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping
+from collections.abc import Set as AbstractSet
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import NewPartitions
+from aiokafka.admin.records_to_delete import RecordsToDelete
+
+from agents import clients, topics
+from agents.clients import Connection
+from agents.intake import Batch
+from agents.loader import read_to_end
+from agents.replay import generate
+from deploy.kafka import Broker
+from streams.errors import BrokerError
+from tests.embedded.conftest import Owner, until
+
+
+@pytest.fixture
+def connection(kafka: Broker) -> Connection:
+    return Connection(broker=kafka.bootstrap)
+
+
+@pytest.fixture
+def topic() -> str:
+    return f"t-{uuid4().hex[:8]}"
+
+
+async def produce(connection: Connection, topic: str, count: int, *, first: int = 0) -> None:
+    await generate(connection, topic, ((b"k%d" % n, b"%d" % n) for n in range(first, first + count)))
+
+
+async def delete_before(connection: Connection, tp: TopicPartition, offset: int) -> None:
+    async with topics.admin(connection) as client:
+        await client.delete_records({tp: RecordsToDelete(before_offset=offset)})
+
+
+class Member(Owner):
+    """Keeps its progress where the others find it, and goes on where the last owner of a partition was."""
+
+    def __init__(self, *arguments: Any, progress: dict[TopicPartition, int], **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.progress = progress
+
+    async def on_assigned(self, tps: AbstractSet[TopicPartition]) -> Mapping[TopicPartition, int | None]:
+        await super().on_assigned(tps)
+        return {tp: self.progress.get(tp) for tp in tps}
+
+    async def _take(self) -> None:
+        while True:
+            batch = await self.queue.get()
+            await asyncio.sleep(0.002)  # a rebalance may come between a batch and its processing
+            if self.intake.current(batch):
+                self.batches.append(batch)
+                self.progress[TopicPartition(batch.topic, batch.partition)] = batch.position
+            else:
+                self.stale.append(batch)
+
+
+@asynccontextmanager
+async def producing(connection: Connection, topic: str) -> AsyncIterator[list[int]]:
+    """A few hundred records a second; in the end, how many there are."""
+    total = [0]
+    ending = asyncio.Event()
+
+    async def go_on() -> None:
+        while not ending.is_set():
+            await produce(connection, topic, 100, first=total[0])
+            total[0] += 100
+
+    task = asyncio.create_task(go_on())
+    try:
+        yield total
+    finally:
+        ending.set()
+        await task
+
+
+def processed(owners: list[Owner], topic: str) -> list[tuple[int, int]]:
+    return sorted(
+        (batch.partition, record.offset)
+        for owner in owners
+        for batch in owner.batches
+        if batch.topic == topic
+        for record in batch.records
+    )
+
+
+def test_while_members_come_and_go_every_record_is_processed_once(connection: Connection, topic: str) -> None:
+    """Exactly once even: here progress is kept in the same step in which a batch is processed."""
+
+    async def main() -> None:
+        await topics.create(connection, topic, 4)
+        progress: dict[TopicPartition, int] = {}
+
+        def member() -> Member:
+            return Member(connection, [topic], topic, progress=progress, max_records=50)
+
+        first, second, third = owners = [member(), member(), member()]
+        async with producing(connection, topic) as total, first.running():
+            await until(lambda: first.count() > 300)
+            async with second.running():
+                await until(lambda: len(first.intake.assignment) == len(second.intake.assignment) == 2)
+                await until(lambda: second.count() > 300)
+                async with third.running():
+                    await until(lambda: third.count() > 100)
+            await until(lambda: len(first.intake.assignment) == 4)
+        async with member().running() as last:
+            seen = [*owners, last]
+            await until(lambda: len(processed(seen, topic)) >= total[0])
+        found = processed(seen, topic)
+        assert len(found) == len(set(found)) == total[0]
+        assert found == [(p, n) for p in range(4) for n in range(progress[TopicPartition(topic, p)])]
+
+    asyncio.run(main())
+
+
+def test_what_was_fetched_before_a_revocation_is_not_current_after_it(connection: Connection, topic: str) -> None:
+    async def main() -> None:
+        await topics.create(connection, topic, 2)
+        await produce(connection, topic, 1_000)
+        first = Owner(connection, [topic], topic, room=1, max_records=10)
+        second = Owner(connection, [topic], topic)
+        async with first.running(listening=False):
+            await until(first.queue.full)
+            waiting = first.queue.get_nowait()
+            await until(first.queue.full)
+            assert first.intake.current(waiting)
+            async with second.running():
+                await until(lambda: len(second.intake.assignment) == 1)
+                assert not first.intake.current(waiting)
+                fresh: list[Batch] = []
+                while not fresh:  # the queue still holds what was put there before
+                    batch = await asyncio.wait_for(first.queue.get(), 20)
+                    fresh += [batch] if first.intake.current(batch) else []
+                assert TopicPartition(topic, fresh[0].partition) in first.intake.assignment
+                assert fresh[0].records[0].offset == 0
+        both = {TopicPartition(topic, 0), TopicPartition(topic, 1)}
+        assert first.told[:2] == [("assigned", both), ("revoked", both)]
+
+    asyncio.run(main())
+
+
+def test_co_partitioned_topics_come_to_the_same_member(connection: Connection, topic: str) -> None:
+    async def main() -> None:
+        names = [topic, f"{topic}-labels"]
+        for name in names:
+            await topics.create(connection, name, 4)
+        owners = [Owner(connection, names, topic) for _ in range(2)]
+        async with owners[0].running(), owners[1].running():
+            await until(lambda: all(len(owner.intake.assignment) == 4 for owner in owners))
+            for owner in owners:
+                of = {name: {tp.partition for tp in owner.intake.assignment if tp.topic == name} for name in names}
+                assert of[names[0]] == of[names[1]]
+
+    asyncio.run(main())
+
+
+def test_a_static_member_that_restarts_disturbs_nobody(connection: Connection, topic: str) -> None:
+    async def main() -> None:
+        await topics.create(connection, topic, 2)
+        one, two, again = (Owner(connection, [topic], topic, group_instance_id=name) for name in ("a", "b", "b"))
+        async with one.running():
+            async with two.running():
+                await until(lambda: len(one.intake.assignment) == len(two.intake.assignment) == 1)
+                told = len(one.told)
+                had = two.intake.assignment
+            async with again.running():
+                await until(lambda: again.intake.assignment == had)
+                assert len(one.told) == told
+
+    asyncio.run(main())
+
+
+def test_added_partitions_are_taken_up(connection: Connection, topic: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(clients.CONSUMER, "metadata_max_age_ms", 500)
+
+    async def main() -> None:
+        await topics.create(connection, topic, 1)
+        async with Owner(connection, [topic], topic).running() as owner:
+            await until(lambda: len(owner.intake.assignment) == 1)
+            async with topics.admin(connection) as client:
+                await client.create_partitions({topic: NewPartitions(3)})
+            await until(lambda: len(owner.intake.assignment) == 3)
+            await produce(connection, topic, 300)
+            await until(lambda: len(processed([owner], topic)) >= 300)
+
+    asyncio.run(main())
+
+
+def test_a_broker_that_restarts_is_waited_for(tmp_path: Path, topic: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def main(kafka: Broker) -> None:
+        connection = Connection(broker=kafka.bootstrap)
+        await topics.create(connection, topic, 2)
+        await produce(connection, topic, 1_000)
+        progress: dict[TopicPartition, int] = {}
+        async with Member(connection, [topic], topic, progress=progress).running() as owner:
+            await until(lambda: len(processed([owner], topic)) == 1_000)
+            await asyncio.to_thread(kafka.stop)
+            idle_before = len(owner.batches)
+            loop = asyncio.get_running_loop()
+            down_since = loop.time()
+            await until(lambda: loop.time() - down_since > 5)
+            assert len(owner.batches) <= idle_before + 2 * 3  # who does not answer is not idle
+            await asyncio.to_thread(kafka.restart)
+            await produce(connection, topic, 1_000, first=1_000)
+            await until(lambda: len(processed([owner], topic)) >= 2_000, 60)
+            assert len(set(processed([owner], topic))) == len(processed([owner], topic)) == 2_000
+            assert not owner.intake.crashed
+
+    with caplog.at_level(logging.WARNING), Broker.start(tmp_path) as kafka:
+        begun = asyncio.run(_timed(main(kafka)))
+    lines = [record for record in caplog.records if record.name.startswith(("aiokafka", "agents"))]
+    assert len(lines) <= begun / 10 + 1, [record.getMessage() for record in lines]
+    assert not any(record.exc_info for record in caplog.records)
+
+
+async def _timed(coroutine: Any) -> float:
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    await coroutine
+    return loop.time() - begun
+
+
+def test_a_start_that_is_gone_is_told_and_reading_goes_on_at_the_earliest(connection: Connection, topic: str) -> None:
+    async def main() -> None:
+        await topics.create(connection, topic, 1)
+        await produce(connection, topic, 100)
+        tp = TopicPartition(topic, 0)
+        await delete_before(connection, tp, 50)
+        async with Owner(connection, [topic], topic, starts={tp: 10}).running() as owner:
+            await until(owner.count)
+            assert owner.truncated == [(tp, 10, 50)]
+            assert owner.offsets(topic, 0) == list(range(50, 100))
+
+    asyncio.run(main())
+
+
+def test_records_that_go_while_they_wait_are_told(
+    connection: Connection, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(clients.CONSUMER, "max_partition_fetch_bytes", 2_000)
+
+    async def main() -> None:
+        await topics.create(connection, topic, 1)
+        tp = TopicPartition(topic, 0)
+        for first in range(0, 1_000, 10):
+            await produce(connection, topic, 10, first=first)
+        async with Owner(connection, [topic], topic, room=1, max_records=10).running(listening=False) as owner:
+            await until(owner.queue.full)
+            await delete_before(connection, tp, 900)
+            owner.listen()
+            await until(lambda: 999 in owner.offsets(topic, 0))
+            ((at, wanted, earliest),) = owner.truncated
+            assert (at, earliest) == (tp, 900) and wanted < 900
+            assert owner.offsets(topic, 0) == [*range(wanted), *range(900, 1_000)]
+            assert owner.intake.snapshot()[tp].lag == 0
+
+    asyncio.run(main())
+
+
+def test_a_topic_that_was_emptied_is_begun_at_its_end(connection: Connection, topic: str) -> None:
+    async def main() -> None:
+        await topics.create(connection, topic, 1)
+        await produce(connection, topic, 100)
+        tp = TopicPartition(topic, 0)
+        await delete_before(connection, tp, 100)
+        async with Owner(connection, [topic], topic).running() as owner:
+            await until(lambda: owner.batches)
+            assert owner.batches[0].caught_up and owner.batches[0].position == 100
+            assert owner.truncated == []  # nobody had asked for those records
+        assert await read_to_end(connection, topic, [0], lambda records: None, deadline_s=20) == {0: 100}
+
+    asyncio.run(main())
+
+
+def test_behind_a_transactions_marker_a_partition_is_caught_up(connection: Connection, topic: str) -> None:
+    async def main() -> None:
+        await topics.create(connection, topic, 1)
+        producer = connection.producer(transactional_id=topic)
+        await producer.start()
+        async with producer.transaction():
+            await producer.send_and_wait(topic, b"value")
+        await producer.stop()
+        async with Owner(connection, [topic], topic).running() as owner:
+            await until(lambda: owner.batches and owner.batches[-1].caught_up)
+            assert owner.offsets(topic, 0) == [0]
+            assert owner.batches[-1].position == owner.batches[-1].highwater == 2
+        seen: list[Any] = []
+        assert await read_to_end(connection, topic, [0], seen.extend, deadline_s=20) == {0: 2}
+        assert len(seen) == 1
+
+    asyncio.run(main())
+
+
+# --- Topics
+
+
+async def config_of(connection: Connection, topic: str, key: str) -> str | None:
+    async with topics.admin(connection) as client:
+        return await topics._config(client, topic, key)
+
+
+def test_our_topics_have_the_settings_of_the_table(connection: Connection, topic: str) -> None:
+    async def main() -> None:
+        ours = Connection(broker=connection.broker, prefix=f"{topic}.")
+        await topics.ensure(ours, inference_partitions=2, buckets=3)
+        for row in topics.TOPICS:
+            for key, value in row.configs().items():
+                assert await config_of(ours, ours.topic(row.name), key) == value
+
+    asyncio.run(main())
+
+
+def test_progress_grows_with_the_inference_topic(connection: Connection, topic: str) -> None:
+    async def main() -> None:
+        ours = Connection(broker=connection.broker, prefix=f"{topic}.")
+        await topics.ensure(ours, inference_partitions=2, buckets=3)
+        await topics.ensure(ours, inference_partitions=6, buckets=3)
+        assert await topics.find(ours, ours.topic("progress")) == 6
+
+    asyncio.run(main())
+
+
+def test_a_state_topic_that_forgets_is_refused(connection: Connection, topic: str) -> None:
+    async def main() -> None:
+        ours = Connection(broker=connection.broker, prefix=f"{topic}.")
+        await topics.create(ours, ours.topic("partials"), 3)  # as Kafka makes topics when nobody says how
+        with pytest.raises(BrokerError, match=r"partials: cleanup\.policy=delete"):
+            await topics.ensure(ours, inference_partitions=2, buckets=3)
+
+    asyncio.run(main())
+
+
+def test_a_large_record_passes_between_its_neighbours(connection: Connection, topic: str) -> None:
+    async def main() -> None:
+        await topics.create(connection, topic, 1, {"max.message.bytes": str(16 << 20)})
+        values = [b"a", b"x" * (6 << 20), b"b", b"y" * (17 << 20), b"c"]
+        sent = await generate(connection, topic, [(None, value) for value in values])
+        assert (sent.records, sent.refused) == (4, 1)
+        async with Owner(connection, [topic], topic).running() as owner:
+            await until(lambda: owner.count() >= 4)
+            values = [record.value or b"" for batch in owner.batches for record in batch.records]
+            assert list(map(len, values)) == [1, 6 << 20, 1, 1]
+
+    asyncio.run(main())
