@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from streams.baseline import WHOLE, SegmentKey
-from streams.config import Model
+from streams.config import Model, Rule
 from streams.decide import Decision, Evidence, Reason
 from streams.signals.names import SIGNALS
 from streams.times import rfc3339
@@ -72,7 +72,7 @@ def action_of(model: str, config: Model, decision: Decision) -> Action:
             model=model,
             model_version=decision.version,
             segment=segment_object(decision.segment),
-            layer=min(SIGNALS[signal].layer for signal in rule.signals),
+            layer=layer_of(rule),
             rule=rule.name,
             severity=rule.severity,
             window=Span(rfc3339(window.start_ms), rfc3339(window.end_ms)),
@@ -87,6 +87,11 @@ def action_of(model: str, config: Model, decision: Decision) -> Action:
     )
 
 
+def layer_of(rule: Rule) -> int:
+    """The lowest layer that a rule looks at: what it says is said of that one."""
+    return min(SIGNALS[signal].layer for signal in rule.signals)
+
+
 def segment_object(segment: SegmentKey) -> dict[str, str] | None:
     return None if segment == WHOLE else {segment[0]: segment[1]}
 
@@ -97,3 +102,29 @@ def action_id(
     """A function of what the action is about and nothing else."""
     parts: list[Any] = [rule, model, version, *segment, since_ms, state, revision]
     return hashlib.blake2b(msgspec.json.encode(parts), digest_size=16).hexdigest()
+
+
+_DECODER = msgspec.json.Decoder(Action)
+
+
+def action_line(value: bytes) -> str:
+    """One line for a person about an action as it stands on the topic; of what is no action, its beginning."""
+    try:
+        data = _DECODER.decode(value).data
+    except msgspec.MsgspecError:
+        return f"no action: {value[:80]!r}"
+    where = "".join(f" {name}={item}" for name, item in (data.segment or {}).items())
+    version = f" v{data.model_version}" if data.model_version is not None else ""
+    evidence = "; ".join(map(_evidence_text, data.signals[:3]))
+    more = f" and {len(data.signals) - 3} more" if len(data.signals) > 3 else ""
+    head = f"{data.window.end}  {data.state:<8} {data.action:<13} {data.model}{version}{where}  {data.rule}"
+    return head + (f": {evidence}{more}" if evidence else f" ({data.reason})")
+
+
+def _evidence_text(item: Evidence) -> str:
+    column = f" of {item.feature}" if item.feature else ""
+    return f"{item.name}{column} {_short(item.value)} (limit {_short(item.threshold)}, usual {_short(item.baseline)})"
+
+
+def _short(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3g}"

@@ -5,12 +5,13 @@ The file is one source partition, its lines are records; partials go through the
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 import msgspec
 
-from streams.chunk import Records, RejectedRecord, SourceFold, Step
+from streams.chunk import Records, SourceFold, Step
 from streams.config import OTHER
 from streams.judge import BucketJudge, Outcome
 from streams.partial import Books, key_of, pack, unpack
@@ -48,10 +49,8 @@ class Backtest:
         self.plan = plan
         self.now_ms = now_ms
         self.fold = SourceFold(plan, TOPIC, PARTITION, None, now_ms)
-        self.rejects: list[RejectedRecord] = []
-        self._buckets = {
-            bucket: BucketJudge(plan, bucket, TOPIC, 1) for bucket in range(plan.config.kafka.buckets)
-        }
+        self.reject_reasons: Counter[str] = Counter()
+        self._buckets = {bucket: BucketJudge(plan, bucket, TOPIC, 1) for bucket in range(plan.config.kafka.buckets)}
 
     def run(self, values: Iterable[bytes]) -> Iterator[Outcome]:
         """Outcomes as the watermark moves, and at the end those of the panes that are still open."""
@@ -69,7 +68,7 @@ class Backtest:
     def _fold(self, steps: Iterable[Step]) -> Iterator[Outcome]:
         touched = set()
         for step in steps:
-            self.rejects += step.rejects
+            self.reject_reasons.update(f"{item.reject.reason} ({item.reject.detail})" for item in step.rejects)
             for partial in step.partials:
                 # The step over bytes is the live one: what cannot be written and read again must not pass here either.
                 self._buckets[partial.bucket].merge.apply(unpack(pack(partial)), key_of(partial, INCARNATION))

@@ -71,6 +71,7 @@ class Records:
 class RejectedRecord:
     """A reject with the place and the bytes of its record."""
 
+    partition: int
     offset: int
     value: bytes | None
     reject: Reject
@@ -80,6 +81,7 @@ class RejectedRecord:
 class Step:
     """What the shell has to do, in this order: send the rejects, send the partials, then (if any) the progress."""
 
+    partition: int
     rejects: Sequence[RejectedRecord] = ()
     partials: Sequence[Partial] = ()
     progress: Progress | None = None
@@ -129,7 +131,7 @@ class SourceFold:
                 if stop < len(records):
                     self._open(records.offsets[stop])
             elif rejects:
-                steps.append(Step(rejects))
+                steps.append(Step(self.partition, rejects))
             at = stop
         return steps
 
@@ -140,7 +142,12 @@ class SourceFold:
         if everywhere:
             self._beat_at_ms = clock_ms
         self._dirty = False
-        return Step(partials=self._partials(clock_ms, complete=False, everywhere=everywhere))
+        return Step(self.partition, partials=self._partials(clock_ms, complete=False, everywhere=everywhere))
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything was counted since the last publication."""
+        return self._dirty
 
     @property
     def _chunk_end(self) -> int:
@@ -157,7 +164,7 @@ class SourceFold:
         self._models = {}
         self._dirty = False
         self.chunk += 1
-        return Step(rejects, partials, Progress(self.next_offset, dict(self.marks_ms)))
+        return Step(self.partition, rejects, partials, Progress(self.next_offset, dict(self.marks_ms)))
 
     def _count(self, records: Records, clock_ms: int) -> list[RejectedRecord]:
         decoded = self._decoder.decode(records.values, records.stamps_ms, records.headers)
@@ -177,7 +184,7 @@ class SourceFold:
             books.read += 1
             books.rejected[reject.reason] = books.rejected.get(reject.reason, 0) + 1
         return [
-            RejectedRecord(records.offsets[reject.index], records.values[reject.index], reject)
+            RejectedRecord(self.partition, records.offsets[reject.index], records.values[reject.index], reject)
             for reject in decoded.rejects
         ]
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import msgspec
 
-from streams.action import Action, action_of
+from streams.action import Action, action_of, layer_of
 from streams.cells import Cells
 from streams.decide import Decision, RuleState, decide
 from streams.errors import SketchError
-from streams.merge import BucketMerge, ClosedPane, ModelMerge, longest_over_ms
+from streams.merge import BucketMerge, ClosedPane, ModelMerge
 from streams.partial import Cell, seal, unseal
 from streams.plan import ModelPlan, Plan
 from streams.rollup import Rollup, Unit, merged_cells
@@ -36,7 +36,8 @@ class ModelState(msgspec.Struct, kw_only=True):
     decisions: dict[str, int] = {}
     """Decisions by reason."""
     actions: dict[str, int] = {}
-    """Incidents by response."""
+    """Incidents by response: those that began, and below those that ended."""
+    resolved: dict[str, int] = {}
     rules: dict[str, RuleState] = {}
 
 
@@ -48,6 +49,8 @@ class Outcome:
     windows: Sequence[WindowRecord]
     actions: Sequence[Action]
     units: Sequence[Unit] = ()
+    forgotten: Sequence[tuple[int, int]] = ()
+    """Level and start of the units that no window needs any more."""
     state: ModelState | None = None
 
 
@@ -59,13 +62,14 @@ class ModelJudge:
         self.state = state
         self.rules = dict(state.rules) if state else {}
         self.judge = Judge(plan)
-        self.rollup = Rollup(plan.config.pane_ms, longest_over_ms(plan))
+        self.rollup = Rollup(plan.config.pane_ms, tuple(plan.config.over_ms(rule) for rule in plan.config.rules))
         self._over_of = {rule.name: plan.config.over_ms(rule) for rule in plan.config.rules}
         self.latest: list[CellResult] = []
         """The last judged window of the pane's length, for the metrics."""
 
     def close(self, pane: ClosedPane) -> Outcome:
         end_ms = pane.start_ms + self.plan.config.pane_ms
+        before = self.rollup.finished()
         units = self.rollup.close(pane.start_ms, pane.on_time)
         last_event_ms = pane.start_ms if pane.on_time or self.state is None else self.state.last_event_pane_ms
         windows: list[WindowRecord] = []
@@ -80,7 +84,7 @@ class ModelJudge:
         actions = [action_of(self.plan.name, self.plan.config, item) for item in decisions if item.published]
         self.state = self._next_state(pane, end_ms, last_event_ms, len(windows), decisions, actions)
         windows += self.revise(pane)
-        return Outcome(self.plan.name, windows, actions, units, self.state)
+        return Outcome(self.plan.name, windows, actions, units, sorted(before - self.rollup.finished()), self.state)
 
     def revise(self, pane: ClosedPane) -> list[WindowRecord]:
         """The pane's window with what came late; nothing if nothing did."""
@@ -92,6 +96,16 @@ class ModelJudge:
         window = Window(pane.start_ms, end_ms, self.plan.config.pane_ms, cells, partial=True)
         results = self.judge.evaluate(window)
         return [window_record(self.plan, window, cell, late) for cell in results if worth_a_record(cell)]
+
+    def firing(self) -> Iterator[tuple[str, str, str, str, str, str]]:
+        """Version, segment, rule, response, severity and layer of every incident that is open."""
+        rules = {rule.name: rule for rule in self.plan.config.rules}
+        for key, state in self.rules.items():
+            name, version, dimension, value = msgspec.json.decode(key)
+            if state.firing and name in rules:
+                rule = rules[name]
+                segment = f"{dimension}={value}" if dimension else ""
+                yield version or "", segment, name, rule.response, rule.severity, str(layer_of(rule))
 
     def _window(self, end_ms: int, over_ms: int, last_event_ms: int, partial: bool) -> Window:
         start_ms, end_ms = self.rollup.span(end_ms, over_ms)
@@ -111,9 +125,10 @@ class ModelJudge:
         reasons = dict(before.decisions) if before else {}
         for decision in decisions:
             reasons[decision.reason] = reasons.get(decision.reason, 0) + 1
-        incidents = dict(before.actions) if before else {}
+        began, ended = (dict(before.actions), dict(before.resolved)) if before else ({}, {})
         for action in actions:
-            if action.data.state == "firing" and action.data.revision == 0:
+            incidents = ended if action.data.state == "resolved" else began
+            if action.data.revision == 0 or incidents is ended:
                 incidents[action.data.action] = incidents.get(action.data.action, 0) + 1
         return ModelState(
             model=self.plan.name,
@@ -122,7 +137,8 @@ class ModelJudge:
             last_event_pane_ms=last_event_ms,
             windows=(before.windows if before else 0) + windows,
             decisions=reasons,
-            actions=incidents,
+            actions=began,
+            resolved=ended,
             rules=dict(self.rules),
         )
 

@@ -52,7 +52,7 @@ PANES_MS = tuple(
         (7, "d"),
     )
 )
-ENOUGH_EVENTS, FEWER_EVENTS = 800, 400
+ENOUGH_EVENTS, FEWER_EVENTS = 600, 400
 """Events that a pane should hold to be judged, and those that do if the reference is short."""
 ENOUGH_BLOCKS = 8
 
@@ -288,11 +288,17 @@ def choose_pane_ms(times_ms: NDArray[np.int64]) -> int:
 
 def _shortest(times_ms: NDArray[np.int64], enough: int) -> int:
     for pane_ms in PANES_MS:
-        _, sizes = np.unique(times_ms // pane_ms, return_counts=True)
-        if np.median(sizes) >= enough:
+        if _typical_size(times_ms, pane_ms) >= enough:
             return pane_ms
     span_ms = int(times_ms[-1] - times_ms[0])
     return max((pane_ms for pane_ms in PANES_MS if pane_ms * ENOUGH_BLOCKS <= span_ms), default=PANES_MS[0])
+
+
+def _typical_size(times_ms: NDArray[np.int64], pane_ms: int) -> int:
+    """The size of the pane that the median event is in: gaps in the reference do not make panes look small."""
+    _, sizes = np.unique(times_ms // pane_ms, return_counts=True)
+    ordered = np.sort(sizes)
+    return int(ordered[np.searchsorted(ordered.cumsum(), len(times_ms) / 2)])
 
 
 def _grace_ms(times_ms: NDArray[np.int64], pane_ms: int) -> int:

@@ -48,11 +48,18 @@ class Rollup:
     """The on-time cells of a model's closed panes, at every level, as far back as its longest window needs."""
 
     pane_ms: int
-    longest_ms: int
+    overs_ms: tuple[int, ...]
+    """Lengths of the windows that will be asked for: only the levels that one of them is made of are kept."""
     units: dict[int, dict[int, Cells]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.units = {level: {} for level in levels_ms(self.pane_ms)}
+        levels = levels_ms(self.pane_ms)
+        largest = max(level for level in levels if level == self.pane_ms or level * UNITS_PER_WINDOW <= self.longest_ms)
+        self.units = {level: {} for level in levels if level <= largest}
+
+    @property
+    def longest_ms(self) -> int:
+        return max(self.overs_ms, default=self.pane_ms)
 
     def close(self, start_ms: int, cells: Cells) -> list[Unit]:
         """Takes a closed pane; gives the hours and days that end with it."""
@@ -67,6 +74,10 @@ class Rollup:
             finished.append(unit)
         self._forget(end_ms)
         return finished
+
+    def finished(self) -> set[tuple[int, int]]:
+        """Level and start of the units above the pane."""
+        return {(level, start) for level in self.levels[1:] for start in self.units[level]}
 
     def restore(self, unit: Unit) -> None:
         if unit.level_ms in self.units:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -85,5 +84,13 @@ def _records(cell: CellResult) -> Iterator[SignalRecord]:
 
 def _record(result: Result, i: int, column: str | None, breached: bool) -> SignalRecord:
     signal, n = result.signal, result.n[i]
-    parts: tuple[Any, ...] = tuple(number(part[i]) for part in (result.value, result.baseline, result.threshold))
-    return SignalRecord(signal.family, signal.name, column, *parts, None if np.isnan(n) else int(n), breached)
+    return SignalRecord(
+        family=signal.family,
+        name=signal.name,
+        feature=column,
+        value=number(result.value[i]),
+        baseline=number(result.baseline[i]),
+        threshold=number(result.threshold[i]),
+        n=None if np.isnan(n) else int(n),
+        breached=breached,
+    )

@@ -1,1 +1,1 @@
-PRESETS={"evidently":1}
+PRESETS = {"evidently": 1}

@@ -151,6 +151,29 @@ def test_what_was_fetched_before_a_revocation_is_not_current_after_it(connection
     asyncio.run(main())
 
 
+def test_of_one_fetch_nothing_that_waited_is_taken_for_new_after_a_rebalance(
+    connection: Connection, topic: str
+) -> None:
+    """Of six partitions fetched at once, one batch is in the channel, one waits for room, four are not made yet."""
+
+    async def main() -> None:
+        await topics.create(connection, topic, 6)
+        await produce(connection, topic, 600)
+        first = Owner(connection, [topic], topic, room=1)
+        second = Owner(connection, [topic], topic)
+        async with first.running(listening=False):
+            await until(first.queue.full)
+            async with second.running():
+                await until(lambda: len(second.intake.assignment) == 3)
+                first.listen()
+                await until(lambda: len(processed([first, second], topic)) >= 600)
+                assert processed([first, second], topic) == sorted(set(processed([first, second], topic)))
+                assert {(batch.topic, batch.partition) for batch in first.batches} == set(first.intake.assignment)
+                assert not first.intake.crashed
+
+    asyncio.run(main())
+
+
 def test_co_partitioned_topics_come_to_the_same_member(connection: Connection, topic: str) -> None:
     async def main() -> None:
         names = [topic, f"{topic}-labels"]

@@ -1,0 +1,212 @@
+"""Plan and connection → a running worker: the only place that wires the parts together.
+
+inference ─→ Intake ─→ channel ─→ sketch agent ─→ partials ─→ Intake ─→ channel ─→ merge agent ─→ windows, actions
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import faust
+from mode import Service
+from prometheus_client import CollectorRegistry
+
+from agents import topics
+from agents.clients import Connection
+from agents.exporter import Exporter
+from agents.intake import Batch, BatchChannel, Intake
+from agents.merge import MergeStage
+from agents.sketch import SketchStage
+from agents.web import Web
+from streams.action import action_line
+from streams.plan import Plan
+
+log = logging.getLogger(__name__)
+
+STALLED_S = 60.0
+"""Health fails when nothing has moved for so long while records wait."""
+CHANNEL_BATCHES = 8
+DRAIN_LOOK_S = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebOptions:
+    """Where /metrics and /health answer; `port` 0 takes a free one."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    token: str | None = None
+
+
+class Worker:
+    """One stream processor. `run` lasts until `stop` is set or a part fails.
+
+    With `drain` it is `finished`, and stops unless told to `keep` up, when the topic has been read to its end: every
+    open pane is closed and judged.
+    """
+
+    def __init__(
+        self, plan: Plan, connection: Connection, web: WebOptions, *, drain: bool = False, keep: bool = False
+    ) -> None:
+        self.plan, self.connection = plan, connection
+        self.drain, self.keep = drain, keep
+        self.stop = asyncio.Event()
+        self.ready = asyncio.Event()
+        self.finished = asyncio.Event()
+        self.error: BaseException | None = None
+        self._web_options = web
+        self._health = _Health()
+
+    async def run(self) -> None:
+        """Raises what made it fail."""
+        kafka = self.plan.config.kafka
+        source = self.connection.topic(kafka.inference)
+        partitions = await topics.wait_for(self.connection, source)
+        await topics.ensure(self.connection, inference_partitions=partitions, buckets=kafka.buckets)
+        async with AsyncExitStack() as stack:
+            producer = await stack.enter_async_context(_started_producer(self.connection))
+            self.sketch = SketchStage(self.plan, self.connection, producer, secrets.token_hex(4))
+            self.merge = MergeStage(self.plan, self.connection, producer, partitions)
+            self.sketch.draining = self.drain
+            app = self._app(stack.enter_context(tempfile.TemporaryDirectory(prefix="foreshock-")))
+            sketch_channel = self._agent(app, "sketch", self.sketch.process)
+            merge_channel = self._agent(app, "merge", self.merge.process)
+            group = self.connection.topic(kafka.group)
+            self.sketch.intake = Intake(
+                self.connection,
+                [source],
+                group,
+                sketch_channel,
+                on_assigned=self.sketch.on_assigned,
+                on_revoked=self.sketch.on_revoked,
+            )
+            self.merge.intake = Intake(
+                self.connection,
+                [self.connection.topic("partials")],
+                f"{group}-merge",
+                merge_channel,
+                on_assigned=self.merge.on_assigned,
+                on_revoked=self.merge.on_revoked,
+            )
+            self.web = self._web()
+            for service in (self.web, app, self.merge.intake, self.sketch.intake):
+                await stack.enter_async_context(_started(service))
+            log.info("metrics at %s/metrics", self.web.url)
+            self.ready.set()
+            await self._until_over()
+        if self.error is not None:
+            raise self.error
+
+    def _app(self, folder: str) -> faust.App:
+        app = faust.App(
+            self.connection.topic("foreshock-worker"),
+            **self.connection.faust_options(),
+            datadir=folder,
+            store="memory://",
+            web_enabled=False,
+            topic_allow_declare=False,
+            topic_disable_leader=True,
+            stream_wait_empty=False,
+        )
+        actions = app.topic(self.connection.topic("actions"), key_serializer="raw", value_serializer="raw")
+
+        @app.agent(actions, name="actions")
+        async def follow(stream: Any) -> None:
+            """Tells the log of every action of all workers. (Faust does not run without an agent on a topic.)"""
+            async for action in stream:
+                log.info("%s", action_line(action))
+
+        return app
+
+    def _agent(self, app: faust.App, name: str, process: Callable[[Batch], Awaitable[None]]) -> BatchChannel:
+        channel = BatchChannel(app, maxsize=CHANNEL_BATCHES)
+
+        @app.agent(channel, name=name)
+        async def agent(batches: Any) -> None:
+            async for batch in batches:
+                try:
+                    await process(batch)
+                except Exception as error:  # Faust would log it, skip the batch, and go on with wrong counts
+                    self._fail(error)
+
+        return channel
+
+    def _fail(self, error: BaseException) -> None:
+        if self.error is None:
+            self.error = error
+        self.stop.set()
+
+    def _web(self) -> Web:
+        registry = CollectorRegistry()
+        registry.register(Exporter(self.sketch, self.merge, self.plan.config.web.max_series))
+        options = self._web_options
+        return Web(registry, self._is_healthy, host=options.host, port=options.port, token=options.token)
+
+    def _is_healthy(self) -> tuple[bool, dict[str, Any]]:
+        flows = self.sketch.intake.snapshot() if self.sketch.intake else {}
+        lag = sum(flow.lag or 0 for flow in flows.values())
+        position = sum(flow.position or 0 for flow in flows.values())
+        return self._health.look(position, lag, time.monotonic()), {
+            "lag": lag,
+            "partitions": sorted(tp.partition for tp in flows),
+            "buckets": len(self.merge.judges),
+        }
+
+    async def _until_over(self) -> None:
+        services = [service for service in (self.sketch.intake, self.merge.intake) if service is not None]
+        while not self.stop.is_set():
+            for service in services:
+                if service.crashed:
+                    self._fail(service.crash_reason or RuntimeError(f"{service.label} stopped"))
+            if self.drain and self.sketch.drained.is_set() and self._is_merged():
+                self.finished.set()
+                if not self.keep:
+                    return
+            try:
+                await asyncio.wait_for(self.stop.wait(), DRAIN_LOOK_S)
+            except TimeoutError:
+                continue
+
+    def _is_merged(self) -> bool:
+        positions = self.merge.positions
+        return all(positions.get(bucket, -1) > offset for bucket, offset in self.sketch.sent.items())
+
+
+class _Health:
+    """Fails when progress stops while lag is there."""
+
+    def __init__(self) -> None:
+        self._position = -1
+        self._moved_at = time.monotonic()
+
+    def look(self, position: int, lag: int, now: float) -> bool:
+        if position != self._position or not lag:
+            self._position, self._moved_at = position, now
+        return now - self._moved_at < STALLED_S
+
+
+@asynccontextmanager
+async def _started(service: Service) -> AsyncIterator[Service]:
+    await service.start()
+    try:
+        yield service
+    finally:
+        await service.stop()
+
+
+@asynccontextmanager
+async def _started_producer(connection: Connection) -> AsyncIterator[Any]:
+    producer = connection.producer()
+    await producer.start()
+    try:
+        yield producer
+    finally:
+        await producer.stop()

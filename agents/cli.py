@@ -1,0 +1,314 @@
+"""The command `foreshock`: arguments → one call of the part that does it; errors → one line and an exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from agents import demo as demonstration
+from agents import follow
+from agents.app import WebOptions, Worker
+from agents.clients import Connection
+from agents.clients import Security as ClientSecurity
+from agents.files import lines, read_plan, reference
+from agents.progress import Told
+from agents.replay import replay
+from streams.backtest import Backtest, Summary
+from streams.config import Config
+from streams.errors import ConfigError, ForeshockError
+from streams.judge import Outcome
+from streams.learn import learn
+from streams.plan import Plan
+from streams.report import Report
+from streams.scaffold import foreshock_yaml
+
+CONFIG = click.option(
+    "-c", "--config", "config_file", type=click.Path(path_type=Path), required=True, help="The foreshock.yaml."
+)
+BROKER = click.option("--broker", help="host:port[,host:port]; instead of the configuration's.")
+EMBEDDED = click.option("--embedded", is_flag=True, help="The broker is the embedded one, with its limits.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="foreshock")
+def cli() -> None:
+    """Watches machine-learning models in production, on Kafka."""
+
+
+@cli.command()
+@click.argument("reference_file", metavar="REFERENCE", type=click.Path(path_type=Path))
+@click.option("--model", required=True, help="The model's name, as its events have it.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for the configuration.")
+@click.option("--segment", "segments", multiple=True, help="A column of a table to be watched by its values.")
+@click.option("--force", is_flag=True, help="Write over what is there.")
+def init(reference_file: Path, model: str, out: Path, segments: tuple[str, ...], force: bool) -> None:
+    """Learn a configuration and a baseline from reference data (.ndjson, .ndjson.gz, .parquet, .csv)."""
+    yaml_file, baseline_file = out / "foreshock.yaml", out / f"{slug(model)}.baseline"
+    if yaml_file.exists() and not force:
+        raise ConfigError(
+            place=str(yaml_file), seen="it exists", expected="a new folder", mend="choose another, or say --force"
+        )
+    reference(reference_file, segments)
+    with Told("learning") as told:
+        learned = learn(model, lambda: reference(reference_file, segments), told)
+    text = foreshock_yaml(learned, reference_file.name, baseline_file.name)
+    out.mkdir(parents=True, exist_ok=True)
+    baseline_file.write_bytes(learned.baseline.to_bytes())
+    yaml_file.write_text(text, encoding="utf-8")
+    plan = read_plan(yaml_file)
+    columns = plan.models[model].config
+    click.echo(
+        f"{learned.baseline.events:,} events, {len(columns.features)} features, pane {columns.pane}, "
+        f"{len(columns.rules)} rules"
+    )
+    for reason, count in learned.rejected.items():
+        click.echo(f"left out: {count:,} lines, {reason}", err=True)
+    click.echo(f"wrote {yaml_file} and {baseline_file}")
+    click.echo(f"next: foreshock backtest -c {yaml_file} --events FILE -o OUT, or foreshock worker -c {yaml_file}")
+
+
+@cli.command()
+@CONFIG
+def check(config_file: Path) -> None:
+    """Validate a configuration and its baselines."""
+    plan = read_plan(config_file)
+    for name, model in plan.models.items():
+        known = f"baseline of {model.baseline.events:,} events" if model.baseline else "no baseline"
+        segments = sum(len(values) for values in model.config.segments.values())
+        click.echo(
+            f"{name}: {len(model.config.features)} features, {segments} segments, {len(model.config.rules)} rules, "
+            f"pane {model.config.pane}, {known}"
+        )
+    click.echo("ok")
+
+
+@cli.command()
+@CONFIG
+@click.option("--events", type=click.Path(path_type=Path), required=True, help="Inference events, .ndjson[.gz].")
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for the results.")
+def backtest(config_file: Path, events: Path, out: Path) -> None:
+    """Run the same pipeline over files: actions, windows, a summary, a page."""
+    plan = read_plan(config_file)
+    if not events.exists():
+        raise ConfigError(place=str(events), seen="no such file", expected="inference events", mend="check the path")
+    out.mkdir(parents=True, exist_ok=True)
+    run = Backtest(plan, time.time_ns() // 1_000_000)
+    report = Report()
+    with (
+        Told("events") as told,
+        (out / "actions.ndjson").open("wb") as actions,
+        (out / "windows.ndjson").open("wb") as windows,
+    ):
+        for outcome in run.run(_counted(lines(events), told)):
+            _write(outcome, actions, windows)
+            report.add(outcome)
+    summary = run.summary()
+    (out / "summary.json").write_bytes(msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n")
+    (out / "report.html").write_text(report.html(plan, summary), encoding="utf-8")
+    _tell(summary, run)
+    click.echo(f"wrote actions.ndjson, windows.ndjson, summary.json and report.html in {out}")
+
+
+def _counted(values: Any, told: Told) -> Any:
+    for number, value in enumerate(values, 1):
+        if not number % 4096:
+            told(number)
+        yield value
+
+
+def _write(outcome: Outcome, actions: Any, windows: Any) -> None:
+    for action in outcome.actions:
+        actions.write(msgspec.json.encode(action) + b"\n")
+    for window in outcome.windows:
+        windows.write(msgspec.json.encode(window) + b"\n")
+
+
+def _tell(summary: Summary, run: Backtest) -> None:
+    for name, model in summary.models.items():
+        found = ", ".join(f"{action} {count}" for action, count in sorted(model.actions.items())) or "none"
+        click.echo(
+            f"{name}: read {model.read:,} = counted {model.counted:,} + late {model.late:,} + "
+            f"rejected {model.rejected:,} + duplicate {model.duplicate:,}; incidents: {found}"
+        )
+    if summary.rejected:
+        click.echo(f"rejected before a model could be read: {summary.rejected:,}")
+    for reason, count in run.reject_reasons.most_common(5):
+        click.echo(f"rejected: {count:,} {reason}", err=True)
+
+
+@cli.command()
+@CONFIG
+@BROKER
+@EMBEDDED
+@click.option("--listen", help="host:port of /metrics and /health; instead of the configuration's.")
+@click.option("--drain", is_flag=True, help="Stop when everything has been read: closes and judges every open pane.")
+@click.option("--verbose", is_flag=True, help="Log more.")
+def worker(
+    config_file: Path, broker: str | None, embedded: bool, listen: str | None, drain: bool, verbose: bool
+) -> None:
+    """Run the stream processor until SIGTERM or Ctrl-C."""
+    log_to_stderr(verbose)
+    plan = read_plan(config_file)
+    options = web_options(plan.config, listen)
+    run_async(lambda: _work(plan, connection(plan.config, broker, embedded), options, drain))
+
+
+async def _work(plan: Plan, to: Connection, options: WebOptions, drain: bool) -> None:
+    process = Worker(plan, to, options, drain=drain)
+    loop = asyncio.get_running_loop()
+    task = asyncio.create_task(process.run())
+
+    def end() -> None:
+        if process.ready.is_set():
+            process.stop.set()
+        else:
+            task.cancel()  # still waiting for Kafka
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
+    try:
+        await task
+    except asyncio.CancelledError:
+        return
+
+
+@cli.command()
+@CONFIG
+@BROKER
+@EMBEDDED
+@click.option("--topic", required=True, help="Without the prefix.")
+@click.option("--speed", type=click.FloatRange(min=0, min_open=True), help="Event time, so many times as fast.")
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Records a second.")
+@click.argument("file", type=click.Path(path_type=Path))
+def produce(
+    config_file: Path,
+    broker: str | None,
+    embedded: bool,
+    topic: str,
+    speed: float | None,
+    rate: float | None,
+    file: Path,
+) -> None:
+    """Replay a file to a topic, as fast as Kafka takes it or paced."""
+    if speed and rate:
+        raise ConfigError(seen="--speed and --rate", expected="one of them", mend="leave one out")
+    log_to_stderr(False)
+    to = connection(read_plan(config_file).config, broker, embedded)
+    with Told("records") as told:
+        sent = run_async(
+            lambda: replay(
+                to, to.topic(topic), file, speed=speed, rate=rate, on_progress=lambda sent: told(sent.records)
+            )
+        )
+    click.echo(f"sent {sent.records:,} records, {sent.bytes:,} bytes")
+    if sent.unkeyed or sent.refused:
+        click.echo(f"without a key: {sent.unkeyed:,}; too large for the topic: {sent.refused:,}", err=True)
+
+
+@cli.command()
+@CONFIG
+@BROKER
+@EMBEDDED
+@click.option("--follow", "go_on", is_flag=True, help="Wait for more.")
+@click.option("--json", "as_json", is_flag=True, help="The events as they are, one a line.")
+def actions(config_file: Path, broker: str | None, embedded: bool, go_on: bool, as_json: bool) -> None:
+    """Show the actions that were published."""
+    log_to_stderr(False)
+    to = connection(read_plan(config_file).config, broker, embedded)
+    run_async(lambda: follow.actions(to, click.echo, go_on=go_on, as_json=as_json))
+
+
+@cli.command()
+@click.option("--keep", is_flag=True, help="Stay up afterwards, with /metrics and the broker, until Ctrl-C.")
+@click.option("--write", "folder", type=click.Path(path_type=Path), help="Only write the demo's files to a folder.")
+@click.option("--listen", default="127.0.0.1:0", show_default=True, help="host:port of /metrics and /health.")
+def demo(keep: bool, folder: Path | None, listen: str) -> None:
+    """Flights of 2013, a model, an embedded broker, and what goes wrong: from events to actions in a minute or two."""
+    log_to_stderr(False, level=logging.WARNING)
+    if folder is not None:
+        demonstration.write(folder, click.echo)
+        return
+    host, port = _address(listen)
+    run_async(lambda: demonstration.run(click.echo, WebOptions(host=host, port=port), keep=keep))
+
+
+def slug(name: str) -> str:
+    """A file name for a model."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip(".") or "model"
+
+
+def connection(config: Config, broker: str | None, embedded: bool) -> Connection:
+    kafka = config.kafka
+    security = ClientSecurity(**msgspec.structs.asdict(kafka.security))
+    return Connection(broker=broker or kafka.broker, prefix=kafka.prefix, embedded=embedded, security=security)
+
+
+def web_options(config: Config, listen: str | None) -> WebOptions:
+    host, port = _address(listen or config.web.listen)
+    return WebOptions(host=host, port=port, token=_token(config))
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise ConfigError(seen=f"listen address {text!r}", expected="host:port", mend="such as 127.0.0.1:6066")
+    return host.strip("[]"), int(port)
+
+
+def _token(config: Config) -> str | None:
+    web = config.web
+    if web.token_env:
+        token = os.environ.get(web.token_env)
+    elif web.token_file:
+        try:
+            token = Path(web.token_file).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise ConfigError(place="web.token_file", seen=str(error.strerror), expected="a readable file") from None
+    else:
+        return None
+    if not token:
+        raise ConfigError(place="web", seen="an empty token", expected="a secret", mend="set it, or drop the key")
+    return token
+
+
+def log_to_stderr(verbose: bool, level: int = logging.INFO) -> None:
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.DEBUG if verbose else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        force=True,
+    )
+    logging.getLogger("agents").setLevel(logging.DEBUG if verbose else level)
+
+
+def run_async(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    return asyncio.run(work())
+
+
+def main() -> None:
+    """Exit codes: 0 done, 1 failed, 2 unusable arguments or configuration."""
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except ForeshockError as error:
+        print(f"foreshock: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)

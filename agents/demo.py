@@ -1,0 +1,188 @@
+"""The demo: a year of flights through an embedded broker and one worker, and what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+
+from agents import flights, topics
+from agents.app import WebOptions, Worker
+from agents.broker import EmbeddedBroker
+from agents.clients import Connection
+from agents.loader import Records, read_to_end
+from agents.progress import Told
+from agents.replay import generate
+from streams.action import Action, action_line
+from streams.config import load
+from streams.events import time_ms
+from streams.learn import learn
+from streams.plan import Plan, compile_plan
+from streams.scaffold import foreshock_yaml
+from streams.times import rfc3339
+
+Say = Callable[[str], None]
+
+PARTITIONS = 4
+INFERENCE = "inference"
+BASELINE_FILE = "flights.baseline"
+READ_WITHIN_S = 60.0
+WEATHER_STOPS_MS = 1_388_448_000_000
+"""2013-12-31T00:00Z: from here on the real data has no weather."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chapter:
+    """Something that happens in the stream."""
+
+    start_ms: int
+    end_ms: int
+    what: str
+    injected: bool
+
+
+def chapters() -> list[Chapter]:
+    made_up = [Chapter(item.start_ms, item.end_ms, item.what, True) for item in flights.INCIDENTS]
+    real = Chapter(
+        WEATHER_STOPS_MS, WEATHER_STOPS_MS + 86_400_000, "the weather feed stops: nine features are null", False
+    )
+    return sorted([*made_up, real], key=lambda chapter: chapter.start_ms)
+
+
+def stream() -> Iterator[tuple[bytes, bytes]]:
+    """Key and value of every record of the demo's stream."""
+    encode = msgspec.json.encode
+    for event in flights.injected(flights.events(), flights.INCIDENTS):
+        yield event["event_id"].encode(), encode(event)
+
+
+def learned() -> tuple[str, bytes, Plan]:
+    """The text of the configuration, the baseline's bytes, and the plan that they make."""
+    found = learn(flights.MODEL, lambda: map(msgspec.json.encode, flights.reference()))
+    text = foreshock_yaml(found, "flights of January and February 2013", BASELINE_FILE)
+    return text, found.baseline.to_bytes(), compile_plan(load(text), {flights.MODEL: found.baseline})
+
+
+def write(folder: Path, say: Say) -> None:
+    """The demo's files: configuration, baseline, reference and stream, to be used with the other commands."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text, baseline, _ = learned()
+    (folder / "foreshock.yaml").write_text(text, encoding="utf-8")
+    (folder / BASELINE_FILE).write_bytes(baseline)
+    _write_lines(folder / "reference.ndjson.gz", map(msgspec.json.encode, flights.reference()))
+    _write_lines(folder / "events.ndjson.gz", (value for _, value in stream()))
+    say(f"wrote foreshock.yaml, {BASELINE_FILE}, reference.ndjson.gz and events.ndjson.gz in {folder}")
+
+
+def _write_lines(file: Path, values: Iterator[bytes]) -> None:
+    with gzip.GzipFile(file, "wb", compresslevel=3, mtime=0) as out:
+        while block := list(islice(values, 4096)):
+            out.write(b"\n".join(block) + b"\n")
+
+
+async def run(say: Say, web: WebOptions, *, keep: bool) -> None:
+    """The whole demo. Raises what made the worker fail."""
+    began = time.monotonic()
+    say("Foreshock demo: 284,821 flights that left New York from March to December 2013, scored by a model that was")
+    say("fitted on January and February: will it arrive more than 15 minutes late? Labels are not used here.")
+    say("")
+    say("learning the baseline from 25,522 flights of January and February …")
+    _, _, plan = await asyncio.get_running_loop().run_in_executor(None, learned)
+    config = plan.models[flights.MODEL].config
+    say(f"  pane {config.pane}, {len(config.features)} features, {len(config.rules)} rules, no tuning")
+    async with EmbeddedBroker() as broker:
+        connection = broker.connection()
+        await topics.create(connection, INFERENCE, PARTITIONS)
+        worker = Worker(plan, connection, web, drain=True, keep=True)
+        task = asyncio.create_task(worker.run())
+        await _ready(worker, task)
+        say(f"  broker (embedded) at {broker.bootstrap}, metrics at {worker.web.url}/metrics")
+        replayed = time.monotonic()
+        with Told("replaying ten months", 284_821) as told:
+            sent = await generate(connection, INFERENCE, stream(), on_progress=lambda sent: told(sent.records))
+        finished = asyncio.create_task(worker.finished.wait())
+        await asyncio.wait({task, finished}, return_when=asyncio.FIRST_COMPLETED)
+        finished.cancel()
+        if not worker.finished.is_set():
+            await task
+        taken = time.monotonic() - replayed
+        say(f"  {sent.records:,} events replayed, sketched and judged in {taken:.1f} s, one process")
+        say("")
+        await _tell(connection, worker, say)
+        say("")
+        say(f"done in {time.monotonic() - began:.0f} s.")
+        if keep:
+            say(f"still up: {worker.web.url}/metrics (broker {broker.bootstrap}); Ctrl-C ends it")
+        else:
+            worker.stop.set()
+        await task
+
+
+async def _ready(worker: Worker, task: asyncio.Task[None]) -> None:
+    ready = asyncio.create_task(worker.ready.wait())
+    await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
+    ready.cancel()
+    if task.done():
+        await task
+
+
+async def _tell(connection: Connection, worker: Worker, say: Say) -> None:
+    found = await _published(connection)
+    say("Timeline (event time; * injected by this demo, the rest is in the data)")
+    events = [(chapter.start_ms, 0, _chapter_line(chapter)) for chapter in chapters()]
+    events += [(_window_end_ms(action), 1, "  → " + _action_line(action)) for action in found]
+    for _, _, line in sorted(events):
+        say(line)
+    say("")
+    say("How long it took to say so (a pane is judged when it closes: a day here)")
+    for chapter in chapters():
+        say("  " + _answer(chapter, found, worker.plan.models[flights.MODEL].config.pane_ms))
+    say("")
+    judge = next(bucket for bucket in worker.merge.judges.values() if flights.MODEL in bucket.judges)
+    books = judge.merge.models[flights.MODEL].books
+    rejected = sum(books.rejected.values())
+    say(
+        f"Books: read {books.read:,} = counted {books.counted:,} + late {books.late:,} + rejected {rejected:,} "
+        f"+ duplicate {books.duplicate:,} ({'balanced' if books.balanced() else 'NOT BALANCED'})"
+    )
+
+
+async def _published(connection: Connection) -> list[Action]:
+    found: list[Action] = []
+
+    def take(records: Records) -> None:
+        found.extend(msgspec.json.decode(record.value, type=Action) for record in records)
+
+    count = await topics.find(connection, "actions") or 0
+    await read_to_end(connection, "actions", range(count), take, deadline_s=READ_WITHIN_S)
+    return found
+
+
+def _window_end_ms(action: Action) -> int:
+    return time_ms(action.data.window.end)
+
+
+def _chapter_line(chapter: Chapter) -> str:
+    mark = "*" if chapter.injected else " "
+    return f"{rfc3339(chapter.start_ms)[:16]} {mark} {chapter.what}"
+
+
+def _action_line(action: Action) -> str:
+    return action_line(msgspec.json.encode(action))
+
+
+def _answer(chapter: Chapter, found: list[Action], pane_ms: int) -> str:
+    """The first incident that the chapter caused, and how long after its beginning it was published."""
+    for action in found:
+        end_ms = _window_end_ms(action)
+        during = chapter.start_ms < end_ms <= chapter.end_ms + pane_ms
+        if action.data.action == "data_incident" and action.data.state == "firing" and during:
+            hours = (end_ms - chapter.start_ms) / 3_600_000
+            return f"{chapter.what}: {action.data.rule} after {hours:.0f} h of event time"
+    return f"{chapter.what}: NOTHING WAS SAID"

@@ -1,0 +1,185 @@
+"""State of the two stages → Prometheus metrics, collected at scrape time from what is there: nothing else counts them.
+
+A model, version or bucket that this worker no longer has gives no series. Series of single columns are capped; how many
+were withheld is a metric of its own, and the rest is in the `windows` topic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from importlib.metadata import version
+
+import numpy as np
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from agents.merge import MergeStage
+from agents.sketch import SketchStage, Work
+from streams.action import segment_object
+from streams.decide import Reason
+from streams.events import Reason as RejectReason
+from streams.judge import ModelJudge
+from streams.merge import FINAL_MARK
+from streams.partial import Books
+from streams.signals.evaluate import CellResult
+from streams.sketch.layout import ERROR_SLOT
+
+OUTCOMES = ("read", "counted", "late", "rejected", "duplicate")
+CELL = ["model", "version", "segment"]
+SIGNAL = [*CELL, "family", "signal", "feature"]
+
+
+class Exporter(Collector):
+    """Reads the stages whenever Prometheus asks."""
+
+    def __init__(self, sketch: SketchStage, merge: MergeStage, max_series: int) -> None:
+        self.sketch, self.merge, self.max_series = sketch, merge, max_series
+
+    def describe(self) -> Iterable[Metric]:
+        return []  # what there is depends on the models at hand: it is not asked for at registration
+
+    def collect(self) -> Iterator[Metric]:
+        yield InfoMetricFamily("foreshock_worker", "The release of this worker.", {"version": version("foreshock")})
+        yield from self._sources()
+        yield from self._stages()
+        yield from self._books()
+        yield from self._marks()
+        yield from self._signals()
+        yield from self._decisions()
+
+    def _sources(self) -> Iterator[Metric]:
+        labels = ["topic", "partition"]
+        records = CounterMetricFamily("foreshock_records", "Records fetched of the source.", labels=labels)
+        size = CounterMetricFamily("foreshock_bytes", "Bytes of their values.", labels=labels)
+        lag = GaugeMetricFamily("foreshock_lag_records", "Records still to be fetched.", labels=labels)
+        flows = self.sketch.intake.snapshot() if self.sketch.intake else {}
+        for tp, flow in sorted(flows.items()):
+            place = [tp.topic, str(tp.partition)]
+            records.add_metric(place, flow.records)
+            size.add_metric(place, flow.bytes)
+            if flow.lag is not None:
+                lag.add_metric(place, flow.lag)
+        yield from (records, size, lag)
+
+    def _stages(self) -> Iterator[Metric]:
+        seconds = CounterMetricFamily("foreshock_batch_seconds_sum", "Time spent on batches.", labels=["stage"])
+        count = CounterMetricFamily("foreshock_batch_seconds_count", "Batches done.", labels=["stage"])
+        partials = CounterMetricFamily("foreshock_partials", "Partials sent and folded.", labels=["stage"])
+        works: dict[str, Work] = {"sketch": self.sketch.work, "merge": self.merge.work}
+        for stage, work in works.items():
+            seconds.add_metric([stage], work.seconds)
+            count.add_metric([stage], work.batches)
+            partials.add_metric([stage], work.partials)
+        rejects = CounterMetricFamily("foreshock_rejects", "Records sent to the dead letters.", labels=["reason"])
+        for reason in RejectReason:
+            rejects.add_metric([reason], self.sketch.work.rejects[reason])
+        rejects.add_metric(["bad_partial"], self.merge.work.rejects["bad_partial"])
+        rebuild = GaugeMetricFamily("foreshock_rebuild_seconds", "Time of a bucket's last rebuild.", labels=["bucket"])
+        for bucket, taken in sorted(self.merge.rebuild_seconds.items()):
+            rebuild.add_metric([str(bucket)], taken)
+        yield from (*map(_plain_counter, (seconds, count)), partials, rejects, rebuild)
+
+    def _books(self) -> Iterator[Metric]:
+        books = CounterMetricFamily(
+            "foreshock_books_records",
+            "Records of a model by what became of them: read = counted + late + rejected + duplicate.",
+            labels=["model", "outcome"],
+        )
+        foreign = CounterMetricFamily(
+            "foreshock_foreign_partials", "Partials made under another configuration.", labels=["model"]
+        )
+        totals: dict[str, Books] = {}
+        for judge in self.merge.judges.values():
+            for name, other in judge.merge.others.items():
+                totals[name] = totals.get(name, Books()).merged(other.books)
+            for name, model in judge.merge.models.items():
+                totals[name] = model.books
+                foreign.add_metric([name], model.foreign)
+        for name, total in sorted(totals.items()):
+            rejected = sum(total.rejected.values())
+            counts = (total.read, total.counted, total.late, rejected, total.duplicate)
+            for outcome, number in zip(OUTCOMES, counts, strict=True):
+                books.add_metric([name, outcome], number)
+        yield from (books, foreign)
+
+    def _marks(self) -> Iterator[Metric]:
+        watermark = GaugeMetricFamily(
+            "foreshock_watermark_timestamp_seconds", "Event time up to which all was read.", labels=["model"]
+        )
+        judged = GaugeMetricFamily(
+            "foreshock_judged_until_timestamp_seconds", "End of the last pane that was judged.", labels=["model"]
+        )
+        for judge in self.merge.judges.values():
+            for name, model in judge.merge.models.items():
+                mark = judge.merge.watermark_ms(model)
+                if mark is not None and mark < FINAL_MARK:
+                    watermark.add_metric([name], mark / 1000)
+                if model.judged_until_ms is not None:
+                    judged.add_metric([name], model.judged_until_ms / 1000)
+        yield from (watermark, judged)
+
+    def _signals(self) -> Iterator[Metric]:
+        value = GaugeMetricFamily("foreshock_signal_value", "Value in the last window.", labels=SIGNAL)
+        threshold = GaugeMetricFamily("foreshock_signal_threshold", "Where the verdict begins.", labels=SIGNAL)
+        breached = GaugeMetricFamily("foreshock_signal_breached", "1 beyond the threshold, else 0.", labels=SIGNAL)
+        events = GaugeMetricFamily("foreshock_window_events", "Events of the last window.", labels=CELL)
+        errors = GaugeMetricFamily("foreshock_window_errors", "Requests in error in it.", labels=CELL)
+        room, withheld = self.max_series, 0
+        for name, judge in self._judges():
+            for cell in judge.latest:
+                labels = [name, cell.version or "", _segment(cell)]
+                if cell.version is None:
+                    events.add_metric(labels, cell.events)
+                    errors.add_metric(labels, int(cell.profile.counts.dense()[ERROR_SLOT]))
+                for result in cell.results:
+                    if room < 3 * len(result.columns):
+                        withheld += 3 * len(result.columns)
+                        continue
+                    room -= 3 * len(result.columns)
+                    over = result.breached
+                    for i, column in enumerate(result.columns):
+                        place = [*labels, result.signal.family, result.signal.name, column or ""]
+                        if np.isfinite(result.value[i]):
+                            value.add_metric(place, result.value[i])
+                        if np.isfinite(result.threshold[i]):
+                            threshold.add_metric(place, result.threshold[i])
+                            breached.add_metric(place, float(over[i]))
+        held = GaugeMetricFamily("foreshock_series_withheld", "Series of columns that the cap holds back.", withheld)
+        yield from (value, threshold, breached, events, errors, held)
+
+    def _decisions(self) -> Iterator[Metric]:
+        firing = GaugeMetricFamily(
+            "foreshock_action_firing",
+            "1 while a rule fires.",
+            labels=[*CELL, "rule", "response", "severity", "layer"],
+        )
+        actions = CounterMetricFamily(
+            "foreshock_actions", "Incidents, by response.", labels=["model", "response", "state"]
+        )
+        decisions = CounterMetricFamily("foreshock_decisions", "Decisions, by reason.", labels=["model", "reason"])
+        for name, judge in self._judges():
+            for labels in judge.firing():
+                firing.add_metric([name, *labels], 1)
+            state = judge.state
+            for response in {rule.response for rule in judge.plan.config.rules}:
+                actions.add_metric([name, response, "firing"], state.actions.get(response, 0) if state else 0)
+                actions.add_metric([name, response, "resolved"], state.resolved.get(response, 0) if state else 0)
+            for reason in Reason:
+                decisions.add_metric([name, reason], state.decisions.get(reason, 0) if state else 0)
+        yield from (firing, actions, decisions)
+
+    def _judges(self) -> Iterator[tuple[str, ModelJudge]]:
+        for bucket in self.merge.judges.values():
+            yield from bucket.judges.items()
+
+
+def _segment(cell: CellResult) -> str:
+    return "".join(f"{name}={value}" for name, value in (segment_object(cell.segment) or {}).items())
+
+
+def _plain_counter(family: CounterMetricFamily) -> Metric:
+    """A counter whose name keeps its own ending, as the parts of a summary do."""
+    metric = Metric(family.name, family.documentation, "unknown")
+    for sample in family.samples:
+        metric.add_sample(sample.name.removesuffix("_total"), sample.labels, sample.value)
+    return metric

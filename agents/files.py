@@ -1,0 +1,192 @@
+"""Files of a user → inference events as JSON, line by line: .ndjson, .ndjson.gz, .parquet, .csv.
+
+A table's columns are told by their names: `event_id`, `ts` (or `timestamp`), `model_version`, `score`, `prediction`,
+`latency_ms` and `error` are the event's own, `segments.X` is a dimension, `features.X` or any other name a feature.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import math
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from streams.baseline import Baseline
+from streams.config import Config, load
+from streams.errors import ConfigError, DataError
+from streams.plan import Plan, compile_plan
+
+OWN = ("event_id", "model_version", "score", "prediction", "latency_ms", "error")
+TIMES = ("ts", "timestamp", "time")
+KINDS = (".ndjson", ".ndjson.gz", ".jsonl", ".jsonl.gz", ".parquet", ".csv")
+
+
+def read_plan(path: Path) -> Plan:
+    """The plan of a foreshock.yaml and of the baselines that it names, which are looked for next to it."""
+    config = load(_text(path), path.name)
+    return compile_plan(config, {name: found for name, found in _baselines(path, config)})
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            place=str(path),
+            seen=_why(error),
+            expected="a foreshock.yaml",
+            mend="run 'foreshock init', or name it with -c",
+        ) from None
+
+
+def _baselines(path: Path, config: Config) -> Iterator[tuple[str, Baseline]]:
+    for name, model in config.models.items():
+        if model.baseline is None:
+            continue
+        file = path.parent / model.baseline
+        try:
+            data = file.read_bytes()
+        except OSError as error:
+            raise ConfigError(
+                place=f"{path.name}, models.{name}.baseline",
+                seen=f"{model.baseline}: {_why(error)}",
+                expected="the file that 'foreshock init' wrote next to it",
+                mend="copy it there, or run 'foreshock init' again",
+            ) from None
+        yield name, Baseline.from_bytes(data, str(file))
+
+
+def lines(path: Path) -> Iterator[bytes]:
+    """The lines of an .ndjson file, blank ones left out."""
+    try:
+        with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as file:
+            for line in file:
+                stripped = line.strip()
+                if stripped:
+                    yield stripped
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(
+            place=str(path), seen=_why(error), expected="a readable file of lines", mend="check it"
+        ) from None
+
+
+def reference(path: Path, segments: Iterable[str] = ()) -> Iterator[bytes]:
+    """Inference events of reference data in any of the known forms; `segments` are table columns to be dimensions."""
+    if not path.exists():
+        raise DataError(place=str(path), seen="no such file", expected="reference data", mend="check the path")
+    if path.name.endswith((".ndjson", ".ndjson.gz", ".jsonl", ".jsonl.gz")):
+        return lines(path)
+    if path.suffix == ".parquet":
+        return _events(_parquet_rows(path), frozenset(segments))
+    if path.suffix == ".csv":
+        return _events(_csv_rows(path), frozenset(segments))
+    raise ConfigError(
+        place=str(path),
+        seen=f"a file of kind {path.suffix!r}",
+        expected="one of " + ", ".join(KINDS),
+        mend="convert it",
+    )
+
+
+def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(4096):
+                yield from batch.to_pylist()
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(place=str(path), seen=_why(error), expected="a parquet file", mend="check it") from None
+
+
+def _csv_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    """Cells as numbers or booleans where the whole column is: that takes a pass of its own."""
+    try:
+        kinds = _csv_kinds(path)
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            for row in csv.DictReader(file):
+                yield {
+                    name: kinds[name](cell) if cell not in ("", None) else None for name, cell in row.items() if name
+                }
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(place=str(path), seen=_why(error), expected="a UTF-8 CSV file with a header") from None
+
+
+def _csv_kinds(path: Path) -> dict[str, Any]:
+    kinds: dict[str, Any] = {}
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        for row in csv.DictReader(file):
+            for name, cell in row.items():
+                if name and isinstance(cell, str) and cell and kinds.get(name) is not str:
+                    kind = _flag if cell.lower() in _FLAGS else _number if _is_number(cell) else str
+                    kinds[name] = kind if kinds.get(name, kind) is kind else str
+                elif name:
+                    kinds.setdefault(name, str) if cell else None
+    return {name: kinds.get(name, str) for name in kinds}
+
+
+_FLAGS = {"true": True, "false": False}
+
+
+def _flag(cell: str) -> bool:
+    return _FLAGS[cell.lower()]
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return "_" not in cell
+
+
+def _number(cell: str) -> int | float:
+    return int(cell) if cell.lstrip("+-").isdigit() else float(cell)
+
+
+def _events(rows: Iterable[Mapping[str, Any]], segments: frozenset[str]) -> Iterator[bytes]:
+    for number, row in enumerate(rows):
+        yield msgspec.json.encode(_event(number, row, segments))
+
+
+def _event(number: int, row: Mapping[str, Any], segments: frozenset[str]) -> dict[str, Any]:
+    event: dict[str, Any] = {"event_id": str(number), "ts": 0, "model": "-", "features": {}, "segments": {}}
+    for name, cell in row.items():
+        value = _plain(cell)
+        if name in OWN:
+            event[name] = value if value is None or name not in ("event_id", "model_version", "error") else str(value)
+        elif name in TIMES:
+            event["ts"] = _time(value)
+        elif name.startswith("segments.") or name in segments:
+            event["segments"][name.removeprefix("segments.")] = value
+        if name not in OWN and name not in TIMES and name != "model" and not name.startswith("segments."):
+            event["features"][name.removeprefix("features.")] = value
+    return event
+
+
+def _time(value: Any) -> Any:
+    """Seconds since 1970 are told from milliseconds by their size."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return int(value * 1000) if abs(value) < 1e11 else int(value)
+    return str(value).replace(" ", "T", 1) if value is not None else 0
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return (value if value.tzinfo else value.replace(tzinfo=UTC)).isoformat()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    return str(value)
+
+
+def _why(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,0 +1,165 @@
+"""Stage 2 of the shell: batches of the partials topic → one pure judge per bucket → windows, actions, state."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from functools import partial
+
+import msgspec
+from aiokafka import AIOKafkaProducer, TopicPartition
+
+from agents.clients import Connection
+from agents.intake import Batch, Intake, Record
+from agents.loader import read_to_end
+from agents.publish import Outgoing, publish
+from agents.sketch import Work
+from streams.duration import format_ms
+from streams.errors import SketchError
+from streams.judge import BucketJudge, ModelState, Outcome, pack_unit, unpack_unit
+from streams.merge import BooksState
+from streams.partial import unpack
+from streams.plan import Plan
+
+log = logging.getLogger(__name__)
+
+LOAD_WITHIN_S = 600.0
+EXPIRE_EVERY_S = 30.0
+BOOKS_KEY = b"\0books"
+UNIT_KEY = b"\0rollup/"
+
+Wanted = Callable[[], bool]
+
+
+class MergeStage:
+    """Owns the judges of the buckets that are ours."""
+
+    def __init__(self, plan: Plan, connection: Connection, producer: AIOKafkaProducer, partitions: int) -> None:
+        self.plan, self.connection, self.producer, self.partitions = plan, connection, producer, partitions
+        self.intake: Intake | None = None
+        self.work = Work()
+        self.judges: dict[int, BucketJudge] = {}
+        self.positions: dict[int, int] = {}
+        """Per bucket the offset after the last partial that was folded and whose outcomes are published."""
+        self.rebuild_seconds: dict[int, float] = {}
+        self._expired_at: dict[int, float] = {}
+
+    async def on_assigned(self, tps: AbstractSet[TopicPartition]) -> Mapping[TopicPartition, int | None]:
+        """Every bucket is rebuilt from its state and its partials before anything new is judged."""
+        self.judges = {}
+        starts: dict[TopicPartition, int | None] = {}
+        for tp in sorted(tps):
+            began = time.monotonic()
+            judge, position = await self._rebuilt(tp.partition)
+            self.rebuild_seconds[tp.partition] = time.monotonic() - began
+            self.judges[tp.partition] = judge
+            self.positions[tp.partition] = position
+            starts[tp] = position
+        return starts
+
+    async def _rebuilt(self, bucket: int) -> tuple[BucketJudge, int]:
+        judge = BucketJudge(self.plan, bucket, self.plan.config.kafka.inference, self.partitions)
+        state = self.connection.topic("state")
+        latest: dict[bytes, bytes | None] = {}
+
+        def keep(records: Sequence[Record]) -> None:
+            latest.update({record.key: record.value for record in records if record.key is not None})
+
+        await read_to_end(self.connection, state, [bucket], keep, deadline_s=LOAD_WITHIN_S)
+        for key, value in latest.items():
+            if value is not None:
+                self._restore(judge, key, value)
+        partials = self.connection.topic("partials")
+        take = partial(self._fold, judge, fresh=False)
+        ends = await read_to_end(self.connection, partials, [bucket], take, deadline_s=LOAD_WITHIN_S)
+        judge.ready()
+        return judge, ends[bucket]
+
+    def _restore(self, judge: BucketJudge, key: bytes, value: bytes) -> None:
+        try:
+            if key == BOOKS_KEY:
+                judge.merge.restore_books(msgspec.json.decode(value, type=BooksState))
+            elif key.startswith(UNIT_KEY):
+                judge.restore_unit(*unpack_unit(value))
+            else:
+                judge.restore(msgspec.json.decode(value, type=ModelState))
+        except (msgspec.MsgspecError, SketchError) as error:
+            log.error("state %r: %s; left out", key[:80], error)
+
+    def _fold(self, judge: BucketJudge, records: Sequence[Record], *, fresh: bool) -> None:
+        for record in records:
+            if record.value is None:
+                continue  # a tombstone
+            try:
+                judge.merge.apply(unpack(record.value), record.key or b"", fresh=fresh)
+            except SketchError as error:
+                self.work.rejects["bad_partial"] += 1
+                log.error("partials, offset %d: %s; left out", record.offset, error)
+
+    async def on_revoked(self, tps: AbstractSet[TopicPartition]) -> None:
+        """Nothing is lost: the next owner rebuilds from the log."""
+        self.judges, self.positions, self.rebuild_seconds = {}, {}, {}
+
+    async def process(self, batch: Batch) -> None:
+        """One batch of one bucket."""
+        judge = self.judges.get(batch.partition)
+        if judge is None or not self._is_current(batch):
+            return
+        began = time.perf_counter()
+        wanted = partial(self._is_current, batch)
+        self._fold(judge, batch.records, fresh=True)
+        self.work.partials += len(batch.records)
+        for outcome in judge.advance():
+            await self._publish(batch.partition, outcome, wanted)
+        if time.monotonic() - self._expired_at.get(batch.partition, 0.0) >= EXPIRE_EVERY_S:
+            self._expired_at[batch.partition] = time.monotonic()
+            await self._expire(batch.partition, judge, wanted)
+        if wanted():
+            self.positions[batch.partition] = batch.position
+        self.work.batches += 1
+        self.work.seconds += time.perf_counter() - began
+
+    def _is_current(self, batch: Batch) -> bool:
+        return self.intake is not None and self.intake.current(batch)
+
+    async def _publish(self, bucket: int, outcome: Outcome, wanted: Wanted) -> None:
+        """Windows and actions, acknowledged; then the one record that says they are out."""
+        windows, actions = self.connection.topic("windows"), self.connection.topic("actions")
+        records = [Outgoing(windows, item.key, msgspec.json.encode(item)) for item in outcome.windows]
+        records += [Outgoing(actions, item.subject.encode(), msgspec.json.encode(item)) for item in outcome.actions]
+        await publish(self.producer, records, wanted)
+        if outcome.state is None:
+            return
+        state = self.connection.topic("state")
+        kept = [
+            Outgoing(
+                state, _unit_key(outcome.model, unit.level_ms, unit.start_ms), pack_unit(outcome.model, unit), bucket
+            )
+            for unit in outcome.units
+        ]
+        kept += [
+            Outgoing(state, _unit_key(outcome.model, level_ms, start_ms), None, bucket)
+            for level_ms, start_ms in outcome.forgotten
+        ]
+        if kept:
+            await publish(self.producer, kept, wanted)
+        record = Outgoing(state, outcome.model.encode(), msgspec.json.encode(outcome.state), bucket)
+        await publish(self.producer, [record], wanted)
+
+    async def _expire(self, bucket: int, judge: BucketJudge, wanted: Wanted) -> None:
+        """Deletes the partials that nothing needs; the books that they carried are kept first."""
+        books = Outgoing(
+            self.connection.topic("state"), BOOKS_KEY, msgspec.json.encode(judge.merge.books_state()), bucket
+        )
+        keys = judge.merge.expire()
+        if not keys:
+            return
+        await publish(self.producer, [books], wanted)
+        partials = self.connection.topic("partials")
+        await publish(self.producer, [Outgoing(partials, key, None, bucket) for key in keys], wanted)
+
+
+def _unit_key(model: str, level_ms: int, start_ms: int) -> bytes:
+    return UNIT_KEY + f"{model}/{format_ms(level_ms)}/{start_ms}".encode()
