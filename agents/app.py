@@ -54,10 +54,17 @@ class Worker:
     """
 
     def __init__(
-        self, plan: Plan, connection: Connection, web: WebOptions, *, drain: bool = False, keep: bool = False
+        self,
+        plan: Plan,
+        connection: Connection,
+        web: WebOptions,
+        *,
+        drain: bool = False,
+        keep: bool = False,
+        instance: str | None = None,
     ) -> None:
         self.plan, self.connection = plan, connection
-        self.drain, self.keep = drain, keep
+        self.drain, self.keep, self.instance = drain, keep, instance
         self.stop = asyncio.Event()
         self.ready = asyncio.Event()
         self.finished = asyncio.Event()
@@ -87,6 +94,7 @@ class Worker:
                 sketch_channel,
                 on_assigned=self.sketch.on_assigned,
                 on_revoked=self.sketch.on_revoked,
+                group_instance_id=self.instance,
             )
             self.merge.intake = Intake(
                 self.connection,
@@ -95,6 +103,7 @@ class Worker:
                 merge_channel,
                 on_assigned=self.merge.on_assigned,
                 on_revoked=self.merge.on_revoked,
+                group_instance_id=self.instance,
             )
             self.web = self._web()
             for service in (self.web, app, self.merge.intake, self.sketch.intake):

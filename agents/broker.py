@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import ctypes
 import os
 import random
@@ -97,6 +98,7 @@ class EmbeddedBroker:
             raise BrokerError(
                 place="embedded broker", seen=str(error), mend="use a Kafka broker of your own: --broker host:port"
             ) from None
+        atexit.register(self._end)  # where the system doesn't do it
         url = f"tcp://{self.bootstrap}"
         command = [program, "broker", "--listener-url", url, "--advertised-listener-url", url]
         command += ["--storage-engine", "memory://tansu/", "--silent"]
@@ -123,6 +125,7 @@ class EmbeddedBroker:
         return False
 
     def _end(self) -> None:
+        atexit.unregister(self._end)
         process, self._process = self._process, None
         if process is None:
             return

@@ -29,7 +29,6 @@ from streams.config import Config
 from streams.errors import ConfigError, ForeshockError
 from streams.judge import Outcome
 from streams.learn import learn
-from streams.plan import Plan
 from streams.report import Report
 from streams.scaffold import foreshock_yaml
 
@@ -153,19 +152,26 @@ def _tell(summary: Summary, run: Backtest) -> None:
 @EMBEDDED
 @click.option("--listen", help="host:port of /metrics and /health; instead of the configuration's.")
 @click.option("--drain", is_flag=True, help="Stop when everything has been read: closes and judges every open pane.")
+@click.option("--instance", help="A name of its own for this worker: its restart then is no rebalance.")
 @click.option("--verbose", is_flag=True, help="Log more.")
 def worker(
-    config_file: Path, broker: str | None, embedded: bool, listen: str | None, drain: bool, verbose: bool
+    config_file: Path,
+    broker: str | None,
+    embedded: bool,
+    listen: str | None,
+    drain: bool,
+    instance: str | None,
+    verbose: bool,
 ) -> None:
     """Run the stream processor until SIGTERM or Ctrl-C."""
     log_to_stderr(verbose)
     plan = read_plan(config_file)
     options = web_options(plan.config, listen)
-    run_async(lambda: _work(plan, connection(plan.config, broker, embedded), options, drain))
+    to = connection(plan.config, broker, embedded)
+    run_async(lambda: _work(Worker(plan, to, options, drain=drain, instance=instance)))
 
 
-async def _work(plan: Plan, to: Connection, options: WebOptions, drain: bool) -> None:
-    process = Worker(plan, to, options, drain=drain)
+async def _work(process: Worker) -> None:
     loop = asyncio.get_running_loop()
     task = asyncio.create_task(process.run())
 

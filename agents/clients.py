@@ -24,8 +24,12 @@ MIB = 1 << 20
 PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
 
-MAX_REQUEST_BYTES = 16 * MIB
-"""The largest record that any of our producers sends."""
+MAX_MESSAGE_BYTES = 16 * MIB
+"""The largest batch of records that our topics take."""
+MAX_RECORD_BYTES = MAX_MESSAGE_BYTES - 1024
+"""The largest record that our producers send: it has to fit, with the head of its batch."""
+# A batch that Kafka refuses takes a sequence number with it: from then on an idempotent producer of aiokafka gets
+# OutOfOrderSequenceNumber for that partition. So whatever passes the producer's own check must fit into the topic.
 
 CONSUMER: dict[str, Any] = {
     "enable_auto_commit": False,
@@ -41,7 +45,7 @@ PRODUCER: dict[str, Any] = {
     "acks": "all",
     "linger_ms": 2,
     "max_batch_size": MIB // 2,  # below the 1 MiB that a topic takes at Kafka's own default
-    "max_request_size": MAX_REQUEST_BYTES,
+    "max_request_size": MAX_RECORD_BYTES,
     "metadata_max_age_ms": 30_000,
 }
 SESSION: dict[str, Any] = {

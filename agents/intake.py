@@ -143,6 +143,7 @@ class Intake(Service):
         self._consumer: AIOKafkaConsumer | None = None
         self._held: frozenset[TopicPartition] = frozenset()
         self._flows: dict[TopicPartition, Flow] = {}  # of those that are held
+        self._running: asyncio.Task[Any] | None = None
         self._settling: asyncio.Task[None] | None = None
         self._settled = False  # every partition that is held was sought to its start
         self._releasing = asyncio.Lock()
@@ -175,8 +176,7 @@ class Intake(Service):
             # While the broker is away, aiokafka would try for ever.
             await asyncio.wait_for(self._consumer.commit(ours), COMMIT_WITHIN_S)
         except (KafkaError, TimeoutError) as error:
-            if OUTAGE():
-                log.info("offsets not committed, group %s: %s", self.group, error or type(error).__name__)
+            log.info("group %s: offsets not committed: %s", self.group, _told(error))
             return False
         return True
 
@@ -185,22 +185,25 @@ class Intake(Service):
     @Service.task
     async def _run(self) -> None:
         """One consumer after another: whatever is wrong with one, the next may be spared."""
+        self._running = asyncio.current_task()
         while not self.should_stop:
             try:
                 await self._consume()
-            except ConsumerStoppedError:
-                pass  # on_stop has closed it
-            except (KafkaError, OSError, TimeoutError) as error:
+            except (KafkaError, ConsumerStoppedError, OSError, TimeoutError) as error:
                 if OUTAGE():
                     log.warning("no records from Kafka at %s: %s; trying again", self.connection.broker, _told(error))
-            if not self.should_stop:
-                await self._release()
-                await self._close()
-                await self.sleep(RETRY_S)
+            await self._release()
+            await self._close()
+            await self.sleep(RETRY_S)
 
     async def on_stop(self) -> None:
         """Give back what is held, and leave the group. What is still in the channel is not current any more."""
         await self._release()
+        if (
+            self._running is not None
+        ):  # it may be starting a consumer, and one that is stopped meanwhile starts for good
+            self._running.cancel()
+            await asyncio.wait([self._running])
         await self._close()
 
     async def _consume(self) -> None:
@@ -210,7 +213,7 @@ class Intake(Service):
             # With "earliest", aiokafka would pass over truncated records without a word to us.
             auto_offset_reset="none",
         )
-        consumer.subscribe(list(self.topics), listener=_Listener(self))
+        consumer.subscribe(list(self.topics), listener=_Listener(self, consumer))
         await consumer.start()
         heard = time.monotonic()
         while not self.should_stop:
@@ -294,9 +297,8 @@ class Intake(Service):
 
     # Rebalances
 
-    def _assigned(self, tps: Iterable[TopicPartition]) -> None:
-        consumer = self._consumer
-        if consumer is None or self.should_stop:
+    def _assigned(self, consumer: AIOKafkaConsumer, tps: Iterable[TopicPartition]) -> None:
+        if self.should_stop:
             return
         _spare_record_objects(consumer)
         self._held = frozenset(tps)
@@ -364,14 +366,20 @@ class Intake(Service):
 class _Listener:
     """What aiokafka calls around a rebalance. Of exceptions that came through here it would only keep a log."""
 
-    def __init__(self, intake: Intake) -> None:
+    def __init__(self, intake: Intake, consumer: AIOKafkaConsumer) -> None:
         self._intake = intake
+        self._consumer = consumer
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        await self._intake._release()
+        if self._is_the_last():
+            await self._intake._release()
 
     def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        self._intake._assigned(assigned)
+        if self._is_the_last():
+            self._intake._assigned(self._consumer, assigned)
+
+    def _is_the_last(self) -> bool:
+        return self._intake._consumer is self._consumer
 
 
 ConsumerRebalanceListener.register(_Listener)

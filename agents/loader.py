@@ -41,6 +41,7 @@ async def read_to_end(
         return {}
     reading = _Reading(connection.consumer(), tps)  # no group: nothing to join, nothing to be thrown out of
     try:
+        OUTAGE()  # what goes wrong is raised: aiokafka need not tell it too, at least not at once
         async with asyncio.timeout(deadline_s):
             await reading.start()
             while not reading.is_done():
@@ -52,7 +53,6 @@ async def read_to_end(
     except TimeoutError:
         raise reading.failure(f"its end was not reached within {deadline_s:g} s") from None
     except (KafkaError, OSError) as error:
-        OUTAGE()  # this error says it: aiokafka need not
         raise reading.failure(f"{type(error).__name__} {error}") from None
     finally:
         await reading.consumer.stop()

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from agents.clients import MAX_REQUEST_BYTES, OUTAGE, PRODUCER, Connection
+from agents.clients import MAX_RECORD_BYTES, OUTAGE, PRODUCER, Connection
 from agents.topics import admin, max_message_bytes, partition_counts
 from streams.errors import BrokerError, ConfigError, DataError
 
@@ -271,17 +271,17 @@ async def _look_up(connection: Connection, topic: str) -> tuple[int, int]:
                 mend="create it first, or check the name and the prefix",
             )
         limit = await max_message_bytes(client, topic)
-    return partitions, min(limit or MAX_REQUEST_BYTES, MAX_REQUEST_BYTES)
+    return partitions, min(limit or MAX_RECORD_BYTES, MAX_RECORD_BYTES)
 
 
 @asynccontextmanager
 async def _producer(connection: Connection, limit: int) -> AsyncIterator[AIOKafkaProducer]:
     producer = connection.producer(max_batch_size=min(PRODUCER["max_batch_size"], limit))
+    OUTAGE()  # what goes wrong is raised: aiokafka need not tell it too
     try:
         await producer.start()
         yield producer
     except (KafkaError, OSError) as error:
-        OUTAGE()  # this error says it: aiokafka need not
         raise BrokerError(
             place=f"Kafka at {connection.broker}",
             seen=f"{type(error).__name__} {error}".strip(),

@@ -17,7 +17,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
-from agents.clients import MIB, OUTAGE, Connection, Seldom
+from agents.clients import MAX_MESSAGE_BYTES, MIB, OUTAGE, Connection, Seldom
 from streams.errors import BrokerError
 
 log = logging.getLogger(__name__)
@@ -39,17 +39,17 @@ class Partitions(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topic:
-    """One row: what a topic of ours must be like. `max_message_bytes`: None leaves it to the broker."""
+    """One row: what a topic of ours must be like."""
 
     name: str
     partitions: Partitions
     compacted: bool = False
-    max_message_bytes: int | None = None
+    max_message_bytes: int = MAX_MESSAGE_BYTES
     extra: Mapping[str, str] = field(default_factory=dict)
 
     def configs(self) -> dict[str, str]:
         """The topic's settings, by Kafka's names."""
-        size = {"max.message.bytes": str(self.max_message_bytes)} if self.max_message_bytes else {}
+        size = {"max.message.bytes": str(self.max_message_bytes)}
         return {**(COMPACTED if self.compacted else DELETED), **size, **self.extra}
 
 
@@ -62,20 +62,20 @@ COMPACTED = {
     "delete.retention.ms": str(24 * HOUR_MS),
 }
 TOPICS = (
-    Topic(name="partials", partitions=Partitions.BUCKETS, compacted=True, max_message_bytes=16 * MIB),
+    Topic(name="partials", partitions=Partitions.BUCKETS, compacted=True),
     Topic(name="progress", partitions=Partitions.AS_INFERENCE, compacted=True),
-    Topic(name="state", partitions=Partitions.BUCKETS, compacted=True, max_message_bytes=16 * MIB),
-    Topic(name="windows", partitions=Partitions.FEW, max_message_bytes=16 * MIB),
+    Topic(name="state", partitions=Partitions.BUCKETS, compacted=True),
+    Topic(name="windows", partitions=Partitions.FEW),
     Topic(name="actions", partitions=Partitions.FEW),
-    Topic(name="dead-letter", partitions=Partitions.FEW, max_message_bytes=16 * MIB),
+    Topic(name="dead-letter", partitions=Partitions.FEW),
 )
 
 
 async def ensure(connection: Connection, *, inference_partitions: int, buckets: int) -> None:
     """Create those of TOPICS that are missing, and wait until they can be used.
 
-    BrokerError when one exists that would lose data or give wrong counts: partitioned otherwise than by `buckets`, or
-    not compacted.
+    BrokerError when one exists that would lose data or give wrong counts: partitioned otherwise than by `buckets`, not
+    compacted, or too small for our records.
     """
     wanted = {Partitions.AS_INFERENCE: inference_partitions, Partitions.BUCKETS: buckets, Partitions.FEW: FEW}
     table = {connection.topic(topic.name): (topic, wanted[topic.partitions]) for topic in TOPICS}
@@ -94,7 +94,7 @@ async def create(connection: Connection, name: str, partitions: int, configs: Ma
     async with admin(connection) as client:
         if name not in await partition_counts(client):
             await _create(client, {name: (partitions, configs or {})})
-            await _wait_until_visible(client, {name: partitions})
+            await _wait_until_visible(client, {name: 1})  # another may have been faster, with another number
 
 
 async def find(connection: Connection, topic: str) -> int | None:
@@ -129,11 +129,11 @@ async def wait_for(connection: Connection, topic: str, on_wait: Callable[[str], 
 async def admin(connection: Connection) -> AsyncIterator[AIOKafkaAdminClient]:
     """A started admin client; what Kafka refuses or doesn't answer becomes a BrokerError of one line."""
     client = connection.admin()
+    OUTAGE()  # what goes wrong is raised: aiokafka need not tell it too
     try:
         await client.start()
         yield client
     except (KafkaError, OSError, TimeoutError) as error:
-        OUTAGE()  # this error says it: aiokafka need not
         raise BrokerError(
             place=f"Kafka at {connection.broker}",
             seen=f"{type(error).__name__} {error}".strip(),
@@ -177,6 +177,14 @@ async def _adapt(client: AIOKafkaAdminClient, name: str, topic: Topic, found: in
             seen="cleanup.policy=delete, which forgets state with time",
             expected="cleanup.policy=compact",
             mend="alter the topic's configuration, or delete the topic and let Foreshock create it",
+        )
+    limit = await max_message_bytes(client, name)
+    if limit is not None and limit < topic.max_message_bytes:
+        raise BrokerError(
+            place=f"topic {name}",
+            seen=f"max.message.bytes={limit}",
+            expected=f"at least {topic.max_message_bytes}",
+            mend="alter the topic's configuration",
         )
     if topic.partitions is Partitions.AS_INFERENCE and found < count:
         await client.create_partitions({name: NewPartitions(count)})  # its records are put by number, so none moves

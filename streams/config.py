@@ -338,6 +338,13 @@ def _tuning(reader: _Reader, path: tuple[str | int, ...], name: str, value: obje
         method = getattr(tuning, key)
         if method is not None:
             _known(reader, (*path, name, key), method, METHODS, "method")
+            if key == "categorical_method" and METHODS[method].ordered:
+                raise reader.fail(
+                    (*path, name, key),
+                    method,
+                    "a method for bins without an order",
+                    "use psi, jensen_shannon or l_infinity",
+                )
     if tuning.effect is not None and tuning.effect < 0:
         raise reader.fail((*path, name, "effect"), str(tuning.effect), "0 or more", "raise it")
     return tuning

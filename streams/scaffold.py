@@ -20,11 +20,11 @@ DEFAULT_RULES = """
       - {name: values-missing, signals: [null_rate], response: data_incident}
       - {name: categories-exploding, signals: [cardinality], response: data_incident}
       # The inputs have moved: a person decides what it means for the model.
-      - {name: values-unseen, signals: [unseen_rate], response: human_review, for: 2}
-      - {name: values-out-of-range, signals: [out_of_range_rate], response: human_review, for: 2}
-      - {name: inputs-drifting, signals: [feature_drift], response: human_review, for: 2}
+      - {name: values-unseen, signals: [unseen_rate], response: human_review, for: 2, clear: 4}
+      - {name: values-out-of-range, signals: [out_of_range_rate], response: human_review, for: 2, clear: 4}
+      - {name: inputs-drifting, signals: [feature_drift], response: human_review, for: 2, clear: 4}
       # The model answers differently.
-      - {name: scores-drifting, signals: [score_drift, prediction_drift], response: human_review, for: 2}
+      - {name: scores-drifting, signals: [score_drift, prediction_drift], response: human_review, for: 2, clear: 4}
 """
 
 

@@ -1,13 +1,14 @@
 """Cells of a window → signals with value, baseline, threshold and verdict.
 
-A verdict needs both: significance (the value lies beyond what the reference shows at this sample size, the model's
-false-alarm budget shared over all its tests, and beyond what the reference shows from block to block) and size (a
-minimum effect). The threshold is the largest of the three, so `breached` is just `value > threshold`.
+A verdict needs both: significance (the value lies beyond what a sample of this size of the reference shows, the model's
+false-alarm budget shared over all its tests; where the reference's own blocks vary more than random draws would, a
+sample counts for that much less) and size (a minimum effect). The threshold is the largest of what each asks for, so
+`breached` is just `value > threshold`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,14 +20,16 @@ from streams.cells import Cells
 from streams.config import OTHER
 from streams.duration import WEEK_MS
 from streams.plan import ModelPlan
-from streams.signals.distance import METHODS
 from streams.signals.measure import RATES, Values, latency_ms, rate_columns, schema_change
 from streams.signals.names import SIGNALS, Signal
 from streams.signals.null import quantile_band, rate_threshold
-from streams.signals.reference import DRIFTS, LATENCIES, MIN_EVENTS, Reference
+from streams.signals.reference import DRIFTS, LATENCIES, MIN_EVENTS, Limits, Reference
 from streams.sketch.distinct import RELATIVE_ERROR
 from streams.sketch.layout import Counter, requests
 from streams.sketch.profile import Profile
+
+Blocks = list[Limits | None]
+"""Per cell what the reference's blocks say, None where they are too few."""
 
 MIN_NEW_CATEGORIES = 5
 """A category explosion is more than this many new values, however small the reference."""
@@ -123,11 +126,11 @@ class Judge:
     def _request_rate(self, window: Window, key: SegmentKey, profile: Profile) -> Result:
         limits = self._limits[window.over_ms, key]
         events = float(requests(profile.counts.dense()))
-        usual = float(limits["usual_rate"][0]) if limits else np.nan
+        usual = limits.usual_rate if limits else np.nan
         threshold = np.nan
         if limits and not window.partial:
             certain = poisson_floor(usual * window.seconds, self.alpha) / window.seconds
-            threshold = max(0.0, min(float(limits["request_rate"][0]), usual * self._effect("request_rate"), certain))
+            threshold = max(0.0, min(limits.lowest_rate, usual * self._effect("request_rate"), certain))
         return _single("request_rate", events / window.seconds, usual, threshold, events)
 
     def _freshness(self, window: Window) -> Result:
@@ -169,7 +172,7 @@ class Judge:
     def _names(self, columns: Iterable[int]) -> tuple[str | None, ...]:
         return tuple(self.plan.layout.columns[i].name for i in columns)
 
-    def _rates(self, name: str, reference: Counter, vectors: Counter, limits: list[Mapping[str, Values]]) -> _Table:
+    def _rates(self, name: str, reference: Counter, vectors: Counter, limits: Blocks) -> _Table:
         columns = rate_columns(self.shape, name)
         now, then = RATES[name](self.shape, vectors), RATES[name](self.shape, reference)
         hits = then.hits
@@ -177,14 +180,16 @@ class Judge:
             hits = hits + np.array([self.reference.statistics[i].listed_singletons for i in columns], float)
         hits, certain = np.minimum(hits, then.n), np.full_like(now.n, np.nan)
         judged = (then.n > 0) & (now.n > 0)
-        certain[judged] = rate_threshold(hits[judged], then.n[judged], now.n[judged], self.alpha)
+        worth = _design_effect(limits, name, hits.shape)  # n events say as much as n / worth independent ones
+        effective = tuple((part / worth)[judged] for part in (hits, then.n, now.n))
+        certain[judged] = rate_threshold(*effective, self.alpha)
         base = np.divide(hits, then.n, out=np.full_like(hits, np.nan), where=then.n > 0)
-        threshold = np.fmax(np.fmax(base + self._effect(name), certain), _stacked(limits, name, base.shape))
+        threshold = np.fmax(np.fmax(base + self._effect(name), certain), _highest(limits, name, base.shape))
         threshold[~judged] = np.nan
         names = self._names(columns) if name != "request_error_rate" else (None,)
         return _Table(SIGNALS[name], names, now.value, base, threshold, now.n)
 
-    def _latency(self, name: str, reference: Counter, vectors: Counter, limits: list[Mapping[str, Values]]) -> _Table:
+    def _latency(self, name: str, reference: Counter, vectors: Counter, limits: Blocks) -> _Table:
         level = LATENCIES[name]
         counted = [self.shape.values(found, (self.shape.latency,))[:, 0] for found in (reference, vectors)]
         judged = (counted[0] > 0) & (counted[1] > 0)
@@ -192,9 +197,8 @@ class Judge:
         high[judged] = quantile_band(level, counted[0][judged], counted[1][judged], self.alpha)[1]
         base = latency_ms(self.shape, reference, level)
         certain = np.where(high < 1, latency_ms(self.shape, reference, high), np.inf)
-        threshold = np.fmax(
-            np.fmax(base * self._effect(name), certain), _stacked(limits, name, (len(vectors), 1))[:, 0]
-        )
+        blocks = np.array([found.latency_ms[name] if found else np.nan for found in limits])
+        threshold = np.fmax(np.fmax(base * self._effect(name), certain), blocks)
         value = latency_ms(self.shape, vectors, level)
         threshold = np.where(judged & (high < 1), threshold, np.nan)
         return _Table(SIGNALS[name], (None,), value[:, None], base[:, None], threshold[:, None], counted[1][:, None])
@@ -239,31 +243,19 @@ class Judge:
             np.full(len(names), events),
         )
 
-    def _drift(self, name: str, reference: Counter, vectors: Counter, limits: list[Mapping[str, Values]]) -> _Table:
+    def _drift(self, name: str, reference: Counter, vectors: Counter, limits: Blocks) -> _Table:
         bins = self.reference.bins[name]
         value = self.reference.distances(name, reference, vectors)
         n, m = bins.counts(vectors).sum(axis=2), bins.counts(reference).sum(axis=2)
         judged = (n >= MIN_EVENTS) & (m >= MIN_EVENTS)
-        certain = np.full_like(value, np.nan)
-        for row in range(len(vectors)):
-            certain[row] = self._null_quantiles(name, reference[row], n[row], judged[row])
-        threshold = np.fmax(np.fmax(certain, self._effect(name)), _stacked(limits, name, value.shape))
+        chance = [
+            self.reference.null_quantiles(name, r, np.maximum(k, 1), self.alpha)
+            for r, k in zip(reference, n, strict=True)
+        ]
+        certain = np.array(chance).reshape(value.shape)
+        threshold = np.fmax(np.fmax(certain, self._effect(name)), _highest(limits, name, value.shape))
         threshold = np.where(judged, threshold, np.nan)
         return _Table(SIGNALS[name], self._names(bins.columns), value, np.zeros_like(value), threshold, n)
-
-    def _null_quantiles(self, name: str, reference: Counter, n: Values, judged: NDArray[np.bool_]) -> Values:
-        bins = self.reference.bins[name]
-        methods = [self.reference.method(name, column) for column in bins.columns]
-        quantiles = np.full(len(methods), np.nan)
-        for method in sorted(set(methods)):
-            chosen = [i for i, found in enumerate(methods) if found == method and judged[i]]
-            if chosen:
-                part = bins.only(chosen)
-                counts = part.counts(reference[None])[0]
-                quantiles[chosen] = METHODS[method].null_quantile(
-                    counts, n[chosen], self.alpha, part.mask, part.centres
-                )
-        return quantiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,9 +274,12 @@ class _Table:
         return Result(self.signal, self.columns, self.value[row], self.baseline[row], threshold, self.n[row])
 
 
-def _stacked(limits: list[Mapping[str, Values]], name: str, shape: tuple[int, ...]) -> Values:
-    rows = [found[name] if found else np.full(shape[1], np.nan) for found in limits]
-    return np.array(rows).reshape(shape)
+def _highest(limits: Blocks, name: str, shape: tuple[int, ...]) -> Values:
+    return np.array([found.highest[name] if found else np.full(shape[1], np.nan) for found in limits]).reshape(shape)
+
+
+def _design_effect(limits: Blocks, name: str, shape: tuple[int, ...]) -> Values:
+    return np.array([found.design_effect[name] if found else np.ones(shape[1]) for found in limits]).reshape(shape)
 
 
 def _single(name: str, value: float, baseline: float, threshold: float, n: float) -> Result:

@@ -55,6 +55,10 @@ class Bins:
         counts: Values = (summed[:, self.stop] - summed[:, self.start]).astype(float)
         return counts
 
+    def usable(self, method: str) -> Mask:
+        """The bins that a method can use: a null has no place among numbers, so Wasserstein's leaves it out."""
+        return self.mask & np.isfinite(self.centres) if method == "wasserstein" else self.mask
+
     def only(self, chosen: Sequence[int]) -> Bins:
         """The bins of some of the columns."""
         at = list(chosen)
@@ -197,7 +201,7 @@ def distances(method: str, bins: Bins, reference: Counter, window: Counter) -> V
     flat = METHODS[method].distance(
         bins.counts(reference).reshape(cells * columns, -1),
         bins.counts(window).reshape(cells * columns, -1),
-        np.tile(bins.mask, (cells, 1)),
+        np.tile(bins.usable(method), (cells, 1)),
         np.tile(bins.centres, (cells, 1)),
     )
     return np.asarray(flat).reshape(cells, columns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -10,13 +11,15 @@ from scipy import special
 
 from streams.baseline import WHOLE, SegmentKey, Statistics
 from streams.plan import ModelPlan
-from streams.signals.measure import RATES, Bins, Shape, Values, distances, latency_ms
+from streams.signals.distance import METHODS
+from streams.signals.measure import RATES, Bins, Rate, Shape, Values, distances, latency_ms
 from streams.signals.presets import PRESETS
 from streams.sketch.layout import Counter, Kind, requests
 
 MIN_EVENTS = 30
 """Below this many events of a cell, in the window or in the reference, nothing is judged."""
 MIN_BLOCKS = 3
+DESIGN_CONFIDENCE = 0.99
 BLOCK_ALPHA = 0.001
 """Level of the prediction limit over the reference's blocks."""
 
@@ -86,21 +89,26 @@ class Reference:
         events = requests(blocks)
         return blocks[events >= max(MIN_EVENTS, np.median(events) / 2)]
 
-    def limits(self, over_ms: int, key: SegmentKey) -> Mapping[str, Values]:
-        """Per signal and column what the blocks allow for; empty where they are too few to tell."""
+    def limits(self, over_ms: int, key: SegmentKey) -> Limits | None:
+        """What the blocks allow for; None where they are too few to tell."""
         blocks = self.blocks(over_ms, key)
         if len(blocks) < MIN_BLOCKS:
-            return {}
-        limits = {name: upper_limit(rate(self.shape, blocks).value) for name, rate in RATES.items()}
-        reference = np.broadcast_to(self.counts[key], blocks.shape)
-        for name in DRIFTS:
-            limits[name] = upper_limit(self.distances(name, reference, blocks))
-        for name, level in LATENCIES.items():
-            limits[name] = upper_limit(latency_ms(self.shape, blocks, level)[:, None])
-        per_second = requests(blocks)[:, None] / (over_ms / 1000)
-        limits["request_rate"] = -upper_limit(-per_second)
-        limits["usual_rate"] = np.median(per_second, axis=0)
-        return limits
+            return None
+        rates = {name: rate(self.shape, blocks) for name, rate in RATES.items()}
+        latencies = {name: latency_ms(self.shape, blocks, level) for name, level in LATENCIES.items()}
+        whole = np.broadcast_to(self.counts[key], blocks.shape)
+        drifts = {name: self.distances(name, whole, blocks) for name in DRIFTS}
+        per_second = requests(blocks) / (over_ms / 1000)
+        return Limits(
+            highest={
+                **{name: _highest(rate.value) for name, rate in rates.items()},
+                **{name: upper_limit(values) for name, values in drifts.items()},
+            },
+            design_effect={name: design_effect(rate) for name, rate in rates.items()},
+            latency_ms={name: float(upper_limit(values[:, None])[0]) for name, values in latencies.items()},
+            usual_rate=float(np.median(per_second)),
+            lowest_rate=-float(upper_limit(-per_second[:, None])[0]),
+        )
 
     def method(self, signal: str, column: int) -> str:
         """The distance that a drift signal uses for a column."""
@@ -119,13 +127,62 @@ class Reference:
             found[:, chosen] = distances(method, bins.only(chosen), reference, window)
         return found
 
+    def null_quantiles(self, name: str, reference: Counter, n: Values, alpha: float) -> Values:
+        """(columns,) the distance that samples of `n` (columns,) events exceed by chance with probability `alpha`."""
+        bins = self.bins[name]
+        methods = [self.method(name, column) for column in bins.columns]
+        quantiles = np.full(len(methods), np.nan)
+        for method in sorted(set(methods)):
+            chosen = [i for i, found in enumerate(methods) if found == method]
+            part = bins.only(chosen)
+            counts = part.counts(reference[None])[0]
+            judged = counts.sum(axis=1) > 0
+            quantiles[np.array(chosen)[judged]] = METHODS[method].null_quantile(
+                counts[judged], n[chosen][judged], alpha, part.usable(method)[judged], part.centres[judged]
+            )
+        return quantiles
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the blocks of the reference say of windows of one length, per signal and column.
+
+    `highest`: of a rate the highest value of a block, of a distance the upper prediction limit. `design_effect`: how
+    much more the rates of blocks vary than random draws would; a window's sample counts for that much less.
+    """
+
+    highest: Mapping[str, Values]
+    design_effect: Mapping[str, Values]
+    latency_ms: Mapping[str, float]
+    usual_rate: float
+    lowest_rate: float
+
 
 DEFAULT_METHOD = "psi"
 LATENCIES = {"latency_p50": 0.5, "latency_p99": 0.99}
 
 
+def design_effect(rate: Rate) -> Values:
+    """(columns,) how many times the variance of the blocks' rates may be the binomial one; at least 1.
+
+    Clustered events say less than independent ones: a sample with design effect d is worth a random one of n / d (Kish,
+    Survey Sampling, 1965, section 8.2). It is estimated from few blocks, so this is its upper confidence limit.
+    """
+    blocks = len(rate.n)
+    unsure = (blocks - 1) / special.chdtri(blocks - 1, DESIGN_CONFIDENCE)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        pooled = rate.hits.sum(axis=0) / rate.n.sum(axis=0)
+        binomial = pooled * (1 - pooled) * np.mean(1 / rate.n, axis=0)
+        effect = unsure * np.var(rate.value, axis=0, ddof=1) / binomial
+    return np.where(np.isfinite(effect), np.maximum(effect, 1.0), 1.0)
+
+
+def _highest(blocks: Values) -> Values:
+    return np.max(blocks, axis=0) if blocks.size else np.zeros(blocks.shape[1])
+
+
 def upper_limit(blocks: Values) -> Values:
-    """(blocks, columns) → the upper prediction limit of one more block, and no less than the highest one seen.
+    """(blocks, columns) → the upper prediction limit of one more block, and no less than the highest one.
 
     Normal theory: mean + t(K - 1) s sqrt(1 + 1/K), as in Hahn and Meeker, Statistical Intervals (1991), section 4.
     """

@@ -8,6 +8,7 @@ The estimate here is Ertl's improved estimator, "New cardinality estimation algo
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable
 
 import datasketches
@@ -18,10 +19,17 @@ from streams.errors import SketchError
 LG_K = 11
 RELATIVE_ERROR = 1.04 / 2 ** (LG_K / 2)
 _K = 1 << LG_K
-_Q = 64 - LG_K
+_Q = 62
+"""Registers hold 0 to q + 1: DataSketches takes the address and the leading zeros from different halves of a hash."""
 _TYPE = datasketches.tgt_hll_type.HLL_8
-_MODE_BYTE, _HLL_MODE, _REGISTERS_AT = 7, 2, 40
-_MAX_BYTES = 40 + 2 * _K
+_MODE_BYTE, _REGISTERS_AT = 7, 40
+_LIST_MODE, _SET_MODE, _HLL_MODE = 0, 1, 2
+_HEADER = bytes((1, 7, LG_K))
+"""Serial version, family and lg k, from byte 1 on."""
+_HLL_8_TYPE = 2
+_EMPTY_FLAG, _COMPACT_FLAG, _OUT_OF_ORDER_FLAG = 4, 8, 16
+_EMPTY_TEXT = "\0empty"
+"""Counted in place of the empty text, which DataSketches leaves out."""
 
 
 class Distinct:
@@ -35,7 +43,7 @@ class Distinct:
     def update(self, values: Iterable[str]) -> None:
         add = self._sketch.update
         for value in values:
-            add(value)
+            add(value or _EMPTY_TEXT)
 
     def estimate(self) -> float:
         data = self._sketch.serialize_updatable()
@@ -59,15 +67,35 @@ class Distinct:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Distinct:
-        if not 8 <= len(data) <= _MAX_BYTES:
-            raise SketchError(seen=f"a distinct sketch of {len(data)} bytes", expected=f"8 to {_MAX_BYTES}")
+        if not _is_sound(data):
+            raise SketchError(seen="a distinct sketch with an unsound header", expected="HLL bytes of this version")
         try:
-            sketch = datasketches.hll_sketch.deserialize(data)
+            return cls(datasketches.hll_sketch.deserialize(data))
         except (RuntimeError, ValueError, IndexError) as error:
             raise SketchError(seen=f"a distinct sketch that does not open ({error})", expected="HLL bytes") from None
-        if sketch.lg_config_k != LG_K:
-            raise SketchError(seen=f"lg k {sketch.lg_config_k}", expected=f"lg k {LG_K}")
-        return cls(sketch)
+
+
+def _is_sound(data: bytes) -> bool:
+    """Whether the header fits the bytes: DataSketches trusts it, with its memory and with reads beyond the end."""
+    if len(data) < 8 or data[1:4] != _HEADER or data[5] & ~(_EMPTY_FLAG | _OUT_OF_ORDER_FLAG) != _COMPACT_FLAG:
+        return False
+    preamble, lg_array, count, mode = data[0], data[4], data[6], data[_MODE_BYTE]
+    is_empty = mode & 3 == _LIST_MODE and count == 0
+    if mode >> 2 != _HLL_8_TYPE or bool(data[5] & _EMPTY_FLAG) != is_empty:
+        return False
+    if mode & 3 == _HLL_MODE:
+        return (preamble, count, len(data)) == (10, 0, _REGISTERS_AT + _K) and max(data[_REGISTERS_AT:]) <= _Q + 1
+    if mode & 3 == _LIST_MODE:
+        return (preamble, lg_array) == (2, 3) and count < 8 and _are_coupons(data[8:], count)
+    if mode & 3 != _SET_MODE or len(data) < 12:
+        return False
+    (many,) = struct.unpack_from("<I", data, 8)
+    return preamble == 3 and 5 <= lg_array <= LG_K - 3 and 4 * many <= 3 << lg_array and _are_coupons(data[12:], many)
+
+
+def _are_coupons(data: bytes, count: int) -> bool:
+    """Whether they are so many hashes: six bits of leading zeros, never 0, and an address."""
+    return len(data) == 4 * count and bool((np.frombuffer(data, "<u4") >> 26 > 0).all())
 
 
 def _ertl(histogram: np.ndarray[tuple[int], np.dtype[np.int64]]) -> float:

@@ -6,7 +6,9 @@ agree within that bound, not to the digit: these numbers are shown, never judged
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
+from itertools import pairwise
 
 import datasketches
 import numpy as np
@@ -16,7 +18,14 @@ from streams.errors import SketchError
 
 K = 200
 RANK_ERROR = 0.0165
-_MAX_BYTES = 1 << 16
+_M = 8
+"""The smallest capacity of a level, DataSketches' constant."""
+_SORTED = 2
+"""The flag that DataSketches sets once a quantile was asked for; it may or may not be there."""
+_FULL = struct.Struct("<3sBHBxQHBx")  # preamble, version and family; flags; k, m; n; smallest k, levels
+_FULL_START = bytes((5, 1, 15))
+_EMPTY, _SINGLE = bytes((2, 1, 15, 1, K, 0, _M, 0)), bytes((2, 2, 15, 4, K, 0, _M, 0))
+_MAX_LEVELS = 30
 
 
 class Quantiles:
@@ -57,12 +66,36 @@ class Quantiles:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Quantiles:
-        if not 8 <= len(data) <= _MAX_BYTES:
-            raise SketchError(seen=f"a quantile sketch of {len(data)} bytes", expected=f"8 to {_MAX_BYTES}")
+        if not _is_sound(data):
+            raise SketchError(seen="a quantile sketch with an unsound header", expected="KLL bytes of this version")
         try:
-            sketch = datasketches.kll_doubles_sketch.deserialize(data)
+            return cls(datasketches.kll_doubles_sketch.deserialize(data))
         except (RuntimeError, ValueError, IndexError) as error:
             raise SketchError(seen=f"a quantile sketch that does not open ({error})", expected="KLL bytes") from None
-        if sketch.k != K:
-            raise SketchError(seen=f"k {sketch.k}", expected=f"k {K}")
-        return cls(sketch)
+
+
+def _is_sound(data: bytes) -> bool:
+    """Whether the header and the levels fit the bytes: DataSketches trusts them, with reads beyond the end."""
+    if len(data) < _FULL.size:
+        header = bytes((*data[:3], data[3] & ~_SORTED, *data[4:8])) if len(data) >= 8 else b""
+        value_bytes = {_EMPTY: 0, _SINGLE: 8}.get(header)
+        return len(data) - 8 == value_bytes and bool(np.isfinite(np.frombuffer(data, "<f8", offset=8)).all())
+    start, flags, k, m, n, smallest_k, count = _FULL.unpack_from(data)
+    items_at = _FULL.size + 4 * count
+    if (start, flags & ~_SORTED, k, m, smallest_k) != (_FULL_START, 0, K, _M, K):
+        return False
+    if not 1 <= count <= _MAX_LEVELS or len(data) < items_at:
+        return False
+    levels = [*struct.unpack_from(f"<{count}I", data, _FULL.size), _capacity(count)]
+    sizes = [stop - start for start, stop in pairwise(levels)]
+    if n < 1 or min(sizes) < 0 or sum(size << level for level, size in enumerate(sizes)) != n:
+        return False
+    if len(data) != items_at + 8 * (2 + sum(sizes)):
+        return False
+    values = np.frombuffer(data, "<f8", offset=items_at)  # the lowest, the highest, then those of the levels
+    return bool(np.isfinite(values).all() and (values >= values[0]).all() and (values <= values[1]).all())
+
+
+def _capacity(levels: int) -> int:
+    """Items that so many levels have room for: each two thirds of the one above."""
+    return sum(max(_M, ((2 * K << depth) // 3**depth + 1) // 2) for depth in range(levels))

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import faust
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.abc import AbstractTokenProvider
 from aiokafka.record._crecords.default_records import DefaultRecord
+from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth, server_list
 
 from agents import topics
-from agents.clients import Connection
+from agents.broker import EmbeddedBroker
+from agents.clients import Connection, Security
 from agents.intake import Batch, BatchChannel
 from agents.replay import generate
+from streams.errors import BrokerError, ConfigError
 from tests.embedded.conftest import Owner, until
 
 
@@ -260,3 +268,123 @@ def test_an_agent_reads_the_channel(connection: Connection, topic: str) -> None:
             await agent.stop()
 
     asyncio.run(main())
+
+
+# --- Connections, and the broker itself
+
+
+def test_a_secret_is_where_the_configuration_says_and_nowhere_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KAFKA_PASSWORD", "s3cret")
+    (tmp_path / "password").write_text("s3cret\n")
+    sasl = {"protocol": "SASL_PLAINTEXT", "sasl_mechanism": "SCRAM-SHA-256", "username": "me"}
+    for where in ({"password_env": "KAFKA_PASSWORD"}, {"password_file": str(tmp_path / "password")}):
+        connection = Connection(broker="h:1", security=Security(**sasl, **where))
+        settings = connection.security.client_settings() if connection.security else {}
+        assert (settings["sasl_plain_username"], settings["sasl_plain_password"]) == ("me", "s3cret")
+        assert "s3cret" not in repr(connection)
+
+
+def test_a_token_is_read_again_for_every_connection(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    security = Security(protocol="SASL_PLAINTEXT", sasl_mechanism="OAUTHBEARER", token_file=str(file))
+    provider = security.client_settings()["sasl_oauth_token_provider"]
+    assert isinstance(provider, AbstractTokenProvider)
+    for token in ("one", "two"):
+        file.write_text(f"{token}\n")
+        assert asyncio.run(provider.token()) == token
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"protocol": "TLS"}, "protocol: TLS; expected one of PLAINTEXT, SSL"),
+        ({"protocol": "SASL_SSL", "sasl_mechanism": "GSSAPI"}, "sasl_mechanism: GSSAPI; expected one of PLAIN"),
+        ({"protocol": "SASL_SSL", "sasl_mechanism": "PLAIN", "username": "me"}, "expected username, and password_env"),
+        ({"protocol": "SASL_SSL", "sasl_mechanism": "OAUTHBEARER"}, "token_file: nothing"),
+    ],
+)
+def test_security_that_cannot_be_is_refused(settings: dict[str, str], line: str) -> None:
+    with pytest.raises(ConfigError, match=line):
+        Security(**settings)
+
+
+def test_secrets_and_certificates_that_are_not_there_are_told_when_a_client_is_made(tmp_path: Path) -> None:
+    sasl = {"protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN", "username": "me"}
+    with pytest.raises(ConfigError, match="NOT_THERE not set"):
+        Security(**sasl, password_env="NOT_THERE").client_settings()
+    with pytest.raises(ConfigError, match=r"password_file.*No such file"):
+        Security(**sasl, password_file=str(tmp_path / "none")).client_settings()
+    with pytest.raises(ConfigError, match=r"ca_file.*readable PEM"):
+        Security(protocol="SSL", ca_file=str(tmp_path / "none")).client_settings()
+
+
+@pytest.mark.parametrize("broker", ["", "localhost", "localhost:", "localhost:99999", "h:1,h", "http://h:1"])
+def test_an_address_that_cannot_be_is_refused(broker: str) -> None:
+    with pytest.raises(ConfigError, match="host:port"):
+        Connection(broker=broker)
+
+
+def test_faust_reaches_the_same_brokers_in_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAFKA_PASSWORD", "s3cret")
+    security = Security(
+        protocol="SASL_SSL", sasl_mechanism="SCRAM-SHA-512", username="me", password_env="KAFKA_PASSWORD"
+    )
+    connection = Connection(broker="kafka://a:1, b:2", security=security)
+    app = faust.App("secured", **connection.faust_options())
+    assert server_list(app.conf.broker, 9092) == connection.servers == ["a:1", "b:2"]
+    theirs = credentials_to_aiokafka_auth(app.conf.broker_credentials, app.conf.ssl_context)
+    ours = security.client_settings()
+    assert theirs.keys() == ours.keys()
+    assert {**theirs, "ssl_context": None} == {**ours, "ssl_context": None}
+    assert app.conf.broker_session_timeout == 10 and app.conf.broker_heartbeat_interval == 3
+
+
+PARENT = """
+import asyncio, sys, time
+from agents.broker import EmbeddedBroker
+broker = EmbeddedBroker()
+asyncio.run(broker.start())
+print(broker.port, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere a killed parent leaves it behind")
+def test_the_embedded_broker_dies_with_its_parent() -> None:
+    root = Path(__file__).parents[2]
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], cwd=root, stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    port = int(parent.stdout.readline())
+    socket.create_connection(("127.0.0.1", port)).close()
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+
+    def is_gone() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) != 0
+
+    asyncio.run(until(is_gone))
+
+
+def test_an_embedded_broker_keeps_nothing_and_logs_where_it_is_told(tmp_path: Path, topic: str) -> None:
+    async def main() -> None:
+        broker = EmbeddedBroker(log=tmp_path / "broker.log")
+        for _ in range(2):
+            async with broker:
+                assert await topics.find(broker.connection(), topic) is None
+                await topics.create(broker.connection(), topic, 1)
+        assert (tmp_path / "broker.log").exists()
+
+    asyncio.run(main())
+
+
+def test_an_embedded_broker_that_does_not_start_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "tansu"
+    program.write_text("#!/bin/sh\necho cannot: no memory\nexit 3\n")
+    program.chmod(0o755)
+    monkeypatch.setattr("agents.broker.resolve_broker_bin", lambda: str(program))
+    with pytest.raises(BrokerError, match="it did not start: cannot: no memory"):
+        asyncio.run(EmbeddedBroker().start())

@@ -201,10 +201,11 @@ def test_an_impossible_pace_is_refused(connection: Connection, tmp_path: Path, p
         asyncio.run(replay(connection, "any", tmp_path / "e.ndjson", **pace))  # type: ignore[arg-type]
 
 
-def test_without_kafka_it_fails_in_one_line(tmp_path: Path) -> None:
+def test_without_kafka_it_fails_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(BrokerError, match=r"Kafka at 127\.0\.0\.1:9") as caught:
         asyncio.run(replay(Connection(broker="127.0.0.1:9"), "any", write(tmp_path / "e.ndjson", [event(1)])))
     assert "\n" not in str(caught.value)
+    assert not [record for record in caplog.records if record.name.startswith("aiokafka")]
 
 
 # --- Topics

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
+import subprocess
 from collections.abc import AsyncIterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
@@ -17,11 +19,11 @@ from aiokafka.admin import NewPartitions
 from aiokafka.admin.records_to_delete import RecordsToDelete
 
 from agents import clients, topics
-from agents.clients import Connection
+from agents.clients import Connection, Security
 from agents.intake import Batch
 from agents.loader import read_to_end
 from agents.replay import generate
-from deploy.kafka import Broker
+from deploy.kafka import Broker, free_port
 from streams.errors import BrokerError
 from tests.embedded.conftest import Owner, until
 
@@ -316,9 +318,9 @@ def test_behind_a_transactions_marker_a_partition_is_caught_up(connection: Conne
             await producer.send_and_wait(topic, b"value")
         await producer.stop()
         async with Owner(connection, [topic], topic).running() as owner:
-            await until(lambda: owner.batches and owner.batches[-1].caught_up)
+            await until(lambda: owner.batches and owner.batches[-1].position == 2)  # Kafka writes it a little later
             assert owner.offsets(topic, 0) == [0]
-            assert owner.batches[-1].position == owner.batches[-1].highwater == 2
+            assert owner.batches[-1].caught_up and owner.batches[-1].highwater == 2
         seen: list[Any] = []
         assert await read_to_end(connection, topic, [0], seen.extend, deadline_s=20) == {0: 2}
         assert len(seen) == 1
@@ -377,3 +379,68 @@ def test_a_large_record_passes_between_its_neighbours(connection: Connection, to
             assert list(map(len, values)) == [1, 6 << 20, 1, 1]
 
     asyncio.run(main())
+
+
+def test_batches_are_no_larger_than_the_topic_takes(connection: Connection, topic: str) -> None:
+    async def main() -> None:
+        await topics.create(connection, topic, 1, {"max.message.bytes": "2000"})
+        values = [b"v" * size for size in (1, 900, 1_872, 1_873, 900, 900, 2, 1_871)]
+        sent = await generate(connection, topic, [(None, value) for value in values])
+        assert (sent.records, sent.refused) == (7, 1)
+        seen: list[Any] = []
+        await read_to_end(connection, topic, [0], seen.extend, deadline_s=20)
+        assert [record.value for record in seen] == [value for value in values if len(value) <= 1_872]
+
+    asyncio.run(main())
+
+
+def test_a_topic_too_small_for_our_records_is_refused(connection: Connection, topic: str) -> None:
+    async def main() -> None:
+        ours = Connection(broker=connection.broker, prefix=f"{topic}.")
+        await topics.create(ours, ours.topic("actions"), 4)
+        with pytest.raises(BrokerError, match=r"actions: max\.message\.bytes=1048588; expected at least 16777216"):
+            await topics.ensure(ours, inference_partitions=2, buckets=3)
+
+    asyncio.run(main())
+
+
+# --- Security
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl for a certificate")
+def test_only_who_proves_who_it_is_gets_in(tmp_path: Path, topic: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=kafka", "-days", "1"]
+    request += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem"]
+    subprocess.run(request, cwd=tmp_path, check=True, capture_output=True)
+    (tmp_path / "server.pem").write_text((tmp_path / "key.pem").read_text() + (tmp_path / "cert.pem").read_text())
+    port = free_port()
+    secured, controller = f"127.0.0.1:{free_port(but=port)}", f"127.0.0.1:{free_port(but=port)}"
+    listeners = f"PLAINTEXT://127.0.0.1:{port},SASL_SSL://{secured}"
+    login = "org.apache.kafka.common.security.plain.PlainLoginModule required"
+    properties = {
+        "listeners": f"{listeners},CONTROLLER://{controller}",
+        "advertised.listeners": listeners,
+        "controller.quorum.voters": f"1@{controller}",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL",
+        "sasl.enabled.mechanisms": "PLAIN",
+        "listener.name.sasl_ssl.plain.sasl.jaas.config": f'{login} user_me="s3cret";',
+        "listener.name.sasl_ssl.ssl.keystore.type": "PEM",
+        "listener.name.sasl_ssl.ssl.keystore.location": str(tmp_path / "server.pem"),
+    }
+
+    def as_me(**changed: str) -> Connection:
+        known = {"ca_file": str(tmp_path / "cert.pem"), "username": "me", "password_env": "KAFKA_PASSWORD", **changed}
+        return Connection(broker=secured, security=Security(protocol="SASL_SSL", sasl_mechanism="PLAIN", **known))
+
+    async def main() -> None:
+        await topics.create(as_me(), topic, 1)
+        await produce(as_me(), topic, 100)
+        async with Owner(as_me(), [topic], topic).running() as owner:
+            await until(lambda: owner.count() == 100)
+        for stranger in (as_me(username="you"), as_me(ca_file=""), Connection(broker=secured)):
+            with pytest.raises(BrokerError):
+                await topics.find(stranger, topic)
+
+    monkeypatch.setenv("KAFKA_PASSWORD", "s3cret")
+    with Broker.start(tmp_path / "kafka", port, properties=properties):
+        asyncio.run(main())

@@ -1,0 +1,45 @@
+"""Faults 1 and 2: `kill -9` anywhere, of both stages at once, changes no count and no action id."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from agents.clients import Connection
+from tests.faults.harness import WorkerProcess, expected, fill, kill_schedule, make_stream, published, write_config
+
+EVENTS = int(os.environ.get("FORESHOCK_EVENTS", "100000"))
+KILLS = int(os.environ.get("FORESHOCK_KILLS", "6"))
+SEED = int(os.environ.get("FORESHOCK_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
+
+
+def test_killed_workers_leave_the_windows_and_the_actions_of_an_undisturbed_run(kafka, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """Whatever the worker was doing when it died: reading, publishing, committing, rebuilding or joining."""
+    print(f"seed {SEED}, {EVENTS} events, {KILLS} kills (FORESHOCK_SEED repeats them)")
+    prefix = f"kill-{uuid4().hex[:6]}-"
+    config = write_config(tmp_path, prefix)
+    connection = Connection(broker=kafka.bootstrap, prefix=prefix)
+    stream = make_stream(EVENTS, SEED)
+    fill(connection, stream.pairs)
+
+    for alive_s in kill_schedule(SEED, KILLS, alive_s=6.0):
+        worker = WorkerProcess(config, kafka.bootstrap)
+        with pytest.raises(Exception, match="timed out"):
+            worker.wait(alive_s)
+        worker.kill()
+    last = WorkerProcess(config, kafka.bootstrap, "--drain")
+    try:
+        assert last.wait(300) == 0, last.log.read_text()[-2000:]
+    finally:
+        last.end()
+
+    found, reference = published(connection), expected(config, stream)
+    assert found.panes() == stream.panes
+    assert len(found.dead_letters) == stream.rejected
+    assert found.action_ids == reference.action_ids
+    assert len(reference.action_ids) >= 4
+    assert found.windows == reference.windows
