@@ -124,6 +124,7 @@ class Worker:
             topic_allow_declare=False,
             topic_disable_leader=True,
             stream_wait_empty=False,
+            **({"consumer_group_instance_id": self.instance} if self.instance else {}),
         )
         actions = app.topic(self.connection.topic("actions"), key_serializer="raw", value_serializer="raw")
 

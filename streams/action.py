@@ -10,6 +10,7 @@ import msgspec
 from streams.baseline import WHOLE, SegmentKey
 from streams.config import Model, Rule
 from streams.decide import Decision, Evidence, Reason
+from streams.errors import UNREADABLE
 from streams.signals.names import SIGNALS
 from streams.times import rfc3339
 
@@ -111,7 +112,7 @@ def action_line(value: bytes) -> str:
     """One line for a person about an action as it stands on the topic; of what is no action, its beginning."""
     try:
         data = _DECODER.decode(value).data
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return f"no action: {value[:80]!r}"
     where = "".join(f" {name}={item}" for name, item in (data.segment or {}).items())
     version = f" v{data.model_version}" if data.model_version is not None else ""

@@ -12,7 +12,7 @@ from functools import cached_property
 
 import msgspec
 
-from streams.errors import ConfigError, SketchError
+from streams.errors import UNREADABLE, ConfigError, SketchError
 from streams.partial import seal, unseal
 from streams.sketch.counts import Counts
 from streams.sketch.layout import Column, Layout
@@ -81,7 +81,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True, dict=True):
                 counts.length != length for counts in baseline.totals.values()
             ):
                 raise SketchError(seen="counts of another layout", expected="counts of its own columns")
-        except (SketchError, msgspec.MsgspecError, zlib.error) as error:
+        except (SketchError, *UNREADABLE, zlib.error) as error:
             raise ConfigError(
                 place=place,
                 seen=f"no baseline ({error})",

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from types import NoneType
+from types import NoneType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 from msgspec import UnsetType
+from msgspec.structs import astuple
 from numpy.typing import NDArray
 
 from streams.decode import (
@@ -20,6 +21,7 @@ from streams.decode import (
     WRONG_NUMBER,
     WRONG_PAYLOAD,
     Rows,
+    text_of,
 )
 from streams.sketch.layout import (
     ABSENT,
@@ -36,6 +38,9 @@ from streams.sketch.layout import (
 from streams.sketch.layout import WRONG as WRONG_CLASS
 
 Index = NDArray[np.int64]
+
+BLOCK_ROWS = 512
+"""Rows become columns so many at a time: transposed at once, they would not stay in the processor's cache."""
 
 _CLASS_OF_PAYLOAD = np.array([NULL, ABSENT, WRONG_CLASS, WRONG_CLASS])
 assert (NULL_PAYLOAD, ABSENT_PAYLOAD, WRONG_PAYLOAD) == (0, 1, 2)
@@ -72,17 +77,21 @@ class _Codes(dict[Any, int]):
         return self.unseen if value.__class__ is not UnsetType else ABSENT
 
 
+class _Positions(dict[Any, int]):
+    """Value of a segment → its position; any other value gets the one after the last."""
+
+    def __init__(self, values: Sequence[str]) -> None:
+        super().__init__({value: i for i, value in enumerate(values)})
+        self.other = len(values)
+
+    def __missing__(self, value: Any) -> int:
+        return self.other
+
+
 def _key(kind: Kind, category: str) -> Any:
     if kind is Kind.BOOLEAN:
         return category == "true"
     return int(category) if kind is Kind.CODE else category
-
-
-def text_of(value: Any) -> str:
-    """A category's value as text, as baselines and reports write it."""
-    if value.__class__ is bool:
-        return "true" if value else "false"
-    return value if value.__class__ is str else str(value)
 
 
 class Columnizer:
@@ -93,15 +102,11 @@ class Columnizer:
         features = layout.indices(Role.FEATURE)
         self.numeric = [i for i in features if layout.columns[i].kind is Kind.NUMERIC]
         self.texts = [i for i in features if layout.columns[i].kind is not Kind.NUMERIC]
-        field = {column: f"f{at}" for at, column in enumerate(features)}
-        self._get_numbers = _getter([f"features.{field[i]}" for i in self.numeric])
-        self._get_text = {i: attrgetter(f"features.{field[i]}") for i in self.texts}
+        self._field = {column: at for at, column in enumerate(features)}
         self._edges = {i: np.array(c.edges) for i, c in enumerate(layout.columns) if c.kind is Kind.NUMERIC}
         self._codes = {i: _Codes(c) for i, c in enumerate(layout.columns) if c.kind is not Kind.NUMERIC}
-        self._segments = [
-            (attrgetter(f"s{at}"), {value: i for i, value in enumerate(values)}, len(values))
-            for at, values in enumerate(segments.values())
-        ]
+        self._segments = [(attrgetter(f"s{at}"), _Positions(values)) for at, values in enumerate(segments.values())]
+        self._no_segments = SimpleNamespace(**{f"s{at}": None for at in range(len(segments))})
 
     def columns(self, rows: Rows) -> Columns:
         events, layout = rows.rows, self.layout
@@ -128,21 +133,28 @@ class Columnizer:
         return batch
 
     def _segment_codes(self, events: Sequence[Any]) -> list[Index]:
-        found = [event.segments for event in events]
-        n = len(found)
-        codes = []
-        for get, position, other in self._segments:
-            values = [position.get(get(item), other) if item is not None else other for item in found]
-            codes.append(np.fromiter(values, np.int64, n))
-        return codes
+        found = [event.segments or self._no_segments for event in events]
+        return [
+            np.fromiter(map(positions.__getitem__, map(get, found)), np.int64, len(found))
+            for get, positions in self._segments
+        ]
 
     def _features(self, batch: Columns, events: Sequence[Any]) -> None:
+        numbers: list[NDArray[np.float64]] = []
+        texts: list[list[Any]] = [[] for _ in self.texts]
+        for first in range(0, batch.n, BLOCK_ROWS):
+            block = [astuple(event.features) for event in events[first : first + BLOCK_ROWS]]
+            # One row may have more fields than another: those that the decoder learned, which stand last.
+            columns = list(zip(*block, strict=False))
+            if self.numeric:
+                numbers.append(np.array([columns[self._field[i]] for i in self.numeric], float))
+            for values, i in zip(texts, self.texts, strict=True):
+                values += columns[self._field[i]]
         if self.numeric:
-            matrix = np.array(list(map(self._get_numbers, events)), float).reshape(batch.n, -1).T.copy()
-            for i, values in zip(self.numeric, matrix, strict=True):
-                self._numeric(batch, i, values)
-        for i in self.texts:
-            self._text(batch, i, list(map(self._get_text[i], events)))
+            for i, column in zip(self.numeric, np.concatenate(numbers, axis=1), strict=True):
+                self._numeric(batch, i, column)
+        for i, values in zip(self.texts, texts, strict=True):
+            self._text(batch, i, values)
 
     def _numeric(self, batch: Columns, column: int, values: NDArray[np.float64]) -> None:
         edges = self._edges[column]
@@ -152,10 +164,10 @@ class Columnizer:
             payload = values[missing].view(np.int64) & 3
             place[missing] = _CLASS_OF_PAYLOAD[payload]
         if not len(edges):
-            batch.numbers[column] = values
+            batch.numbers[column] = values + 0.0  # −0 becomes 0
         batch.slots[column + 1] = place + self.layout.starts[column]
 
-    def _text(self, batch: Columns, column: int, values: list[Any]) -> None:
+    def _text(self, batch: Columns, column: int, values: Sequence[Any]) -> None:
         codes = self._codes[column]
         place = np.fromiter(map(codes.__getitem__, values), np.int64, batch.n)
         unseen = np.flatnonzero(place == codes.unseen)
@@ -170,7 +182,12 @@ class Columnizer:
             self._numeric(batch, column, np.array(numbers, float))
             return
         # msgspec reads 1 as 1.0 where a float may stand, so a code is a float without a fraction here.
-        self._text(batch, column, [_as(kind, value) for value in values])
+        classes = set(map(type, values))
+        if bool in classes and classes & {int, float}:  # true and 1 are one key
+            self._text(batch, column, [_as(kind, value) for value in values])
+            return
+        known = {value: _as(kind, value) for value in set(values)}
+        self._text(batch, column, [known[value] for value in values])
 
 
 def _as(kind: Kind, value: Any) -> Any:
@@ -180,13 +197,6 @@ def _as(kind: Kind, value: Any) -> Any:
         whole = value.__class__ in (int, float) and value == value // 1
         return int(value) if whole else WRONG
     return value if value.__class__ is (bool if kind is Kind.BOOLEAN else str) else WRONG
-
-
-def _getter(names: Sequence[str]) -> Any:
-    if len(names) == 1:
-        single = attrgetter(names[0])
-        return lambda event: (single(event),)
-    return attrgetter(*names) if names else None
 
 
 def _scores(events: Sequence[Any], name: str) -> NDArray[np.float64]:

@@ -78,16 +78,16 @@ def profiles(
 
 def _groups(versions: Sequence[str], panes_ms: Index, classes: Index) -> tuple[list[Group], Index]:
     """The distinct groups, and each row's (negative: left out)."""
-    names: dict[str, int] = {}
-    codes = np.fromiter([names.setdefault(v, len(names)) for v in versions], np.int64, len(versions))
-    first = int(panes_ms.min(initial=0))
-    panes, pane_codes = np.unique(panes_ms - first, return_inverse=True)
+    names = {version: code for code, version in enumerate(dict.fromkeys(versions))}
+    codes = np.fromiter(map(names.__getitem__, versions), np.int64, len(versions)) if len(names) > 1 else 0
+    panes = np.unique(panes_ms)
+    pane_codes = np.searchsorted(panes, panes_ms)
     packed = (pane_codes * 4 + classes) * len(names) + codes
     kept = classes >= 0
     present = np.unique(packed[kept])
     texts = [name if len(name) <= MAX_VERSION else OTHER for name in names]
     groups = [
-        Group(int(panes[code // len(names) // 4]) + first, code // len(names) % 4, texts[code % len(names)])
+        Group(int(panes[code // len(names) // 4]), code // len(names) % 4, texts[code % len(names)])
         for code in present.tolist()
     ]
     return groups, np.where(kept, np.searchsorted(present, packed), -1)

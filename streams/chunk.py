@@ -16,7 +16,7 @@ import numpy as np
 from streams.cells import Cells, added, profiles
 from streams.config import OTHER, bucket_of
 from streams.decode import Rows
-from streams.errors import SketchError
+from streams.errors import UNREADABLE, SketchError
 from streams.events import Headers, Reject
 from streams.panes import NO_MARK, Timeliness, timeliness
 from streams.partial import Books, BooksPart, BooksPartial, Cell, PanePart, PanePartial, Partial, seal, unseal
@@ -44,7 +44,7 @@ class Progress(msgspec.Struct, frozen=True):
     def from_bytes(cls, data: bytes) -> Progress:
         try:
             return msgspec.msgpack.decode(unseal(data), type=cls)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise SketchError(seen=f"progress that does not open ({error})", expected="packed progress") from None
 
 

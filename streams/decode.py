@@ -21,7 +21,19 @@ import numpy as np
 from msgspec import UNSET, UnsetType
 
 from streams.config import OTHER
-from streams.events import EPOCH, MAX_TIME_MS, MILLISECOND, Event, Headers, Invalid, Reason, Reject, read_event
+from streams.events import (
+    EPOCH,
+    MAX_TIME_MS,
+    MILLISECOND,
+    MIN_TIME_MS,
+    Event,
+    Headers,
+    Invalid,
+    Reason,
+    Reject,
+    nearest,
+    read_event,
+)
 from streams.sketch.layout import SCORE, Column, Kind, Role
 
 MAX_LEARNED_EXTRAS = 64
@@ -46,8 +58,11 @@ class Wrong:
 
 WRONG = Wrong()
 
-_Time = Annotated[datetime, msgspec.Meta(tz=True)] | Annotated[int, msgspec.Meta(ge=-MAX_TIME_MS, le=MAX_TIME_MS)]
-_Scalar = float | str | bool | None | UnsetType
+_Time = Annotated[datetime, msgspec.Meta(tz=True)] | Annotated[int, msgspec.Meta(ge=MIN_TIME_MS, le=MAX_TIME_MS)]
+_Scalar = float | str | bool | None
+_Unknown = _Scalar | list[_Scalar] | dict[str, _Scalar] | UnsetType
+"""A learned slot's value. It is read, not skipped: msgspec lets pass in what it skips what the careful path rejects."""
+_FEATURES, _SEGMENTS = "features.", "segments."
 _TEXT_TYPES: Mapping[Kind, Any] = {
     Kind.CATEGORICAL: str | None | UnsetType,
     Kind.BOOLEAN: bool | None | UnsetType,
@@ -114,16 +129,12 @@ class ModelCodec:
             else (f"f{i}", _TEXT_TYPES[column.kind], UNSET)
             for i, column in enumerate(self.features)
         ]
-        feature_extras = [name[len("features.") :] for name in self.extra_names if name.startswith("features.")]
-        top_extras = [name for name in self.extra_names if not name.startswith("features.")]
-        self.Features = _record("Features", fields, names, feature_extras)
+        extras: dict[str, list[str]] = {_FEATURES: [], _SEGMENTS: [], "": []}
+        for name in self.extra_names:
+            extras[_section(name)].append(name)
+        self.Features = _record("Features", fields, names, _bare(extras[_FEATURES]))
         dimensions = [(f"s{i}", str | None, None) for i in range(len(self.dimensions))]
-        self.Segments = msgspec.defstruct(
-            "Segments",
-            dimensions,
-            rename=dict(zip((name for name, _, _ in dimensions), self.dimensions, strict=True)),
-            gc=False,
-        )
+        self.Segments = _record("Segments", dimensions, self.dimensions, _bare(extras[_SEGMENTS]))
         self.Row = _record(
             "Event",
             [
@@ -132,21 +143,21 @@ class ModelCodec:
                 ("score", (dict[str, float] if self.multi_class else float) | None, None),
             ],
             ["features", "segments", "score"],
-            top_extras,
+            extras[""],
             bases=(Row,),
             tag=self.model,
         )
         self.extra_getters = [
-            (name, attrgetter(f"features.x{feature_extras.index(name[9:])}"))
-            if name.startswith("features.")
-            else (name, attrgetter(f"x{top_extras.index(name)}"))
-            for name in self.extra_names
+            *((name, attrgetter(f"features.x{at}")) for at, name in enumerate(extras[_FEATURES])),
+            *((name, attrgetter(f"x{at}")) for at, name in enumerate(extras[""])),
         ]
 
     def learn(self, names: Sequence[str]) -> bool:
         """Adds a slot for unknown fields that were seen, so that they no longer slow the decoder; true if it did."""
         room = MAX_LEARNED_EXTRAS - len(self.extra_names)
-        new = [name for name in dict.fromkeys(names) if name not in self.extra_names and not _ESCAPED & set(name)]
+        taken = {*self.extra_names, *(_FEATURES + column.name for column in self.features)}
+        taken |= {_SEGMENTS + name for name in self.dimensions}
+        new = [name for name in dict.fromkeys(names) if name not in taken and not _ESCAPED & set(name)]
         if not new or not room:
             return False
         self.extra_names += new[:room]
@@ -154,7 +165,7 @@ class ModelCodec:
         return True
 
     def row(self, event: Event) -> tuple[Any, list[str]]:
-        """The event as this model's struct, and the names of its unknown fields."""
+        """The event as this model's struct, and the names of its unknown fields, undeclared segments among them."""
         features = event.features
         known = {
             f"f{i}": _slot(column.kind, features[column.name])
@@ -162,8 +173,9 @@ class ModelCodec:
             if column.name in features
         }
         declared = {column.name for column in self.features}
-        extras = [*event.extras, *(f"features.{name}" for name in features if name not in declared)]
-        segments = {f"s{i}": _segment(event.segments.get(name)) for i, name in enumerate(self.dimensions)}
+        extras = [*event.extras, *(_FEATURES + name for name in features if name not in declared)]
+        extras += [_SEGMENTS + name for name in event.segments if name not in self.dimensions]
+        segments = {f"s{i}": segment_text(event.segments.get(name)) for i, name in enumerate(self.dimensions)}
         row = self.Row(
             event_id=event.event_id,
             ts=event.ts_ms,
@@ -187,10 +199,19 @@ def _record(
 ) -> Any:
     rename = dict(zip((key for key, _, _ in fields), names, strict=True))
     rename |= {f"x{i}": extra for i, extra in enumerate(extras)}
-    slots = [*fields, *((f"x{i}", _Scalar, UNSET) for i in range(len(extras)))]
+    slots = [*fields, *((f"x{i}", _Unknown, UNSET) for i in range(len(extras)))]
     if "tag" in options:
         options |= {"tag_field": "model", "kw_only": True}
     return msgspec.defstruct(name, slots, rename=rename, gc=False, forbid_unknown_fields=True, **options)
+
+
+def _section(name: str) -> str:
+    """Where an unknown field stands. A top-level one with such a name is taken for one there: it is never learned."""
+    return next((prefix for prefix in (_FEATURES, _SEGMENTS) if name.startswith(prefix)), "")
+
+
+def _bare(names: Sequence[str]) -> list[str]:
+    return [name.partition(".")[2] for name in names]
 
 
 def _slot(kind: Kind, value: Any) -> Any:
@@ -198,7 +219,7 @@ def _slot(kind: Kind, value: Any) -> Any:
     if value is None or value != value:
         return None
     if kind is Kind.NUMERIC:
-        return WRONG_NUMBER if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
+        return WRONG_NUMBER if isinstance(value, bool) or not isinstance(value, int | float) else nearest(value)
     if kind is Kind.CATEGORICAL:
         return value if isinstance(value, str) else WRONG
     if kind is Kind.BOOLEAN:
@@ -206,10 +227,16 @@ def _slot(kind: Kind, value: Any) -> Any:
     return value if isinstance(value, int) and not isinstance(value, bool) else WRONG
 
 
-def _segment(value: Any) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    return msgspec.json.encode(value).decode() if isinstance(value, bool | int | float) else None
+def text_of(value: Any) -> str:
+    """A category's value as text, as baselines and reports write it."""
+    if value.__class__ is bool:
+        return "true" if value else "false"
+    return value if value.__class__ is str else str(value)
+
+
+def segment_text(value: Any) -> str | None:
+    """A segment's value as text; None for what has none."""
+    return text_of(value) if isinstance(value, str | bool | int | float) and value == value else None
 
 
 class Decoder:
@@ -251,8 +278,10 @@ class Decoder:
                 except Invalid as invalid:
                     rejects.append(Reject(index, invalid.reason, invalid.detail, self._known(invalid.model)))
         times = times_ms(rows)
-        if np.any(np.array(times, np.int64) - np.array(stamps_ms, np.int64)[indices] > self.future_ms):
-            indices, rows, times = self._without_future(indices, rows, times, stamps_ms, rejects)
+        dates = np.array(times, np.int64)
+        ahead = dates - np.array(stamps_ms, np.int64)[indices]
+        if np.any((ahead > self.future_ms) | (dates < MIN_TIME_MS) | (dates > MAX_TIME_MS)):
+            indices, rows, times = self._without_misdated(indices, rows, times, stamps_ms, rejects)
         decoded = Decoded(_by_model(indices, rows, times, self._model_of), rejects)
         self._note_extras(decoded, extras)
         return decoded
@@ -279,18 +308,20 @@ class Decoder:
                 extras[index] = names
             return row
 
-    def _without_future(
+    def _without_misdated(
         self, indices: list[int], rows: list[Any], times: list[int], stamps_ms: Sequence[int], rejects: list[Reject]
     ) -> tuple[list[int], list[Any], list[int]]:
         kept = []
         for at, (index, time) in enumerate(zip(indices, times, strict=True)):
-            ahead = time - stamps_ms[index]
-            if ahead <= self.future_ms:
-                kept.append(at)
-                continue
             model = self._model_of[type(rows[at])]
-            detail = f"{ahead} ms ahead of its record, the limit is {self.future_ms}"
-            rejects.append(Reject(index, Reason.FUTURE, detail, model))
+            ahead = time - stamps_ms[index]
+            if not MIN_TIME_MS <= time <= MAX_TIME_MS:
+                rejects.append(Reject(index, Reason.WRONG_TYPE, out_of_time(rows[at].ts), model))
+            elif ahead > self.future_ms:
+                detail = f"{ahead} ms ahead of its record, the limit is {self.future_ms}"
+                rejects.append(Reject(index, Reason.FUTURE, detail, model))
+            else:
+                kept.append(at)
         return [indices[at] for at in kept], [rows[at] for at in kept], [times[at] for at in kept]
 
     def _known(self, model: str) -> str:
@@ -307,7 +338,7 @@ class Decoder:
                 rows.extras += [(at, name) for at, row in enumerate(rows.rows) if get(row) is not UNSET]
             if extras:
                 careful = [(at, name) for at, index in enumerate(rows.indices) for name in extras.get(index, ())]
-                rows.extras += careful
+                rows.extras += [item for item in careful if _section(item[1]) != _SEGMENTS]
                 changed |= codec.learn([name for _, name in careful])
         if changed:
             self._compile()

@@ -9,6 +9,11 @@ ForeshockError          exit code 1
 
 from typing import ClassVar
 
+import msgspec
+
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError)
+"""What msgspec raises for bytes that are not what was asked for; for an invalid text it is Python's own error."""
+
 
 class ForeshockError(Exception):
     """One line: `place: saw …; expected …; mend`. Parts that are empty are left out."""

@@ -21,8 +21,9 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
 MAX_DEPTH = 16
 MAX_NAME = 256
-MAX_TIME_MS = 2**47
-"""The year 6429: beyond it a time is a mistake, and still far from the end of datetime."""
+MAX_DETAIL = 200
+MIN_TIME_MS, MAX_TIME_MS = -(2**45), 2**47
+"""The years 855 and 6429: beyond them a time is a mistake, and they are still far from the ends of datetime."""
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -54,7 +55,7 @@ class Invalid(Exception):
 
     def __init__(self, reason: Reason, detail: str, model: str = "") -> None:
         super().__init__(detail)
-        self.reason, self.detail, self.model = reason, detail, model
+        self.reason, self.detail, self.model = reason, detail[:MAX_DETAIL], model
 
 
 class Event(msgspec.Struct, gc=False, kw_only=True):
@@ -67,7 +68,7 @@ class Event(msgspec.Struct, gc=False, kw_only=True):
     features: dict[str, Any]
     segments: dict[str, Any]
     score: float | dict[str, float] | None
-    prediction: float | int | str | bool | None
+    prediction: float | str | bool | None
     latency_ms: float | None
     error: str | None
     extras: tuple[str, ...]
@@ -86,7 +87,7 @@ def read_event(value: bytes, headers: Headers = ()) -> Event:
     if not isinstance(plain, dict):
         raise Invalid(Reason.WRONG_TYPE, f"expected an object, got {_name(plain)}")
     envelope = {name[3:]: text for name, text in headers if name.startswith("ce_")}
-    if "specversion" in plain and "data" in plain:
+    if "specversion" in plain and "data" in plain and (isinstance(plain["data"], dict) or "model" not in plain):
         return _event(_inner(plain), {key: item for key, item in plain.items() if key != "data"})
     return _event(plain, {key: text.decode("utf-8", "replace") for key, text in envelope.items()})
 
@@ -191,15 +192,30 @@ def time_ms(value: Any) -> int:
         raise Invalid(Reason.MISSING_FIELD, "ts")
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise Invalid(Reason.WRONG_TYPE, f"ts: expected a time, got {_name(value)}")
-    if isinstance(value, str):
-        try:
-            moment = msgspec.convert(value, datetime)
-        except msgspec.ValidationError:
-            raise Invalid(Reason.WRONG_TYPE, f"ts: expected RFC 3339, got {value[:40]!r}") from None
-        return (moment.replace(tzinfo=moment.tzinfo or UTC) - EPOCH) // MILLISECOND
-    if not math.isfinite(value) or abs(value) > MAX_TIME_MS:
-        raise Invalid(Reason.WRONG_TYPE, f"ts: expected epoch milliseconds, got {value!r:.40}")
-    return math.floor(value)
+    time = _instant_ms(value) if isinstance(value, str) else nearest(value)
+    if not MIN_TIME_MS <= time <= MAX_TIME_MS:
+        raise Invalid(Reason.WRONG_TYPE, out_of_time(value))
+    return math.floor(time)
+
+
+def _instant_ms(text: str) -> int:
+    try:
+        moment = msgspec.convert(text, datetime)
+    except msgspec.ValidationError:
+        raise Invalid(Reason.WRONG_TYPE, f"ts: expected RFC 3339, got {_short(text)}") from None
+    return (moment.replace(tzinfo=moment.tzinfo or UTC) - EPOCH) // MILLISECOND
+
+
+def out_of_time(value: object) -> str:
+    return f"ts: expected a time between the years 855 and 6429, got {_short(value)}"
+
+
+def nearest(value: int | float) -> float:
+    """The nearest double; a number beyond all of them is infinite."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def _features(plain: Mapping[str, Any]) -> dict[str, Any]:
@@ -234,7 +250,7 @@ def _number(name: str, value: Any) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise Invalid(Reason.WRONG_TYPE, f"{name}: expected a number, got {_name(value)}")
-    return None if value != value else float(value)
+    return None if value != value else nearest(value)
 
 
 def _score(value: Any) -> float | dict[str, float] | None:
@@ -244,12 +260,16 @@ def _score(value: Any) -> float | dict[str, float] | None:
     return _number("score", value)
 
 
-def _prediction(value: Any) -> float | int | str | bool | None:
-    if value is None or isinstance(value, str | bool | int):
+def _prediction(value: Any) -> float | str | bool | None:
+    if value is None or isinstance(value, str | bool):
         return value
-    if isinstance(value, float):
-        return None if value != value else value
+    if isinstance(value, int | float):
+        return None if value != value else nearest(value)
     raise Invalid(Reason.WRONG_TYPE, f"prediction: expected a number or a text, got {_name(value)}")
+
+
+def _short(value: object) -> str:
+    return repr(value)[:40]
 
 
 def _name(value: Any) -> str:

@@ -14,7 +14,7 @@ import msgspec
 from streams.action import Action, action_of, layer_of
 from streams.cells import Cells
 from streams.decide import Decision, RuleState, decide
-from streams.errors import SketchError
+from streams.errors import UNREADABLE, SketchError
 from streams.merge import BucketMerge, ClosedPane, ModelMerge
 from streams.partial import Cell, seal, unseal
 from streams.plan import ModelPlan, Plan
@@ -208,7 +208,7 @@ def pack_unit(model: str, unit: Unit) -> bytes:
 def unpack_unit(data: bytes) -> tuple[str, Unit]:
     try:
         packed = msgspec.msgpack.decode(unseal(data), type=_PackedUnit)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise SketchError(seen=f"a roll-up that does not open ({error})", expected="a packed roll-up") from None
     cells = {cell.key: Profile.from_bytes(cell.profile) for cell in packed.cells}
     return packed.model, Unit(packed.level_ms, packed.start_ms, cells)

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.baseline import Baseline, Block, SegmentKey, Statistics
-from streams.batch import Columnizer, text_of
+from streams.batch import Columnizer
 from streams.cells import Segmentation, profiles
-from streams.decode import ModelCodec, Rows
+from streams.decode import ModelCodec, Rows, segment_text, text_of
 from streams.duration import DAY_MS, UNITS_MS
 from streams.errors import DataError
 from streams.events import Event, Invalid, read_event
@@ -179,8 +179,8 @@ def _survey(values: Iterable[bytes], on_events: Callable[[int], None]) -> _Surve
         for name, value in event.features.items():
             survey.features.setdefault(name, _Seen()).add(value)
         for name, value in event.segments.items():
-            if value is not None:
-                survey.segments.setdefault(name, Tally())[text_of(value)] += 1
+            if (text := segment_text(value)) is not None:
+                survey.segments.setdefault(name, Tally())[text] += 1
         survey.prediction.add(event.prediction)
         scores = event.score if isinstance(event.score, dict) else {"": event.score}
         for name, value in scores.items():

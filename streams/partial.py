@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
-from streams.errors import SketchError
+from streams.errors import UNREADABLE, SketchError
 
 _SEAL = struct.Struct("<4sBI")
 MAGIC, VERSION = b"FSHK", 1
@@ -128,7 +128,7 @@ def unpack(data: bytes) -> Partial:
     """Raises SketchError for anything that `pack` did not write."""
     try:
         partial: Partial = _DECODER.decode(unseal(data))
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise SketchError(seen=f"a partial that does not open ({error})", expected="a packed partial") from None
     return partial
 

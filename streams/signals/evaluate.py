@@ -181,8 +181,8 @@ class Judge:
         hits, certain = np.minimum(hits, then.n), np.full_like(now.n, np.nan)
         judged = (then.n > 0) & (now.n > 0)
         worth = _design_effect(limits, name, hits.shape)  # n events say as much as n / worth independent ones
-        effective = tuple((part / worth)[judged] for part in (hits, then.n, now.n))
-        certain[judged] = rate_threshold(*effective, self.alpha)
+        k0, m, n = ((part / worth)[judged] for part in (hits, then.n, now.n))
+        certain[judged] = rate_threshold(k0, m, n, self.alpha)
         base = np.divide(hits, then.n, out=np.full_like(hits, np.nan), where=then.n > 0)
         threshold = np.fmax(np.fmax(base + self._effect(name), certain), _highest(limits, name, base.shape))
         threshold[~judged] = np.nan

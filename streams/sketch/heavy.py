@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from streams.errors import SketchError
+from streams.errors import UNREADABLE, SketchError
 
 MOST = 48
 MAX_TEXT = 64
@@ -76,7 +76,7 @@ class HeavyValues:
     def from_bytes(cls, data: bytes) -> HeavyValues:
         try:
             packed = _DECODER.decode(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise SketchError(seen=f"heavy values that do not open ({error})", expected="a map of counts") from None
         kept = packed.kept
         sound = len(kept) <= MOST and min(kept.values(), default=1) > 0 and max(map(len, kept), default=0) <= MAX_TEXT

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from streams.errors import SketchError
+from streams.errors import UNREADABLE, SketchError
 
 MOST = 32
 MAX_TEXT = 128
@@ -60,7 +60,7 @@ class Names:
     def from_bytes(cls, data: bytes) -> Names:
         try:
             counts, folded = _DECODER.decode(data)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise SketchError(seen=f"names that do not open ({error})", expected="a map of counts") from None
         if len(counts) > MOST or folded < 0 or min(counts.values(), default=1) < 1:
             raise SketchError(seen="names beyond their cap or without a count", expected=f"at most {MOST} names")

@@ -13,7 +13,7 @@ from typing import Protocol, Self, TypeVar
 
 import msgspec
 
-from streams.errors import SketchError
+from streams.errors import UNREADABLE, SketchError
 from streams.sketch.counts import Counts
 from streams.sketch.distinct import Distinct
 from streams.sketch.heavy import HeavyValues
@@ -83,7 +83,7 @@ class Profile:
     def from_bytes(cls, data: bytes) -> Profile:
         try:
             packed = _DECODER.decode(data)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise SketchError(seen=f"a profile that does not open ({error})", expected="a packed profile") from None
         return cls(
             Counts.from_bytes(packed.counts),

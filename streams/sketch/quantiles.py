@@ -45,6 +45,11 @@ class Quantiles:
     def n(self) -> int:
         return int(self._sketch.n)
 
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """The smallest and the largest value, exactly; None when nothing was counted."""
+        return (float(self._sketch.get_min_value()), float(self._sketch.get_max_value())) if self.n else None
+
     def at(self, levels: Sequence[float]) -> list[float]:
         """Values at the given ranks (0 to 1); nan when nothing was counted."""
         if self._sketch.is_empty():
@@ -57,7 +62,7 @@ class Quantiles:
         return both
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Quantiles) and self.n == other.n and self.at([0, 1]) == other.at([0, 1])
+        return isinstance(other, Quantiles) and (self.n, self.ends) == (other.n, other.ends)
 
     __hash__ = None  # type: ignore[assignment]
 

@@ -16,12 +16,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from agents import topics
 from agents.clients import Connection
 from agents.files import read_plan
 from agents.loader import read_to_end
 from agents.replay import generate
 from streams.backtest import Backtest
+from streams.events import time_ms
 from streams.learn import learn
 from streams.plan import Plan
 from streams.scaffold import foreshock_yaml
@@ -176,8 +179,6 @@ class Published:
 
 
 def _ms(text: str) -> int:
-    from streams.events import time_ms
-
     return time_ms(text)
 
 
@@ -220,16 +221,14 @@ def expected(config: Path, stream: Stream) -> Published:
     run = Backtest(plan, time.time_ns() // 1_000_000)
     windows: list[dict[str, Any]] = []
     actions: list[dict[str, Any]] = []
-    import msgspec
-
     for outcome in run.run(value for _, value in stream.pairs):
         windows += [msgspec.to_builtins(window) for window in outcome.windows]
         actions += [msgspec.to_builtins(action) for action in outcome.actions]
     return Published(latest_windows(json.loads(msgspec.json.encode(windows))), actions, [])
 
 
-def kill_schedule(seed: int, kills: int, alive_s: float) -> Iterator[float]:
-    """How long each worker lives: now and then not long enough to join, mostly into the middle of the work."""
+def kill_schedule(seed: int, kills: int, shortest_s: float, longest_s: float) -> Iterator[float]:
+    """How long each worker lives."""
     rng = random.Random(seed)
     for _ in range(kills):
-        yield rng.uniform(0.5, alive_s)
+        yield rng.uniform(shortest_s, longest_s)

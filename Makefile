@@ -1,0 +1,46 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-kafka test-faults check bench format clean
+
+help: ## Show what there is to make
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(READY) ## Make the environment in .venv (the others do it themselves)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $(READY)
+
+demo: $(READY) ## A year of flights through an embedded broker: from events to actions in a minute
+	$(BIN)/foreshock demo
+
+test: $(READY) ## Tests that need nothing but Python
+	$(BIN)/python -m pytest tests --ignore tests/kafka --ignore tests/faults
+
+test-kafka: $(READY) ## Tests on Apache Kafka, which is fetched once (needs Java 17 and Maven)
+	$(BIN)/python -m pytest tests/kafka tests/faults
+
+test-faults: $(READY) ## The long run: kill -9 at KILLS moments while EVENTS events go through
+	FORESHOCK_EVENTS=$(or $(EVENTS),1000000) FORESHOCK_KILLS=$(or $(KILLS),50) $(BIN)/python -m pytest -s tests/faults/test_kill.py
+
+check: $(READY) ## Format, lint, types, architecture, examples in docstrings
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/unit/test_purity.py
+	$(BIN)/python -m pytest --doctest-modules streams agents
+
+bench: $(READY) ## Throughput on Apache Kafka beside other tools, and where the time goes
+	$(BIN)/python bench/throughput.py
+
+format: $(READY) ## Format and mend what can be
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## Remove the environment and what tools leave behind
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
