@@ -115,16 +115,18 @@ class Worker:
             raise self.error
 
     def _app(self, folder: str) -> faust.App:
+        options = self.connection.faust_options()
+        if self.instance:
+            options["consumer_group_instance_id"] = self.instance
         app = faust.App(
             self.connection.topic("foreshock-worker"),
-            **self.connection.faust_options(),
+            **options,
             datadir=folder,
             store="memory://",
             web_enabled=False,
             topic_allow_declare=False,
             topic_disable_leader=True,
             stream_wait_empty=False,
-            **({"consumer_group_instance_id": self.instance} if self.instance else {}),
         )
         actions = app.topic(self.connection.topic("actions"), key_serializer="raw", value_serializer="raw")
 

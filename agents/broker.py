@@ -57,14 +57,18 @@ class EmbeddedBroker:
     async def start(self) -> None:
         """Start it and wait until it answers; BrokerError when it doesn't."""
         assert self._process is None, "already started"
-        # An empty folder, as it reads a .env that it finds. It only needs it to start: gone then, it can't be left over.
+        # An empty folder, as it reads a .env that it finds, and for the start only: so none can be left over.
         with tempfile.TemporaryDirectory(prefix="foreshock-broker-") as folder:
             log = self._log or Path(folder, "broker.log")
             for _ in range(ATTEMPTS):  # another program may take the port before it does
                 self.port = _free_port()
                 self._process = self._spawn(folder, log)
-                if await self._is_ready(self._process):
-                    return
+                try:
+                    if await self._is_ready(self._process):
+                        return
+                except BaseException:
+                    self._end()
+                    raise
                 self._end()
             raise BrokerError(place="embedded broker", seen=f"it did not start: {_last_words(log)}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import re
@@ -168,6 +169,7 @@ def worker(
     plan = read_plan(config_file)
     options = web_options(plan.config, listen)
     to = connection(plan.config, broker, embedded)
+    tune_collector()
     run_async(lambda: _work(Worker(plan, to, options, drain=drain, instance=instance)))
 
 
@@ -246,6 +248,7 @@ def demo(keep: bool, folder: Path | None, listen: str) -> None:
         demonstration.write(folder, click.echo)
         return
     host, port = _address(listen)
+    tune_collector()
     run_async(lambda: demonstration.run(click.echo, WebOptions(host=host, port=port), keep=keep))
 
 
@@ -286,6 +289,12 @@ def _token(config: Config) -> str | None:
     if not token:
         raise ConfigError(place="web", seen="an empty token", expected="a secret", mend="set it, or drop the key")
     return token
+
+
+def tune_collector() -> None:
+    """Few and late collections: the objects of a batch die by their counts, so looking for cycles is mostly waste."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 def log_to_stderr(verbose: bool, level: int = logging.INFO) -> None:

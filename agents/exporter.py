@@ -74,9 +74,9 @@ class Exporter(Collector):
         for reason in RejectReason:
             rejects.add_metric([reason], self.sketch.work.rejects[reason])
         rejects.add_metric(["bad_partial"], self.merge.work.rejects["bad_partial"])
-        rebuild = GaugeMetricFamily("foreshock_rebuild_seconds", "Time of a bucket's last rebuild.", labels=["bucket"])
-        for bucket, taken in sorted(self.merge.rebuild_seconds.items()):
-            rebuild.add_metric([str(bucket)], taken)
+        rebuild = GaugeMetricFamily(
+            "foreshock_rebuild_seconds", "Time of the last rebuild of stage 2.", self.merge.rebuild_seconds
+        )
         yield from (*map(_plain_counter, (seconds, count)), partials, rejects, rebuild)
 
     def _books(self) -> Iterator[Metric]:

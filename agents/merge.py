@@ -10,6 +10,7 @@ from functools import partial
 
 import msgspec
 from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.structs import ConsumerRecord
 
 from agents.clients import Connection
 from agents.intake import Batch, Intake, Record
@@ -43,39 +44,42 @@ class MergeStage:
         self.judges: dict[int, BucketJudge] = {}
         self.positions: dict[int, int] = {}
         """Per bucket the offset after the last partial that was folded and whose outcomes are published."""
-        self.rebuild_seconds: dict[int, float] = {}
+        self.rebuild_seconds = 0.0
         self._expired_at: dict[int, float] = {}
 
     async def on_assigned(self, tps: AbstractSet[TopicPartition]) -> Mapping[TopicPartition, int | None]:
         """Every bucket is rebuilt from its state and its partials before anything new is judged."""
-        self.judges = {}
-        starts: dict[TopicPartition, int | None] = {}
-        for tp in sorted(tps):
-            began = time.monotonic()
-            judge, position = await self._rebuilt(tp.partition)
-            self.rebuild_seconds[tp.partition] = time.monotonic() - began
-            self.judges[tp.partition] = judge
-            self.positions[tp.partition] = position
-            starts[tp] = position
-        return starts
+        began = time.monotonic()
+        buckets = sorted(tp.partition for tp in tps)
+        source = self.plan.config.kafka.inference
+        judges = {bucket: BucketJudge(self.plan, bucket, source, self.partitions) for bucket in buckets}
+        await self._load_state(judges)
+        starts = await self._load_partials(judges)
+        for judge in judges.values():
+            judge.ready()
+        self.judges = judges
+        self.rebuild_seconds = time.monotonic() - began
+        return {tp: starts[tp.partition] for tp in tps}
 
-    async def _rebuilt(self, bucket: int) -> tuple[BucketJudge, int]:
-        judge = BucketJudge(self.plan, bucket, self.plan.config.kafka.inference, self.partitions)
-        state = self.connection.topic("state")
-        latest: dict[bytes, bytes | None] = {}
+    async def _load_state(self, judges: Mapping[int, BucketJudge]) -> None:
+        latest: dict[tuple[int, bytes], bytes | None] = {}
 
-        def keep(records: Sequence[Record]) -> None:
-            latest.update({record.key: record.value for record in records if record.key is not None})
+        def keep(records: Sequence[ConsumerRecord]) -> None:
+            latest.update(
+                {(record.partition, record.key): record.value for record in records if record.key is not None}
+            )
 
-        await read_to_end(self.connection, state, [bucket], keep, deadline_s=LOAD_WITHIN_S)
-        for key, value in latest.items():
+        await read_to_end(self.connection, self.connection.topic("state"), judges, keep, deadline_s=LOAD_WITHIN_S)
+        for (bucket, key), value in latest.items():
             if value is not None:
-                self._restore(judge, key, value)
+                self._restore(judges[bucket], key, value)
+
+    async def _load_partials(self, judges: Mapping[int, BucketJudge]) -> dict[int, int]:
+        def fold(records: Sequence[ConsumerRecord]) -> None:
+            self._fold(judges[records[0].partition], records, fresh=False)
+
         partials = self.connection.topic("partials")
-        take = partial(self._fold, judge, fresh=False)
-        ends = await read_to_end(self.connection, partials, [bucket], take, deadline_s=LOAD_WITHIN_S)
-        judge.ready()
-        return judge, ends[bucket]
+        return await read_to_end(self.connection, partials, judges, fold, deadline_s=LOAD_WITHIN_S)
 
     def _restore(self, judge: BucketJudge, key: bytes, value: bytes) -> None:
         try:
@@ -100,7 +104,7 @@ class MergeStage:
 
     async def on_revoked(self, tps: AbstractSet[TopicPartition]) -> None:
         """Nothing is lost: the next owner rebuilds from the log."""
-        self.judges, self.positions, self.rebuild_seconds = {}, {}, {}
+        self.judges, self.positions = {}, {}
 
     async def process(self, batch: Batch) -> None:
         """One batch of one bucket."""

@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from aiokafka.errors import KafkaError, OutOfOrderSequenceNumber, UnknownProducerId
 
-from agents.clients import OUTAGE
+from agents.clients import MAX_RECORD_BYTES, OUTAGE
+from streams.errors import BrokerError
 
 log = logging.getLogger(__name__)
 
 RETRY_S = 1.0
-KEPT_BYTES = 65_536
-"""What is kept of a dead letter that the topic does not take whole."""
+POISONED = (OutOfOrderSequenceNumber, UnknownProducerId)
+"""After these an idempotent producer never gets a record through again: the worker has to start anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,12 @@ async def publish(
     """Sends records and waits until Kafka has them all; per topic and partition the last offset.
 
     While the broker is away it tries again, as long as `wanted()`. All records are replacements of older versions of
-    themselves, so sending some of them twice does no harm.
+    themselves, so sending some of them twice does no harm. BrokerError for a record that no topic of ours takes, before
+    any is sent: the producer would not survive it.
     """
+    for record in records:
+        if len(record.value or b"") > MAX_RECORD_BYTES:
+            raise BrokerError(seen=f"a record of {len(record.value or b'')} bytes for {record.topic}")
     while wanted():
         try:
             futures = [await _send(producer, record) for record in records]
@@ -47,7 +52,7 @@ async def publish(
                 place = (sent.topic, sent.partition)
                 last[place] = max(sent.offset, last.get(place, -1))
             return last
-        except MessageSizeTooLargeError:
+        except POISONED:
             raise
         except KafkaError as error:
             if OUTAGE():
@@ -66,21 +71,10 @@ async def _send(producer: AIOKafkaProducer, record: Outgoing) -> Any:
     )
 
 
-async def publish_dead_letters(
-    producer: AIOKafkaProducer, records: Sequence[Outgoing], wanted: Callable[[], bool]
-) -> None:
-    """As `publish`; a record that is larger than the topic takes is cut, and says so in a header."""
-    try:
-        await publish(producer, records, wanted)
-    except MessageSizeTooLargeError:
-        for record in records:
-            try:
-                await publish(producer, [record], wanted)
-            except MessageSizeTooLargeError:
-                await publish(producer, [_cut(record)], wanted)
-
-
-def _cut(record: Outgoing) -> Outgoing:
-    value = record.value or b""
+def cut(record: Outgoing) -> Outgoing:
+    """A dead letter as it can be sent: one that is too large is cut, and says in a header how long it was."""
+    value = record.value
+    if value is None or len(value) <= MAX_RECORD_BYTES:
+        return record
     headers = (*record.headers, ("foreshock.cut", str(len(value)).encode()))
-    return Outgoing(record.topic, record.key, value[:KEPT_BYTES], record.partition, headers)
+    return Outgoing(record.topic, record.key, value[:MAX_RECORD_BYTES], record.partition, headers)

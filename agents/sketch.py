@@ -16,7 +16,7 @@ from agents.clients import Connection
 from agents.intake import Batch, Intake
 from agents.loader import Records as Loaded
 from agents.loader import read_to_end
-from agents.publish import Outgoing, publish, publish_dead_letters
+from agents.publish import Outgoing, cut, publish
 from streams.chunk import BEAT_MS, Progress, Records, RejectedRecord, SourceFold, Step
 from streams.errors import SketchError
 from streams.partial import key_of, pack
@@ -147,7 +147,7 @@ class SketchStage:
         """Rejects, partials, progress: in this order, each acknowledged before the next."""
         if step.rejects:
             self.work.rejects.update(item.reject.reason for item in step.rejects)
-            await publish_dead_letters(self.producer, [self._dead_letter(item) for item in step.rejects], wanted)
+            await publish(self.producer, [cut(self._dead_letter(item)) for item in step.rejects], wanted)
         partials = [
             Outgoing(self.connection.topic("partials"), key_of(item, self.incarnation), pack(item), item.bucket)
             for item in step.partials

@@ -149,7 +149,9 @@ class Prometheus:
         found: list[Json] = self.ask("query", query=expr)["result"]
         return found
 
-    def query_range(self, expr: str, start_s: float, end_s: float) -> list[Json]:
+    def query_range(self, expr: str, since_s: float) -> list[Json]:
+        end_s = time.time()
+        start_s = end_s - STEP_S * math.ceil((end_s - since_s) / STEP_S)  # the last step is now
         found: list[Json] = self.ask("query_range", query=expr, start=start_s, end=end_s, step=STEP_S)["result"]
         return found
 
@@ -250,7 +252,7 @@ def variables(prometheus: Prometheus, dashboard: Json) -> dict[str, str]:
 def asked(prometheus: Prometheus, query: Query, values: Mapping[str, str], began: float) -> str:
     """How many series came back, in words; empty for none."""
     expr = substituted(query.expr, values)
-    found = prometheus.query(expr) if query.instant else prometheus.query_range(expr, began, time.time())
+    found = prometheus.query(expr) if query.instant else prometheus.query_range(expr, began)
     points = [float(point[1]) for series in found for point in series.get("values", [series.get("value")])]
     if not points:
         return ""

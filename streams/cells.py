@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.batch import Columns
-from streams.config import OTHER
+from streams.config import MAX_VERSION, OTHER
 from streams.partial import CellKey
 from streams.sketch.counts import Counts
 from streams.sketch.distinct import Distinct
@@ -23,7 +23,6 @@ from streams.sketch.quantiles import Quantiles
 Index = NDArray[np.int64]
 Cells = dict[CellKey, Profile]
 
-MAX_VERSION = 128
 _DENSE_FACTOR = 4
 """Count in a dense matrix while it has no more than this many slots for each value counted."""
 

@@ -7,16 +7,18 @@ baseline file that the configuration names.
 from __future__ import annotations
 
 import difflib
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import Any, TypeVar
 
 import msgspec
 import yaml
 
-from streams.duration import parse_ms
+from streams.duration import format_ms, parse_ms
 from streams.errors import ConfigError
+from streams.events import MAX_NAME
 from streams.signals.distance import METHODS
 from streams.signals.names import SIGNALS
 from streams.signals.presets import PRESETS
@@ -29,6 +31,8 @@ MAX_SEGMENT_VALUES = 64
 MAX_SEGMENTS = 8
 MAX_FEATURES = 5_000
 MAX_MODELS = 5_000
+MAX_VERSION = 128
+MIN_PANE_MS = 1_000
 
 
 class Response(StrEnum):
@@ -197,21 +201,57 @@ class _Reader:
     def __init__(self, text: str, file: str) -> None:
         self.file = file
         try:
-            self.root = yaml.compose(text, Loader=yaml.SafeLoader)
-            self.plain = yaml.safe_load(text)
+            loader = yaml.SafeLoader(text)
+            self.root = loader.get_single_node()
+            self._check_nodes(yaml.constructor.SafeConstructor())
+            self.plain = loader.construct_document(self.root) if self.root else None
         except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            line = f", line {mark.line + 1}" if mark else ""
+            line = _line(error, text)
             raise ConfigError(
-                place=f"{file}{line}",
-                seen=f"no YAML ({getattr(error, 'problem', None) or 'unreadable'})",
+                place=f"{file}, line {line}" if line else file,
+                seen=f"no YAML ({getattr(error, 'problem', None) or getattr(error, 'reason', None) or error})",
                 expected="a YAML mapping",
                 mend="check the indentation, the quotes and the colons there",
             ) from None
         except RecursionError:
             raise ConfigError(
-                place=file, seen="YAML nested too deep", expected="a plain file", mend="flatten"
+                place=file, seen="YAML nested too deep", expected="a plain file", mend="flatten it"
             ) from None
+
+    def _check_nodes(self, constructor: yaml.constructor.SafeConstructor) -> None:
+        """YAML itself lets the second of two equal keys win without a word, and reads `on` as a boolean."""
+        nodes, met = [self.root], set()
+        while nodes:
+            node = nodes.pop()
+            if id(node) in met:
+                continue
+            met.add(id(node))
+            if isinstance(node, yaml.SequenceNode):
+                nodes += node.value
+            if isinstance(node, yaml.ScalarNode):
+                self._check_scalar(node, constructor)
+            if not isinstance(node, yaml.MappingNode):
+                continue
+            seen: set[str] = set()
+            for key, value in node.value:
+                nodes.append(value)
+                kind = key.tag.rpartition(":")[2]
+                if kind not in ("str", "merge"):
+                    raise self._fail_at(key, f"the key {_short(key)}, which YAML reads as {kind}", "a text", "quote it")
+                if kind == "str" and key.value in seen:
+                    raise self._fail_at(key, f"a second key {_short(key)}", "each key once", "remove or rename one")
+                seen.add(key.value)
+
+    def _check_scalar(self, node: yaml.ScalarNode, constructor: yaml.constructor.SafeConstructor) -> None:
+        try:
+            constructor.construct_object(node)
+        except (ValueError, OverflowError) as error:
+            kind = node.tag.rpartition(":")[2]
+            raise self._fail_at(node, f"{_short(node)}, no {kind} ({error})", "a value", "quote it") from None
+
+    def _fail_at(self, node: yaml.Node, seen: str, expected: str, mend: str) -> ConfigError:
+        place = f"{self.file}, line {node.start_mark.line + 1}"
+        return ConfigError(place=place, seen=seen, expected=expected, mend=mend)
 
     def place(self, path: tuple[str | int, ...]) -> str:
         node, line = self.root, 1
@@ -233,16 +273,47 @@ class _Reader:
         except msgspec.ValidationError as error:
             message, _, inner = str(error).partition(" - at `$")
             unknown = re.search(r"unknown field `(.*)`", message)
-            path = (*path, *_keys(inner.rstrip("`")))
+            keys = tuple(_keys(inner.partition("[...]")[0].rstrip("`")))
+            path = (*path, *keys)
             if unknown:
-                known = [field.encode_name for field in msgspec.structs.fields(kind)]  # type: ignore[arg-type]
+                known = _fields(kind, keys)
                 close = difflib.get_close_matches(unknown[1], known, 1)
                 mend = f"did you mean {close[0]!r}?" if close else f"remove it, or use one of: {', '.join(known)}"
                 raise self.fail((*path, unknown[1]), f"unknown key {unknown[1]!r}", "a known key", mend) from None
             expected, _, got = message.partition(", got ")
             raise self.fail(
-                path, got.strip("`") or message, expected.removeprefix("Expected ").strip("`"), "correct the value"
+                path,
+                _seen(value, keys) or got.strip("`") or message,
+                expected.removeprefix("Expected ").strip("`") if got else "",
+                "correct the value",
             ) from None
+
+
+def _line(error: Exception, text: str) -> int | None:
+    """Where YAML is broken. A quote that nobody closed is told by its beginning."""
+    if isinstance(error, yaml.reader.ReaderError):
+        return text.count("\n", 0, error.position) + 1
+    opened = "scanning" in (getattr(error, "context", None) or "")
+    mark = (opened and getattr(error, "context_mark", None)) or getattr(error, "problem_mark", None)
+    return mark.line + 1 if mark else None
+
+
+def _fields(kind: Any, keys: Iterable[str | int]) -> list[str]:
+    """Names of the fields of the record that stands at the end of a path of field names."""
+    for key in keys:
+        kind = next(field.type for field in msgspec.structs.fields(kind) if field.encode_name == key)
+    return [field.encode_name for field in msgspec.structs.fields(kind)]
+
+
+def _seen(value: Any, keys: Iterable[Any]) -> str:
+    """The value at the end of a path, if it is a number, a boolean or a text."""
+    for key in keys:
+        value = value[key] if isinstance(value, list) or (isinstance(value, dict) and key in value) else None
+    return repr(value)[:80] if isinstance(value, str | int | float) else ""
+
+
+def _short(node: yaml.Node) -> str:
+    return repr(node.value)[:80]
 
 
 def _child(node: yaml.Node | None, key: str | int) -> yaml.Node | None:
@@ -267,6 +338,10 @@ def load(text: str, file: str = "foreshock.yaml") -> Config:
     config = reader.read(reader.plain, Config, ())
     _check_kafka(reader, config.kafka)
     parse_ms(config.limits.future, reader.place(("limits", "future")))
+    if config.limits.max_record_bytes < 1:
+        raise reader.fail(
+            ("limits", "max_record_bytes"), str(config.limits.max_record_bytes), "1 or more", "use 1048576"
+        )
     if not 0 < len(config.models) <= MAX_MODELS:
         raise reader.fail(("models",), f"{len(config.models)} models", f"1 to {MAX_MODELS}", "declare at least one")
     models = {str(name): _model(reader, str(name), value) for name, value in config.models.items()}
@@ -283,12 +358,16 @@ def _check_kafka(reader: _Reader, kafka: Kafka) -> None:
 
 def _model(reader: _Reader, name: str, value: object) -> Model:
     path = ("models", name)
-    if not name or name == OTHER:
-        raise reader.fail(path, f"the name {name!r}", "a name of its own", "rename the model")
+    if not 0 < len(name) <= MAX_NAME or not name.isprintable() or name == OTHER:
+        raise reader.fail(
+            path, f"the name {name[:80]!r}", f"a printable name of its own of at most {MAX_NAME}", "rename the model"
+        )
     model = reader.read(value, Model, path)
     for key in ("pane", "grace", "lateness", "idle"):
         parse_ms(getattr(model, key), reader.place((*path, key)))
-    if model.false_alarms_per_week <= 0:
+    if model.pane_ms < MIN_PANE_MS:
+        raise reader.fail((*path, "pane"), model.pane, f"{format_ms(MIN_PANE_MS)} or more", "use 1m")
+    if not 0 < model.false_alarms_per_week < math.inf:
         raise reader.fail((*path, "false_alarms_per_week"), str(model.false_alarms_per_week), "above 0", "use 1")
     if model.preset is not None and model.preset not in PRESETS:
         raise reader.fail((*path, "preset"), repr(model.preset), "one of " + ", ".join(PRESETS), "choose one")
@@ -296,6 +375,7 @@ def _model(reader: _Reader, name: str, value: object) -> Model:
         raise reader.fail((*path, "lateness"), model.lateness, f"no less than the grace ({model.grace})", "raise it")
     if not 1 <= model.max_versions <= 64:
         raise reader.fail((*path, "max_versions"), str(model.max_versions), "1 to 64", "use 8")
+    _check_versions(reader, path, model)
     _check_segments(reader, path, model)
     if len(model.features) > MAX_FEATURES:
         raise reader.fail(
@@ -303,7 +383,11 @@ def _model(reader: _Reader, name: str, value: object) -> Model:
         )
     features = {str(key): reader.read(item, Feature, (*path, "features", key)) for key, item in model.features.items()}
     for key, feature in features.items():
-        if feature.range is not None and (feature.type is not Kind.NUMERIC or feature.range[0] > feature.range[1]):
+        if any(character in key for character in '"\\') or not key.isprintable():
+            raise reader.fail(
+                (*path, "features", key), repr(key), "a printable name without quotes or backslashes", "rename it"
+            )
+        if feature.range is not None and not (feature.type is Kind.NUMERIC and feature.range[0] <= feature.range[1]):
             raise reader.fail(
                 (*path, "features", key, "range"),
                 str(list(feature.range)),
@@ -316,12 +400,29 @@ def _model(reader: _Reader, name: str, value: object) -> Model:
     return msgspec.structs.replace(model, features=features, signals=tunings, rules=rules)
 
 
+def _check_versions(reader: _Reader, path: tuple[str | int, ...], model: Model) -> None:
+    if len(model.versions) > model.max_versions:
+        raise reader.fail(
+            (*path, "max_versions"),
+            str(model.max_versions),
+            f"no fewer than the versions named ({len(model.versions)})",
+            "raise it, or name fewer",
+        )
+    for i, version in enumerate(model.versions):
+        if len(version) > MAX_VERSION:
+            raise reader.fail(
+                (*path, "versions", i), f"{len(version)} characters", f"at most {MAX_VERSION}", "shorten it"
+            )
+
+
 def _check_segments(reader: _Reader, path: tuple[str | int, ...], model: Model) -> None:
     if len(model.segments) > MAX_SEGMENTS:
         raise reader.fail(
             (*path, "segments"), f"{len(model.segments)} segments", f"at most {MAX_SEGMENTS}", "drop some"
         )
     for name, values in model.segments.items():
+        if not name:
+            raise reader.fail((*path, "segments", name), "the name ''", "a name of its own", "rename the segment")
         if len(values) > MAX_SEGMENT_VALUES or len(set(values)) < len(values) or OTHER in values:
             raise reader.fail(
                 (*path, "segments", name),
@@ -345,7 +446,7 @@ def _tuning(reader: _Reader, path: tuple[str | int, ...], name: str, value: obje
                     "a method for bins without an order",
                     "use psi, jensen_shannon or l_infinity",
                 )
-    if tuning.effect is not None and tuning.effect < 0:
+    if tuning.effect is not None and not 0 <= tuning.effect < math.inf:
         raise reader.fail((*path, name, "effect"), str(tuning.effect), "0 or more", "raise it")
     return tuning
 

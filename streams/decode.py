@@ -32,6 +32,7 @@ from streams.events import (
     Reason,
     Reject,
     nearest,
+    out_of_time,
     read_event,
 )
 from streams.sketch.layout import SCORE, Column, Kind, Role

@@ -6,6 +6,7 @@ from streams.errors import ConfigError
 
 UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 7 * 86_400_000}
 HOUR_MS, DAY_MS, WEEK_MS = UNITS_MS["h"], UNITS_MS["d"], UNITS_MS["w"]
+MAX_MS = 3_650 * DAY_MS
 _DURATION = re.compile(r"(\d{1,9})(ms|s|m|h|d|w)")
 
 
@@ -16,11 +17,15 @@ def parse_ms(text: str, place: str = "") -> int:
     900000
     """
     match = _DURATION.fullmatch(text)
-    if not match or not int(match[1]):
+    value_ms = int(match[1]) * UNITS_MS[match[2]] if match else 0
+    if not 0 < value_ms <= MAX_MS:
         raise ConfigError(
-            place=place, seen=f"{text!r}", expected="a duration above zero such as 30s, 15m, 1h or 7d", mend="write one"
+            place=place,
+            seen=f"{text!r}",
+            expected="a duration above zero and of at most ten years, such as 30s, 15m, 1h or 7d",
+            mend="write one",
         )
-    return int(match[1]) * UNITS_MS[match[2]]
+    return value_ms
 
 
 def format_ms(value_ms: int) -> str:

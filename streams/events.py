@@ -103,7 +103,7 @@ def _parse(value: bytes) -> Any:
     try:
         plain = msgspec.json.decode(value)
     except UnicodeDecodeError as error:
-        raise Invalid(Reason.BAD_ENCODING, f"no UTF-8 at byte {error.start}") from None
+        raise Invalid(Reason.BAD_ENCODING, f"no UTF-8: {error.reason}") from None
     except RecursionError:
         raise Invalid(Reason.TOO_DEEP, f"nested deeper than {MAX_DEPTH}") from None
     except msgspec.DecodeError as error:
@@ -119,7 +119,7 @@ def _parse_leniently(value: bytes, complaint: str) -> Any:
         plain = json.loads(value.decode("utf-8"), parse_int=_integer, strict=True)
         msgspec.json.encode(plain)  # lone surrogates have no UTF-8
     except UnicodeDecodeError as error:
-        raise Invalid(Reason.BAD_ENCODING, f"no UTF-8 at byte {error.start}") from None
+        raise Invalid(Reason.BAD_ENCODING, f"no UTF-8: {error.reason}") from None
     except UnicodeEncodeError:
         raise Invalid(Reason.BAD_ENCODING, "a lone surrogate") from None
     except RecursionError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 from streams.baseline import WHOLE
 from streams.duration import DAY_MS, format_ms
@@ -101,10 +102,20 @@ def _feature_lines(learned: Learned) -> Iterator[str]:
 
 def _describe(column: Column, distinct: int) -> tuple[str, str]:
     if column.kind is Kind.NUMERIC:
-        low, high = column.edges[0], _below(column.edges[-1])
-        return f"{{type: numeric, range: [{low:.10g}, {high:.10g}]}}", f"{distinct:,} values"
+        low, high = _rounded(column.edges[0], ROUND_FLOOR), _rounded(_below(column.edges[-1]), ROUND_CEILING)
+        return f"{{type: numeric, range: [{low}, {high}]}}", f"{distinct:,} values"
     few = ", ".join(column.categories[:3])
     return f"{{type: {column.kind}}}", f"{distinct:,} categories: {few}{', …' if distinct > 3 else ''}"
+
+
+def _rounded(value: float, direction: str) -> str:
+    """Six significant digits, away from the values that the reference holds; as YAML reads a number."""
+    exact = Decimal(repr(value))
+    if not exact:
+        return "0"
+    last = max(exact.adjusted() - 5, int(exact.as_tuple().exponent))  # the place of the last digit that is kept
+    short = exact.quantize(Decimal(1).scaleb(last), rounding=direction)
+    return f"{short:f}".rstrip("0").rstrip(".") if "." in f"{short:f}" else f"{short:f}"
 
 
 def _below(value: float) -> float:

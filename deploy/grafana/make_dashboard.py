@@ -227,9 +227,9 @@ def processor() -> Iterator[Json]:
         thresholds=steps((None, "green"), (1, "orange")),
     )
     yield stat(
-        "Longest rebuild",
+        "Last rebuild",
         (4, 4),
-        "How long it took to rebuild a bucket's state from the log, after the last start or rebalance.",
+        "How long stage 2 took to rebuild its state from the log, after the last start or rebalance; the slowest.",
         number("max(foreshock_rebuild_seconds)"),
         unit="s",
     )

@@ -18,7 +18,7 @@ from scipy import special
 from streams.baseline import WHOLE, SegmentKey
 from streams.cells import Cells
 from streams.config import OTHER
-from streams.duration import WEEK_MS
+from streams.duration import DAY_MS, WEEK_MS
 from streams.plan import ModelPlan
 from streams.signals.measure import RATES, Values, latency_ms, rate_columns, schema_change
 from streams.signals.names import SIGNALS, Signal
@@ -30,6 +30,9 @@ from streams.sketch.profile import Profile
 
 Blocks = list[Limits | None]
 """Per cell what the reference's blocks say, None where they are too few."""
+
+SHORT_REFERENCE = 0.1
+"""Volume may fall to this share of what else would do, if the reference is shorter than two days."""
 
 MIN_NEW_CATEGORIES = 5
 """A category explosion is more than this many new values, however small the reference."""
@@ -130,8 +133,14 @@ class Judge:
         threshold = np.nan
         if limits and not window.partial:
             certain = poisson_floor(usual * window.seconds, self.alpha) / window.seconds
-            threshold = max(0.0, min(limits.lowest_rate, usual * self._effect("request_rate"), certain))
+            threshold = max(0.0, min(limits.lowest_rate, usual * self._rate_effect(), certain))
         return _single("request_rate", events / window.seconds, usual, threshold, events)
+
+    def _rate_effect(self) -> float:
+        """The share of the usual volume below which it is missing: a short reference does not know the night."""
+        baseline = self.plan.baseline
+        short = baseline is None or baseline.end_ms - baseline.start_ms < 2 * DAY_MS
+        return self._effect("request_rate") * (SHORT_REFERENCE if short else 1.0)
 
     def _freshness(self, window: Window) -> Result:
         baseline = self.plan.baseline
@@ -248,12 +257,12 @@ class Judge:
         value = self.reference.distances(name, reference, vectors)
         n, m = bins.counts(vectors).sum(axis=2), bins.counts(reference).sum(axis=2)
         judged = (n >= MIN_EVENTS) & (m >= MIN_EVENTS)
-        chance = [
-            self.reference.null_quantiles(name, r, np.maximum(k, 1), self.alpha)
-            for r, k in zip(reference, n, strict=True)
-        ]
-        certain = np.array(chance).reshape(value.shape)
-        threshold = np.fmax(np.fmax(certain, self._effect(name)), _highest(limits, name, value.shape))
+        if self.reference.preset is not None:
+            blocks = [found.distances[name] if found else None for found in limits]
+            threshold = self.reference.preset_thresholds(name, reference, n, blocks)
+        else:
+            certain = self.reference.null_quantiles(name, reference, np.maximum(n, 1), self.alpha)
+            threshold = np.fmax(np.fmax(certain, self._effect(name)), _highest(limits, name, value.shape))
         threshold = np.where(judged, threshold, np.nan)
         return _Table(SIGNALS[name], self._names(bins.columns), value, np.zeros_like(value), threshold, n)
 

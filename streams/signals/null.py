@@ -353,20 +353,21 @@ def _pearson3_quantile(mean: Array, variance: Array, third: Array, alpha: Array)
 
 def _rare_bin_limit(term: Term, setting: _Setting) -> Array:
     """(F,) largest value of the table of two bins (a rare one, all others) with the rare one at its exact limit."""
-    row, column = np.nonzero(setting.mask & ((setting.counts < _RARE) | _expects_few(setting)))
+    rare = _rare(setting)
+    row, column = np.nonzero(rare)
     m, n = setting.m[row], setting.n[row]
-    reference = setting.counts[row, column] / m
-    sides = 2.0 * np.maximum(setting.mask.sum(axis=1) - 1.0, 1.0)
-    window = rate_threshold(setting.counts[row, column], m, n, (setting.alpha / (_KEPT_BACK * sides))[row])
-    half = half_count(n, m)
-    value = term(window, reference, half) + term(1.0 - window, 1.0 - reference, half)
+    level = setting.alpha / (_KEPT_BACK * np.maximum(rare.sum(axis=1), 1))
+    window = rate_threshold(setting.counts[row, column], m, n, level[row])
+    reference, half = setting.counts[row, column] / m, half_count(n, m)
     limit = np.zeros(setting.m.shape)
-    np.fmax.at(limit, row, value)
+    np.fmax.at(limit, row, term(window, reference, half) + term(1.0 - window, 1.0 - reference, half))
     return limit
 
 
-def _expects_few(setting: _Setting) -> Mask:
-    return np.asarray(setting.counts * (setting.n / setting.m)[:, None] < _RARE, dtype=np.bool_)
+def _rare(setting: _Setting) -> Mask:
+    """(F, B) bins of which reference or window has, or expects, few events."""
+    smaller = np.minimum(setting.counts, setting.counts * (setting.n / setting.m)[:, None])
+    return np.asarray(setting.mask & (smaller < _RARE), dtype=np.bool_)
 
 
 # ------------------------------------------------------------- L-infinity, Kolmogorov–Smirnov: maxima of rates
@@ -424,7 +425,7 @@ class _UnionTail:
     def bernstein(self) -> Array:
         """A first guess, rather too large: the form of Bernstein's inequality for the cell that varies most."""
         level = np.log(2.0 * np.maximum(self._kept.sum(axis=1), 1.0) / self._setting.alpha)
-        spread = np.nan_to_num(self._setting.spread)
+        spread = np.nan_to_num(self._setting.spread, nan=1.0)  # an empty row: any bound will do
         variance = np.where(self._kept, self._share * (1.0 - self._share), 0.0).max(axis=1, initial=0.0)
         return np.asarray(np.minimum(np.sqrt(2.0 * level * variance * spread) + level * spread, 1.0), dtype=np.float64)
 

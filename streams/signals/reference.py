@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,7 +13,7 @@ from streams.baseline import WHOLE, SegmentKey, Statistics
 from streams.plan import ModelPlan
 from streams.signals.distance import METHODS
 from streams.signals.measure import RATES, Bins, Rate, Shape, Values, distances, latency_ms
-from streams.signals.presets import PRESETS
+from streams.signals.presets import PRESETS, Fixed, preset_threshold
 from streams.sketch.layout import Counter, Kind, requests
 
 MIN_EVENTS = 30
@@ -105,17 +105,44 @@ class Reference:
                 **{name: upper_limit(values) for name, values in drifts.items()},
             },
             design_effect={name: design_effect(rate) for name, rate in rates.items()},
+            distances=drifts,
             latency_ms={name: float(upper_limit(values[:, None])[0]) for name, values in latencies.items()},
             usual_rate=float(np.median(per_second)),
             lowest_rate=-float(upper_limit(-per_second[:, None])[0]),
         )
 
+    def fixed(self, column: int) -> Fixed | None:
+        """The default of the tool whose preset the configuration names; None without a preset."""
+        if self.preset is None:
+            return None
+        categorical = self.plan.layout.columns[column].kind is not Kind.NUMERIC
+        return self.preset.fixed(self.baseline.events if self.baseline else 0, categorical=categorical)
+
     def method(self, signal: str, column: int) -> str:
         """The distance that a drift signal uses for a column."""
+        fixed = self.fixed(column)
+        if fixed is not None:
+            return fixed.method
         categorical = self.plan.layout.columns[column].kind is not Kind.NUMERIC
         tuning = self.plan.config.signals.get(signal)
         chosen = tuning and (tuning.categorical_method if categorical else tuning.method)
         return str(chosen or DEFAULT_METHOD)
+
+    def preset_thresholds(self, name: str, reference: Counter, n: Values, blocks: Sequence[Values | None]) -> Values:
+        """(cells, columns) what the preset's tool would take for a threshold; `blocks` as in `Limits.distances`."""
+        bins = self.bins[name]
+        thresholds = np.full(n.shape, np.nan)
+        defaults = [self.fixed(column) for column in bins.columns]
+        for default in dict.fromkeys(defaults):
+            assert default is not None
+            chosen = [i for i, found in enumerate(defaults) if found == default]
+            part = bins.only(chosen)
+            for row, counts in enumerate(part.counts(reference)):
+                found = blocks[row]
+                chunks = None if found is None else found[:, chosen].T
+                mask = part.usable(default.method)
+                thresholds[row, chosen] = preset_threshold(default, counts, n[row, chosen], mask, chunks)
+        return thresholds
 
     def distances(self, signal: str, reference: Counter, window: Counter) -> Values:
         """(cells, columns) distances of windows from references, each column by its method."""
@@ -128,18 +155,21 @@ class Reference:
         return found
 
     def null_quantiles(self, name: str, reference: Counter, n: Values, alpha: float) -> Values:
-        """(columns,) the distance that samples of `n` (columns,) events exceed by chance with probability `alpha`."""
+        """(cells, columns) the distance that samples of `n` events of `reference` exceed by chance only.
+
+        `reference` (cells, length), `n` (cells, columns); the probability is at most `alpha`. NaN without a reference.
+        """
         bins = self.bins[name]
         methods = [self.method(name, column) for column in bins.columns]
-        quantiles = np.full(len(methods), np.nan)
+        quantiles = np.full(n.shape, np.nan)
         for method in sorted(set(methods)):
             chosen = [i for i, found in enumerate(methods) if found == method]
             part = bins.only(chosen)
-            counts = part.counts(reference[None])[0]
-            judged = counts.sum(axis=1) > 0
-            quantiles[np.array(chosen)[judged]] = METHODS[method].null_quantile(
-                counts[judged], n[chosen][judged], alpha, part.usable(method)[judged], part.centres[judged]
-            )
+            counts = part.counts(reference)
+            cell, column = np.nonzero(counts.sum(axis=2) > 0)
+            place = (cell, np.array(chosen)[column])
+            mask, centres = part.usable(method)[column], part.centres[column]
+            quantiles[place] = METHODS[method].null_quantile(counts[cell, column], n[place], alpha, mask, centres)
         return quantiles
 
 
@@ -153,6 +183,8 @@ class Limits:
 
     highest: Mapping[str, Values]
     design_effect: Mapping[str, Values]
+    distances: Mapping[str, Values]
+    """(blocks, columns) how far the blocks are from the whole."""
     latency_ms: Mapping[str, float]
     usual_rate: float
     lowest_rate: float

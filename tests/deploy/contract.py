@@ -1,0 +1,36 @@
+"""The metrics that dashboards and alerts may rely on: name → labels. Taking one away breaks somebody's screen."""
+
+from collections.abc import Mapping
+
+CELL = ("model", "version", "segment")
+SIGNAL = (*CELL, "family", "signal", "feature")
+SOURCE = ("topic", "partition")
+
+METRICS: Mapping[str, tuple[str, ...]] = {
+    "foreshock_records_total": SOURCE,
+    "foreshock_bytes_total": SOURCE,
+    "foreshock_lag_records": SOURCE,
+    "foreshock_batch_seconds_sum": ("stage",),
+    "foreshock_batch_seconds_count": ("stage",),
+    "foreshock_rebuild_seconds": (),
+    "foreshock_rejects_total": ("reason",),
+    "foreshock_partials_total": ("stage",),
+    "foreshock_books_records_total": ("model", "outcome"),
+    "foreshock_watermark_timestamp_seconds": ("model",),
+    "foreshock_judged_until_timestamp_seconds": ("model",),
+    "foreshock_signal_value": SIGNAL,
+    "foreshock_signal_threshold": SIGNAL,
+    "foreshock_signal_breached": SIGNAL,
+    "foreshock_window_events": CELL,
+    "foreshock_window_errors": CELL,
+    "foreshock_action_firing": (*CELL, "rule", "response", "severity", "layer"),
+    "foreshock_actions_total": ("model", "response", "state"),
+    "foreshock_decisions_total": ("model", "reason"),
+    "foreshock_series_withheld": (),
+    "foreshock_foreign_partials_total": ("model",),
+    "foreshock_worker_info": ("version",),
+}
+FROM_PROMETHEUS: Mapping[str, tuple[str, ...]] = {"up": ()}
+"""Metrics that Prometheus makes of every target."""
+TARGET_LABELS = frozenset({"job", "instance"})
+"""Labels that Prometheus puts on everything."""

@@ -1,0 +1,101 @@
+"""deploy/check_prometheus.py with a real Prometheus, on a made-up worker and on a real one that is fed.
+
+Not collected by itself, for it takes two minutes and installs Debian's Prometheus:
+
+    python -m pytest tests/deploy/prometheus_check.py
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from agents import demo, topics
+from agents.broker import EmbeddedBroker
+from deploy.check_prometheus import free_port, tool
+from tests.deploy.contract import METRICS
+from tests.deploy.fake_worker import fake_worker
+
+SCRIPT = Path(__file__).parents[2] / "deploy" / "check_prometheus.py"
+DAYS_A_SECOND = 1
+FIRST_ACTION_WITHIN_S = 90
+
+
+def check(worker: str, patience_s: int = 0) -> subprocess.CompletedProcess[str]:
+    tool("prometheus")
+    command = [sys.executable, str(SCRIPT), worker, "--patience", str(patience_s)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_worker_that_keeps_the_contract_passes() -> None:
+    with fake_worker() as url:
+        done = check(url)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert " 0 without data" in done.stdout
+    assert done.stdout.count(": ok, ") == 5, "every rule evaluates"
+
+
+def test_a_metric_that_is_gone_is_told_by_the_panels_that_miss_it() -> None:
+    with fake_worker("foreshock_lag_records") as url:
+        done = check(url)
+    missing = [line for line in done.stdout.splitlines() if line.endswith("NO DATA")]
+    assert done.returncode == 1
+    assert len(missing) == 2 and all("Records waiting" in line for line in missing)
+
+
+@pytest.mark.parametrize(
+    ("worker", "complaint"),
+    [("http://127.0.0.1:9", "was not scraped 2 times"), ("localhost:6066", "is no address of a worker")],
+)
+def test_a_worker_that_is_not_there_is_one_line(worker: str, complaint: str) -> None:
+    done = check(worker)
+    assert done.returncode == 1
+    assert done.stderr.startswith("check_prometheus: ") and done.stderr.count("\n") == 1
+    assert complaint in done.stderr
+
+
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real one on an embedded broker, fed with the demo's stream, a day of flights a second."""
+    folder = tmp_path_factory.mktemp("demo")
+    demo.write(folder, lambda _: None)
+    broker = EmbeddedBroker()
+    asyncio.run(broker.start())
+    address = f"127.0.0.1:{free_port()}"
+    with ExitStack() as stack:
+        stack.callback(lambda: asyncio.run(broker.stop()))
+        asyncio.run(topics.create(broker.connection(), demo.INFERENCE, demo.PARTITIONS))
+
+        def run(command: str, *arguments: str) -> None:
+            reach = ("-c", str(folder / "foreshock.yaml"), "--broker", broker.bootstrap, "--embedded")
+            program = (sys.executable, "-c", "from agents.cli import main; main()", command, *reach, *arguments)
+            with (folder / f"{command}.log").open("wb") as log:
+                process = subprocess.Popen(program, stdout=log, stderr=log)
+            stack.callback(process.wait)
+            stack.callback(process.terminate)
+
+        run("worker", "--listen", address)
+        speed = str(DAYS_A_SECOND * 86_400)
+        run("produce", "--topic", demo.INFERENCE, "--speed", speed, str(folder / "events.ndjson.gz"))
+        yield f"http://{address}"
+
+
+def test_a_real_worker_has_data_for_every_panel(worker: str) -> None:
+    done = check(worker, FIRST_ACTION_WITHIN_S)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+
+
+def test_a_real_worker_keeps_the_contract(worker: str) -> None:
+    """Names and labels, to the letter. (Runs after the check: by then every metric has a series.)"""
+    page = urllib.request.urlopen(f"{worker}/metrics").read().decode()
+    samples = [sample for family in text_string_to_metric_families(page) for sample in family.samples]
+    found = {sample.name: frozenset(sample.labels) for sample in samples}
+    assert found == {name: frozenset(labels) for name, labels in METRICS.items()}

@@ -1,0 +1,280 @@
+"""What a person writes → a configuration, or one line that says where, what and how to mend it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streams.config import MAX_FEATURES, OTHER, Config, Response, Severity, bucket_of, load
+from streams.errors import ConfigError
+from streams.sketch.layout import Kind
+
+SOUND = """\
+kafka:
+  broker: 127.0.0.1:9092
+  prefix: ''
+  buckets: 16
+  chunk_size: 65536
+web:
+  listen: 127.0.0.1:6066
+limits:
+  max_record_bytes: 1048576
+  future: 1h
+models:
+  fraud:
+    baseline: fraud.baseline
+    versions: ["1", "2"]
+    owner: team-fraud
+    pane: 1m
+    grace: 1m
+    lateness: 1d
+    false_alarms_per_week: 1
+    max_versions: 8
+    segments:
+      region: [north, south]
+    features:
+      amount: {type: numeric, range: [0, 100]}
+      country: {type: categorical}
+    signals:
+      feature_drift: {effect: 0.3, method: psi}
+    rules:
+      - {name: values-missing, signals: [null_rate], response: data_incident}
+      - name: inputs-drifting
+        signals: [feature_drift]
+        response: human_review
+        over: 15m
+        for: 2
+"""
+
+
+def test_a_sound_file_says_what_it_says() -> None:
+    config = load(SOUND)
+    model = config.models["fraud"]
+    assert (model.pane_ms, model.lateness_ms, config.limits.future_ms) == (60_000, 86_400_000, 3_600_000)
+    assert (model.features["amount"].range, model.features["country"].type) == ((0.0, 100.0), Kind.CATEGORICAL)
+    missing, drifting = model.rules
+    assert (missing.response, missing.severity, missing.for_panes) == (Response.DATA_INCIDENT, Severity.WARNING, 1)
+    assert (model.over_ms(missing), model.over_ms(drifting), drifting.for_panes) == (60_000, 900_000, 2)
+    assert model.signals["feature_drift"].effect == 0.3
+
+
+def test_what_is_left_out_has_a_sound_default() -> None:
+    config = load("models: {fraud: {}}")
+    assert (config.kafka.chunk_size, config.web.listen) == (65_536, "127.0.0.1:6066")
+    assert (config.models["fraud"].pane_ms, config.models["fraud"].rules) == (60_000, ())
+
+
+WRONG: dict[str, tuple[str, str, str]] = {
+    # what: (what stands there, what stands there instead, what the error says)
+    "no models": ("models:", "modells:", "unknown key 'modells'; expected a known key; did you mean 'models'?"),
+    "an unknown key of the file": ("web:\n", "colour: red\nweb:\n", "unknown key 'colour'"),
+    "an unknown key of a model": ("    pane: 1m", "    panes: 1m", "did you mean 'pane'?"),
+    "an unknown key of kafka": ("  prefix: ''", "  prefixes: ''", "did you mean 'prefix'?"),
+    "an unknown key of web": ("  listen:", "  port:", "unknown key 'port'"),
+    "an unknown key of a feature": ("{type: categorical}", "{type: categorical, rang: 1}", "did you mean 'range'?"),
+    "an unknown key of a rule": ("        over: 15m", "        ovver: 15m", "did you mean 'over'?"),
+    "an unknown key of a tuning": ("effect: 0.3", "effekt: 0.3", "did you mean 'effect'?"),
+    "a rule without a response": (", response: data_incident}", "}", "rule 'values-missing' without a response; expected a response that somebody carries out"),
+    "a response that nobody knows": ("response: data_incident", "response: page_everyone", "page_everyone"),
+    "a severity that nobody knows": ("        for: 2", "        severity: loud", "loud"),
+    "a signal that nobody knows": ("[null_rate]", "[nul_rate]", "did you mean 'null_rate'?"),
+    "a signal to tune that nobody knows": ("feature_drift: {effect", "featur_drift: {effect", "did you mean 'feature_drift'?"),
+    "a method that nobody knows": ("method: psi", "method: psy", "did you mean 'psi'?"),
+    "a method for numbers only": ("method: psi", "categorical_method: wasserstein", "use psi, jensen_shannon or l_infinity"),
+    "a preset that nobody knows": ("    owner: team-fraud", "    preset: magic", "one of evidently, nannyml, sagemaker, vertex"),
+    "a rule without signals": ("[null_rate]", "[]", "a rule without a name or signals"),
+    "a rule without a name": ("{name: values-missing,", "{name: '',", "a rule without a name or signals"),
+    "a rule that has no name at all": ("{name: values-missing, ", "{", "missing required field `name`"),
+    "two rules with one name": ("name: inputs-drifting", "name: values-missing", "a second rule 'values-missing'"),
+    "a rule for a feature that is not there": ("        for: 2", "        features: [amont]", "did you mean 'amount'?"),
+    "for 0 panes": ("        for: 2", "        for: 0", "0; expected 1 or more; raise it"),
+    "for minus one": ("        for: 2", "        clear: -1", "-1; expected 1 or more"),
+    "min_n of 0": ("        for: 2", "        min_n: 0", "0; expected 1 or more"),
+    "for half a pane": ("        for: 2", "        for: 1.5", "expected int"),
+    "over that is no multiple of the pane": ("over: 15m", "over: 90s", "90s; expected a multiple of the pane (1m); round it"),
+    "over without a unit": ("over: 15m", "over: '15'", "'15'; expected a duration above zero and of at most ten years, such as 30s, 15m, 1h or 7d"),
+    "over as a number": ("over: 15m", "over: 15", "expected str"),
+    "a pane without a unit": ("    pane: 1m", "    pane: 1 minute", "'1 minute'; expected a duration above zero"),
+    "a pane of nothing": ("    pane: 1m", "    pane: 0m", "'0m'; expected a duration above zero"),
+    "a pane in sexagesimal": ("    pane: 1m", "    pane: 1:30", "90; expected str"),
+    "a pane shorter than a second": ("    pane: 1m", "    pane: 10ms", "10ms; expected 1s or more"),
+    "a lateness of 10,000 years": ("    lateness: 1d", "    lateness: 520000w", "at most ten years"),
+    "a lateness below the grace": ("    lateness: 1d", "    lateness: 30s", "30s; expected no less than the grace (1m); raise it"),
+    "a future that is no duration": ("  future: 1h", "  future: soon", "'soon'; expected a duration"),
+    "an alarm budget of 0": ("false_alarms_per_week: 1", "false_alarms_per_week: 0", "expected above 0"),
+    "an alarm budget that is no number": ("false_alarms_per_week: 1", "false_alarms_per_week: .nan", "expected above 0"),
+    "an infinite alarm budget": ("false_alarms_per_week: 1", "false_alarms_per_week: .inf", "expected above 0"),
+    "an effect below 0": ("effect: 0.3", "effect: -0.1", "-0.1; expected 0 or more"),
+    "an effect that is no number": ("effect: 0.3", "effect: .nan", "nan; expected 0 or more"),
+    "a range that is upside down": ("[0, 100]", "[100, 0]", "[100.0, 0.0]; expected [low, high] of a numeric feature"),
+    "a range with no number": ("[0, 100]", "[.nan, 100]", "expected [low, high] of a numeric feature"),
+    "a range of three": ("[0, 100]", "[0, 50, 100]", "length"),
+    "a range of a category": ("{type: categorical}", "{type: categorical, range: [0, 1]}", "of a numeric feature"),
+    "a type that nobody knows": ("{type: categorical}", "{type: text}", "text"),
+    "a feature without a type": ("{type: categorical}", "{}", "missing required field `type`"),
+    "a feature that is no mapping": ("{type: categorical}", "categorical", "expected object"),
+    "a feature whose name is a number": ("      country:", "      7:", "the key '7', which YAML reads as int; expected a text; quote it"),
+    "a model whose name is a number": ("  fraud:", "  2024:", "the key '2024', which YAML reads as int"),
+    "a segment whose name is a boolean": ("      region:", "      on:", "the key 'on', which YAML reads as bool"),
+    "a feature with quotes in its name": ("      country:", "      'a\"b':", "expected a printable name without quotes or backslashes"),
+    "a feature twice": ("      country: {type: categorical}", "      amount: {type: categorical}", "a second key 'amount'; expected each key once"),
+    "rules twice": ("        for: 2\n", "        for: 2\n    rules: []\n", "a second key 'rules'; expected each key once"),
+    "a model called like the others": ("  fraud:", f"  {OTHER}:", f"the name '{OTHER}'"),
+    "a model with no name": ("  fraud:", "  '':", "the name ''"),
+    "a model with a long name": ("  fraud:", f"  {'m' * 257}:", "at most 256"),
+    "a model with a newline in its name": ("  fraud:", '  "a\\nb":', "printable"),
+    "a model with a lone surrogate in its name": ("  fraud:", '  "a\\ud800":', "printable"),
+    "a segment twice": ("[north, south]", "[north, north]", "2 values; expected at most 64 different ones"),
+    "a segment called like the others": ("[north, south]", f"[north, {OTHER}]", "none of them '__other__'"),
+    "a dimension with no name": ("      region:", "      '':", "expected a name of its own"),
+    "too many segment values": ("[north, south]", str([f"v{i}" for i in range(65)]), "65 values; expected at most 64"),
+    "too many dimensions": ("      region: [north, south]", "\n".join(f"      d{i}: [a]" for i in range(9)), "9 segments; expected at most 8"),
+    "segment values that are numbers": ("[north, south]", "[1, 2]", "expected str"),
+    "versions that are numbers": ('["1", "2"]', "[1, 2]", "expected str"),
+    "more versions than are kept": ("max_versions: 8", "max_versions: 1", "1; expected no fewer than the versions named (2)"),
+    "no versions kept": ("max_versions: 8", "max_versions: 0", "0; expected 1 to 64"),
+    "a version too long": ('["1", "2"]', f'["{"v" * 129}"]', "at most 128"),
+    "a chunk size that is no power of two": ("chunk_size: 65536", "chunk_size: 60000", "60000; expected a power of two"),
+    "no buckets": ("buckets: 16", "buckets: 0", "0; expected 1 to 4096"),
+    "no record may pass": ("max_record_bytes: 1048576", "max_record_bytes: 0", "0; expected 1 or more"),
+    "broken indentation": ("    owner: team-fraud", "   owner: team-fraud", "no YAML"),
+    "a missing quote": ("  prefix: ''", "  prefix: '", "no YAML"),
+    "a tab": ("    owner: team-fraud", "\towner: team-fraud", "no YAML"),
+    "a date that is none": ("    owner: team-fraud", "    owner: 2026-13-45", "'2026-13-45', no timestamp (month must be in 1..12); expected a value; quote it"),
+    "a number that is none": ("    owner: team-fraud", "    owner: !!int x", "'x', no int"),
+    "a tag that nobody knows": ("    owner: team-fraud", "    owner: !!python/object:os.system x", "no YAML"),
+    "an alias to nothing": ("    owner: team-fraud", "    owner: *nobody", "no YAML"),
+    "a control character": ("    owner: team-fraud", "    owner: 'a\0b'", "no YAML"),
+    "a null where a text is": ("    owner: team-fraud", "    owner:", "null; expected str"),
+    "a list where a mapping is": ("    signals:\n      feature_drift: {effect: 0.3, method: psi}", "    signals: [null_rate]", "expected object"),
+    "a rule that is a text": ("{name: values-missing, signals: [null_rate], response: data_incident}", "values-missing", "expected object"),
+}
+
+
+def refused(text: str) -> str:
+    """The one line that a person sees."""
+    with pytest.raises(ConfigError) as caught:
+        load(text)
+    assert caught.value.exit_code == 2
+    assert caught.value.__cause__ is None, "no second traceback"
+    line = str(caught.value)
+    assert "\n" not in line
+    assert len(line) < 800
+    return line
+
+
+@pytest.mark.parametrize(("old", "new", "says"), WRONG.values(), ids=WRONG.keys())
+def test_each_mistake_is_told_in_one_line_that_names_its_place(old: str, new: str, says: str) -> None:
+    assert SOUND.count(old) >= 1
+    text = SOUND.replace(old, new, 1)
+    line = refused(text)
+    assert says in line
+    first = SOUND[: SOUND.index(old)].count("\n") + 1
+    lines = [first + offset for offset in range(new.count("\n") + 2)]
+    context = [number for number in range(first - 1, 0, -1) if not SOUND.splitlines()[number - 1].startswith("      ")]
+    assert any(f"foreshock.yaml, line {number}," in line or f"foreshock.yaml, line {number}:" in line for number in (*lines, *context[:1])), line
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place"),
+    [
+        ("    pane: 1m", "    pane: 0m", "line 16, models.fraud.pane"),
+        ("        for: 2", "        for: 0", "line 34, models.fraud.rules[1].for"),
+        ("[null_rate]", "[nul_rate]", "line 29, models.fraud.rules[0].signals[0]"),
+        ("effect: 0.3", "effect: -1", "line 27, models.fraud.signals.feature_drift.effect"),
+        ("[0, 100]", "[100, 0]", "line 24, models.fraud.features.amount.range"),
+        ("buckets: 16", "buckets: many", "line 4, kafka.buckets"),
+        (", response: data_incident}", "}", "line 29, models.fraud.rules[0]"),
+        ("  prefix: ''", "  prefix: '", "line 3"),
+    ],
+)
+def test_the_line_and_the_path_are_exact(old: str, new: str, place: str) -> None:
+    assert refused(SOUND.replace(old, new, 1)).startswith(f"foreshock.yaml, {place}: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "no mapping; expected a mapping with the key 'models'; run 'foreshock init'"),
+        ("# nothing but a comment", "no mapping"),
+        ("- models", "no mapping"),
+        ("models", "no mapping"),
+        ("models:", "null; expected object"),
+        ("models: {}", "0 models; expected 1 to 5000; declare at least one"),
+        ("kafka: {}", "missing required field `models`"),
+        ("a: " * 3, "no YAML"),
+        ("[" * 3_000, "nested too deep"),
+        ("models: &m {a: *m}", "unknown key 'a'"),
+        ("\ufeffmodels: {}\n---\nmodels: {}", "no YAML"),
+    ],
+)
+def test_files_that_are_no_configuration(text: str, says: str) -> None:
+    assert says in refused(text)
+
+
+def test_too_many_features_are_refused() -> None:
+    many = "".join(f"      f{i}: {{type: numeric}}\n" for i in range(MAX_FEATURES + 1))
+    assert f"{MAX_FEATURES + 1} features" in refused("models:\n  m:\n    features:\n" + many)
+
+
+def test_every_response_is_offered_where_one_is_missing() -> None:
+    line = refused(SOUND.replace(", response: data_incident}", "}", 1))
+    assert all(response in line for response in Response)
+    assert "an alarm that nobody answers is decoration" in line
+
+
+def test_aliases_and_merges_of_yaml_are_welcome() -> None:
+    text = "models:\n  a: &a {pane: 5m, owner: x}\n  b: {<<: *a, owner: y}\n"
+    models = load(text).models
+    assert (models["b"].pane_ms, models["b"].owner) == (300_000, "y")
+
+
+@settings(max_examples=150)
+@given(st.data())
+def test_no_edit_of_a_sound_file_gives_anything_but_a_configuration_or_one_line(data: st.DataObject) -> None:
+    text = SOUND
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(text)))
+        size = data.draw(st.integers(0, 12))
+        text = text[:at] + data.draw(EDITS) + text[at + size :]
+    try:
+        assert isinstance(load(text), Config)
+    except ConfigError as error:
+        assert "\n" not in str(error)
+        assert str(error).startswith("foreshock.yaml")
+
+
+EDITS = st.one_of(
+    st.sampled_from(["", ": ", "- ", "{", "}", "[", "]", "'", '"', "\n", "  ", "#", "&a ", "*a", "!!int ", "null", "~", "-1", "1e400"]),
+    st.sampled_from([".nan", ".inf", "2026-01-01", "99999999999999999999", "true", "? ", "<<: ", "|\n", "%", "@", "`", "\t", "\0", "é", "\ud800"]),
+    st.text(max_size=5),
+)
+
+
+class TestBuckets:
+    @pytest.mark.parametrize(
+        ("model", "bucket"), [("fraud", 1), ("elec2", 6), ("", 5), ("東京", 15), ("__other__", 13)]
+    )
+    def test_a_models_bucket_is_the_same_in_every_release(self, model: str, bucket: int) -> None:
+        """Frozen: a state topic written by an older worker is read by the bucket's number."""
+        assert bucket_of(model, 16) == bucket
+
+    def test_models_spread_over_the_buckets(self) -> None:
+        sizes: dict[int, int] = {}
+        for i in range(1_600):
+            bucket = bucket_of(f"model-{i}", 16)
+            sizes[bucket] = sizes.get(bucket, 0) + 1
+        assert len(sizes) == 16
+        assert 50 < min(sizes.values()) <= max(sizes.values()) < 160
+
+
+def test_a_message_leaves_out_what_it_has_nothing_to_say_about() -> None:
+    errors: list[tuple[dict[str, Any], str]] = [
+        ({"seen": "a"}, "a"),
+        ({"seen": "a", "mend": "c"}, "a; c"),
+        ({"seen": "a\nb", "expected": "c", "mend": "d", "place": "file"}, "file: a b; expected c; d"),
+    ]
+    assert [str(ConfigError(**parts)) for parts, _ in errors] == [text for _, text in errors]
