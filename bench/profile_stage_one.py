@@ -71,8 +71,8 @@ SCENARIOS = (
 
 # The functions that the worker goes through, and the stage that each belongs to.
 STAGES: Sequence[tuple[Any, str, str]] = (
-    (decode.Decoder, "_decode_all", "decode: JSON → rows"),
-    (decode.Decoder, "_decode_one", "decode: one by one"),
+    (decode.Decoder, "_rows", "decode: JSON → rows"),
+    (decode.Decoder, "_read", "decode: one by one"),
     (decode, "times_ms", "decode: times"),
     (decode.Decoder, "decode", "decode: the rest"),
     (batch.Columnizer, "_features", "columns: gather features"),

@@ -5,7 +5,8 @@
 It runs Debian's `prometheus` on loopback with a copy of deploy/prometheus whose target is the worker, waits for two
 scrapes, puts every query of deploy/grafana/dashboards to it as Grafana would, with variables resolved as Grafana
 resolves them, and tells how many series came back. A query without any is tried again until the patience is at its
-end. Rules must evaluate, annotations may be empty. Exit code 1 when a query fails or stays without data.
+end. Annotations may be empty, and, unless --strict, so may panels that have a word for it ("Nothing fires."). Rules
+must evaluate. Exit code 1 when a query fails or stays without data.
 
 Prometheus is installed with apt-get when it is missing.
 """
@@ -27,7 +28,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ DASHBOARDS = HERE / "grafana" / "dashboards"
 
 STEP_S = 5
 READY_WITHIN_S = 30.0
-SCRAPED_WITHIN_S = 60.0
+SCRAPED_WITHIN_S = 30.0
 RULES_WITHIN_S = 45.0
 PATIENCE_S = 30.0
 BUILT_IN = {"__rate_interval": "1m", "__interval": "15s", "__range": "5m"}
@@ -63,6 +64,7 @@ class Query:
     expr: str
     instant: bool
     may_be_empty: bool = False
+    is_annotation: bool = False
 
 
 def read_dashboard(file: Path) -> Json:
@@ -81,10 +83,11 @@ def queries(dashboard: Json) -> Iterator[Query]:
     for panel in panels(dashboard):
         for target in panel.get("targets", []):
             place = f"{panel['id']:>2} {panel['title']} [{target['refId']}]"
-            yield Query(place, target["expr"], bool(target.get("instant")))
+            has_word = "noValue" in panel["fieldConfig"]["defaults"]
+            yield Query(place, target["expr"], bool(target.get("instant")), may_be_empty=has_word)
     for annotation in dashboard["annotations"]["list"]:
         if "expr" in annotation:
-            yield Query(f"   annotation: {annotation['name']}", annotation["expr"], False, may_be_empty=True)
+            yield Query(f"   annotation: {annotation['name']}", annotation["expr"], False, True, is_annotation=True)
 
 
 def label_query(variable: Json) -> tuple[str, str]:
@@ -225,26 +228,32 @@ def free_port() -> int:
 
 
 def until(seconds: float, pause_s: float) -> Iterator[None]:
+    """Once at least, then again after every pause until the time is over."""
     deadline = time.monotonic() + seconds
+    yield
     while time.monotonic() < deadline:
-        yield
         time.sleep(pause_s)
+        yield
 
 
 # --- The check
 
 
-def variables(prometheus: Prometheus, dashboard: Json) -> dict[str, str]:
+def variables(prometheus: Prometheus, dashboard: Json, patience_s: float) -> dict[str, str]:
     """What Grafana puts in on a first visit: "All" where there is one, else the first value."""
     values = dict(BUILT_IN)
     for variable in dashboard["templating"]["list"]:
         if variable["type"] != "query":
             continue
         series, label = label_query(variable)
-        found = sorted(prometheus.label_values(substituted(series, values), label))
-        print(f"${variable['name']}: {', '.join(found) or 'nothing'}")
-        if not found:
+        found: list[str] = []
+        for _ in until(patience_s, STEP_S):
+            found = sorted(prometheus.label_values(substituted(series, values), label))
+            if found:
+                break
+        else:
             raise Failed(f"variable {variable['name']}: no series of {series} has a label {label}")
+        print(f"${variable['name']}: {', '.join(found)}")
         values[variable["name"]] = variable["allValue"] if variable["includeAll"] else found[0]
     return values
 
@@ -260,7 +269,7 @@ def asked(prometheus: Prometheus, query: Query, values: Mapping[str, str], began
     return f"{len(found)} series{only}"
 
 
-def check(worker: str, patience_s: float = PATIENCE_S) -> int:
+def check(worker: str, patience_s: float = PATIENCE_S, *, strict: bool = False) -> int:
     """The number of queries and rules that failed or had no data; prints a line for each."""
     promtool("check", "config", str(CONFIG))
     promtool("check", "rules", str(RULES))
@@ -272,18 +281,20 @@ def check(worker: str, patience_s: float = PATIENCE_S) -> int:
             prometheus.wait_scraped()
             bad = 0
             for file in sorted(DASHBOARDS.glob("*.json")):
-                bad += check_dashboard(prometheus, read_dashboard(file), began, patience_s)
+                bad += check_dashboard(prometheus, read_dashboard(file), began, patience_s, strict)
             return bad + check_rules(prometheus)
         finally:
             prometheus.stop()
 
 
-def check_dashboard(prometheus: Prometheus, dashboard: Json, began: float, patience_s: float) -> int:
+def check_dashboard(prometheus: Prometheus, dashboard: Json, began: float, patience_s: float, strict: bool) -> int:
     print(f"{dashboard['title']}:")
-    values = variables(prometheus, dashboard)
+    values = variables(prometheus, dashboard, patience_s)
     answers: dict[Query, str] = {}
     waiting = list(queries(dashboard))
-    for _ in until(max(patience_s, 0.001), STEP_S if patience_s else 0):
+    if strict:
+        waiting = [replace(query, may_be_empty=query.is_annotation) for query in waiting]
+    for _ in until(patience_s, STEP_S):
         answers |= {query: asked(prometheus, query, values, began) for query in waiting}
         waiting = [query for query in waiting if not answers[query] and not query.may_be_empty]
         if not waiting:
@@ -315,9 +326,12 @@ def main() -> int:
         metavar="S",
         help="how long to wait for data (default: %(default)s)",
     )
+    parser.add_argument(
+        "--strict", action="store_true", help="panels that may be empty must not: something has to fire"
+    )
     arguments = parser.parse_args()
     try:
-        return 1 if check(arguments.worker, arguments.patience) else 0
+        return 1 if check(arguments.worker, arguments.patience, strict=arguments.strict) else 0
     except Failed as error:
         print(f"check_prometheus: {error}", file=sys.stderr)
         return 1

@@ -33,6 +33,7 @@ MAX_FEATURES = 5_000
 MAX_MODELS = 5_000
 MAX_VERSION = 128
 MIN_PANE_MS = 1_000
+NAME = f"a printable name of 1 to {MAX_NAME} characters without quotes or backslashes"
 
 
 class Response(StrEnum):
@@ -190,6 +191,11 @@ def bucket_of(model: str, buckets: int) -> int:
     for byte in model.encode("utf-8", "surrogatepass"):
         value = (value ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
     return value % buckets
+
+
+def is_nameable(name: str) -> bool:
+    """Whether a feature or a segment of this name can be declared: it becomes a field of a record, and a YAML key."""
+    return 0 < len(name) <= MAX_NAME and name.isprintable() and not {'"', "\\"} & set(name)
 
 
 T = TypeVar("T")
@@ -383,10 +389,8 @@ def _model(reader: _Reader, name: str, value: object) -> Model:
         )
     features = {str(key): reader.read(item, Feature, (*path, "features", key)) for key, item in model.features.items()}
     for key, feature in features.items():
-        if any(character in key for character in '"\\') or not key.isprintable():
-            raise reader.fail(
-                (*path, "features", key), repr(key), "a printable name without quotes or backslashes", "rename it"
-            )
+        if not is_nameable(key):
+            raise reader.fail((*path, "features", key), repr(key[:80]), NAME, "rename it")
         if feature.range is not None and not (feature.type is Kind.NUMERIC and feature.range[0] <= feature.range[1]):
             raise reader.fail(
                 (*path, "features", key, "range"),
@@ -421,8 +425,8 @@ def _check_segments(reader: _Reader, path: tuple[str | int, ...], model: Model) 
             (*path, "segments"), f"{len(model.segments)} segments", f"at most {MAX_SEGMENTS}", "drop some"
         )
     for name, values in model.segments.items():
-        if not name:
-            raise reader.fail((*path, "segments", name), "the name ''", "a name of its own", "rename the segment")
+        if not is_nameable(name):
+            raise reader.fail((*path, "segments", name), repr(name[:80]), NAME, "rename it")
         if len(values) > MAX_SEGMENT_VALUES or len(set(values)) < len(values) or OTHER in values:
             raise reader.fail(
                 (*path, "segments", name),

@@ -69,6 +69,7 @@ _TEXT_TYPES: Mapping[Kind, Any] = {
     Kind.BOOLEAN: bool | None | UnsetType,
     Kind.CODE: int | None | UnsetType,
 }
+_CLASSES = {Kind.NUMERIC: float, Kind.CATEGORICAL: str, Kind.BOOLEAN: bool, Kind.CODE: int}
 _ESCAPED = {'"', "\\", *map(chr, range(32))}
 
 
@@ -117,6 +118,7 @@ class ModelCodec:
     def __init__(self, model: str, columns: Sequence[Column], segments: Sequence[str]) -> None:
         self.model = model
         self.features = [column for column in columns if column.role is Role.FEATURE]
+        self._slots = {column.name: (f"f{i}", column.kind) for i, column in enumerate(self.features)}
         self.multi_class = any(column.name != SCORE for column in columns if column.role is Role.SCORE)
         self.dimensions = tuple(segments)
         self.extra_names: list[str] = []
@@ -169,12 +171,11 @@ class ModelCodec:
         """The event as this model's struct, and the names of its unknown fields, undeclared segments among them."""
         features = event.features
         known = {
-            f"f{i}": _slot(column.kind, features[column.name])
-            for i, column in enumerate(self.features)
-            if column.name in features
+            slot: value if value.__class__ is _CLASSES[kind] and value == value else _slot(kind, value)
+            for name, (slot, kind) in self._slots.items()
+            if (value := features.get(name, UNSET)) is not UNSET
         }
-        declared = {column.name for column in self.features}
-        extras = [*event.extras, *(_FEATURES + name for name in features if name not in declared)]
+        extras = [*event.extras, *(_FEATURES + name for name in features if name not in self._slots)]
         extras += [_SEGMENTS + name for name in event.segments if name not in self.dimensions]
         segments = {f"s{i}": segment_text(event.segments.get(name)) for i, name in enumerate(self.dimensions)}
         row = self.Row(
@@ -266,18 +267,10 @@ class Decoder:
         """
         rejects: list[Reject] = []
         extras: dict[int, list[str]] = {}
-        indices: list[int] = []
-        rows = self._decode_all(values)
-        if rows is not None:
-            indices = list(range(len(rows)))
-        else:
-            rows = []
-            for index, value in enumerate(values):
-                try:
-                    rows.append(self._decode_one(index, value, headers[index] if headers else (), extras))
-                    indices.append(index)
-                except Invalid as invalid:
-                    rejects.append(Reject(index, invalid.reason, invalid.detail, self._known(invalid.model)))
+        rows = self._rows(values, headers, extras, rejects)
+        indices = list(range(len(values)))
+        for reject in reversed(rejects):
+            del indices[reject.index]
         times = times_ms(rows)
         dates = np.array(times, np.int64)
         ahead = dates - np.array(stamps_ms, np.int64)[indices]
@@ -287,27 +280,43 @@ class Decoder:
         self._note_extras(decoded, extras)
         return decoded
 
-    def _decode_all(self, values: Sequence[bytes | None]) -> list[Any] | None:
-        try:
-            if max(map(len, values), default=0) > self.max_record_bytes:  # type: ignore[arg-type]
-                return None
-            return list(map(self._decode, values))  # type: ignore[arg-type]
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError):
-            return None
+    def _rows(
+        self,
+        values: Sequence[bytes | None],
+        headers: Sequence[Headers],
+        extras: dict[int, list[str]],
+        rejects: list[Reject],
+    ) -> list[Any]:
+        """Usual records in stretches, at full speed; one by one those between them, of which some are rejected."""
+        rows: list[Any] = []
+        rest = iter(self._fitting(values))
+        while True:
+            try:
+                rows.extend(map(self._decode, rest))
+                return rows
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError):
+                index = len(rows) + len(rejects)  # a list keeps what it was extended by before an error
+            try:
+                rows.append(self._read(index, values[index], headers[index] if headers else (), extras))
+            except Invalid as invalid:
+                rejects.append(Reject(index, invalid.reason, invalid.detail, self._known(invalid.model)))
 
-    def _decode_one(self, index: int, value: bytes | None, headers: Headers, extras: dict[int, list[str]]) -> Any:
+    def _fitting(self, values: Sequence[bytes | None]) -> Sequence[Any]:
+        """The values, None in the place of those that are too large."""
+        if max(map(len, filter(None, values)), default=0) <= self.max_record_bytes:
+            return values
+        return [value if value is not None and len(value) <= self.max_record_bytes else None for value in values]
+
+    def _read(self, index: int, value: bytes | None, headers: Headers, extras: dict[int, list[str]]) -> Any:
         if value is None:
             raise Invalid(Reason.NULL_VALUE, "a record without a value")
         if len(value) > self.max_record_bytes:
             raise Invalid(Reason.TOO_LARGE, f"{len(value)} bytes, the limit is {self.max_record_bytes}")
-        try:
-            return self._decode(value)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            event = read_event(value, headers)
-            row, names = self.codecs.get(event.model, self._other).row(event)
-            if names and event.model in self.codecs:
-                extras[index] = names
-            return row
+        event = read_event(value, headers)
+        row, names = self.codecs.get(event.model, self._other).row(event)
+        if names and event.model in self.codecs:
+            extras[index] = names
+        return row
 
     def _without_misdated(
         self, indices: list[int], rows: list[Any], times: list[int], stamps_ms: Sequence[int], rejects: list[Reject]

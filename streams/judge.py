@@ -64,6 +64,8 @@ class ModelJudge:
         self.judge = Judge(plan)
         self.rollup = Rollup(plan.config.pane_ms, tuple(plan.config.over_ms(rule) for rule in plan.config.rules))
         self._over_of = {rule.name: plan.config.over_ms(rule) for rule in plan.config.rules}
+        self.told: dict[int, int] = {}
+        """Per judged pane the events of its last record, as long as late ones may still come."""
         self.latest: list[CellResult] = []
         """The last judged window of the pane's length, for the metrics."""
 
@@ -83,19 +85,27 @@ class ModelJudge:
             decisions += decide(self.plan.config.rules, window, cells, self.rules, self._over_of)
         actions = [action_of(self.plan.name, self.plan.config, item) for item in decisions if item.published]
         self.state = self._next_state(pane, end_ms, last_event_ms, len(windows), decisions, actions)
+        self.told[pane.start_ms] = count_events(pane.on_time)
         windows += self.revise(pane)
+        self._forget(pane.start_ms)
         return Outcome(self.plan.name, windows, actions, units, sorted(before - self.rollup.finished()), self.state)
 
     def revise(self, pane: ClosedPane) -> list[WindowRecord]:
-        """The pane's window with what came late; nothing if nothing did."""
-        late = _events(pane.welcome)
-        if not late:
+        """The pane's window with all that has come; nothing if no event has come since it was last told of."""
+        events = count_events(pane.on_time) + count_events(pane.welcome)
+        if events == self.told.get(pane.start_ms):
             return []
+        self.told[pane.start_ms] = events
         end_ms = pane.start_ms + self.plan.config.pane_ms
         cells = merged_cells([pane.on_time, pane.welcome])
         window = Window(pane.start_ms, end_ms, self.plan.config.pane_ms, cells, partial=True)
         results = self.judge.evaluate(window)
-        return [window_record(self.plan, window, cell, late) for cell in results if worth_a_record(cell)]
+        return [window_record(self.plan, window, cell, events) for cell in results if worth_a_record(cell)]
+
+    def resume(self, start_ms: int, on_time: Cells) -> None:
+        """Takes a pane that was judged before the restart, for the windows and the revisions to come."""
+        self.rollup.close(start_ms, on_time)
+        self.told[start_ms] = count_events(on_time)
 
     def firing(self) -> Iterator[tuple[str, str, str, str, str, str]]:
         """Version, segment, rule, response, severity and layer of every incident that is open."""
@@ -106,6 +116,11 @@ class ModelJudge:
                 rule = rules[name]
                 segment = f"{dimension}={value}" if dimension else ""
                 yield version or "", segment, name, rule.response, rule.severity, str(layer_of(rule))
+
+    def _forget(self, start_ms: int) -> None:
+        oldest_ms = start_ms - 2 * (self.plan.config.lateness_ms + self.plan.config.pane_ms)
+        for at in [at for at in self.told if at < oldest_ms]:
+            del self.told[at]
 
     def _window(self, end_ms: int, over_ms: int, last_event_ms: int, partial: bool) -> Window:
         start_ms, end_ms = self.rollup.span(end_ms, over_ms)
@@ -143,7 +158,7 @@ class ModelJudge:
         )
 
 
-def _events(cells: Cells) -> int:
+def count_events(cells: Cells) -> int:
     return sum(int(requests(profile.counts.dense())) for key, profile in cells.items() if key[1:] == ("", ""))
 
 
@@ -176,8 +191,7 @@ class BucketJudge:
             if model.judged_until_ms is None:
                 continue
             for start_ms in sorted(at for at in model.panes if at < model.judged_until_ms):
-                self.judges[name].rollup.close(start_ms, model.panes[start_ms].cells()[0])
-            model.changed.clear()
+                self.judges[name].resume(start_ms, model.panes[start_ms].cells()[0])
 
     def advance(self) -> Iterator[Outcome]:
         """Judges what the watermarks allow, then revises what changed after it was judged."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from streams.baseline import Baseline, Block, SegmentKey, Statistics
 from streams.batch import Columnizer
 from streams.cells import Segmentation, profiles
+from streams.config import MAX_FEATURES, MAX_SEGMENTS, MAX_VERSION, OTHER, is_nameable
 from streams.decode import ModelCodec, Rows, segment_text, text_of
 from streams.duration import DAY_MS, UNITS_MS
 from streams.errors import DataError
@@ -39,6 +40,7 @@ MAX_PREDICTIONS = 50
 MAX_DISTINCT = 200_000
 MAX_EVENTS = 2_000_000
 MAX_SEGMENT_VALUES = 12
+MAX_VERSIONS = 8
 MIN_SEGMENT_SHARE = 0.01
 MIN_SEGMENT_EVENTS = 100
 MAX_BLOCKS = 400
@@ -138,6 +140,7 @@ def learn(model: str, read: Read, on_events: Callable[[int], None] = lambda even
             expected="reference data in the form of inference events",
             mend="see 'Reference data' in the README",
         )
+    skipped = _skipped(survey)
     columns, statistics = _columns(survey)
     segments, dropped = _segments(survey)
     times = np.sort(np.frombuffer(survey.times, np.int64)) if survey.times else np.zeros(0, np.int64)
@@ -153,7 +156,7 @@ def learn(model: str, read: Read, on_events: Callable[[int], None] = lambda even
         end_ms=int(times[-1]) if timed else 0,
         pane_ms=pane_ms,
         longest_gap_ms=int(np.diff(times).max()) if timed else 0,
-        fields=tuple(sorted(survey.fields)),
+        fields=tuple(sorted({*survey.fields, *(f"features.{name}" for name in skipped)})),
         total={key: counts.to_bytes() for key, counts in totals.items()},
         blocks=tuple(_packed(blocks)) if timed else (),
     )
@@ -161,12 +164,21 @@ def learn(model: str, read: Read, on_events: Callable[[int], None] = lambda even
         baseline=baseline,
         pane_ms=pane_ms or UNITS_MS["m"],
         grace_ms=_grace_ms(np.frombuffer(survey.times, np.int64), pane_ms) if timed else UNITS_MS["m"],
-        versions=tuple(version for version, _ in survey.versions.most_common(8) if version),
+        versions=tuple(v for v, _ in survey.versions.most_common(MAX_VERSIONS) if 0 < len(v) <= MAX_VERSION),
         segments=segments,
         dropped_segments=dropped,
         rejected=dict(survey.rejected),
-        skipped_features=tuple(name for name, seen in survey.features.items() if seen.kind is None),
+        skipped_features=skipped,
     )
+
+
+def _skipped(survey: _Survey) -> tuple[str, ...]:
+    """Takes out, and gives, the features that hold no value, or that no configuration can declare."""
+    usable = [name for name, seen in survey.features.items() if seen.kind is not None and is_nameable(name)]
+    kept = set(usable[:MAX_FEATURES])
+    skipped = tuple(name for name in survey.features if name not in kept)
+    survey.features = {name: survey.features[name] for name in usable[:MAX_FEATURES]}
+    return skipped
 
 
 def _survey(values: Iterable[bytes], on_events: Callable[[int], None]) -> _Survey:
@@ -265,9 +277,12 @@ def _numeric(name: str, role: Role, values: NDArray[np.float64]) -> tuple[Column
 
 def _segments(survey: _Survey) -> tuple[dict[str, tuple[str, ...]], dict[str, int]]:
     kept, dropped = {}, {}
-    for name, tally in survey.segments.items():
+    nameable = [name for name in survey.segments if is_nameable(name)]
+    for name in nameable[:MAX_SEGMENTS]:
+        tally = survey.segments[name]
         enough = max(MIN_SEGMENT_EVENTS, MIN_SEGMENT_SHARE * survey.events)
-        values = [value for value, count in tally.most_common(MAX_SEGMENT_VALUES) if count >= enough]
+        frequent = (value for value, count in tally.most_common(MAX_SEGMENT_VALUES + 1) if count >= enough)
+        values = [value for value in frequent if value != OTHER][:MAX_SEGMENT_VALUES]
         if values:
             kept[name] = tuple(values)
         dropped[name] = len(tally) - len(values)

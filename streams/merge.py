@@ -238,6 +238,7 @@ class BucketMerge:
             on_time, welcome = model.panes[start].cells() if start in model.panes else ({}, {})
             if model.first_pane_ms is None:
                 model.first_pane_ms = start
+                model.changed |= {at for at in model.panes if at < start}  # all welcome: none of them will be judged
             partial = start == model.first_pane_ms or (watermark == FINAL_MARK and start == last)
             model.judged_until_ms = start + pane_ms
             yield ClosedPane(start, on_time, welcome, partial)

@@ -86,8 +86,6 @@ def _columns(name: str, model: Model, baseline: Baseline | None) -> list[Column]
 
 def _feature(model: str, name: str, declared: Feature, known: Column | None) -> Column:
     place = f"models.{model}.features.{name}"
-    if any(character in name for character in '"\\') or not name.isprintable():
-        raise ConfigError(place=place, seen=repr(name), expected="a printable name without quotes", mend="rename it")
     if known is None or not known.bins:
         return Column(name=name, role=Role.FEATURE, kind=declared.type)
     if known.kind is not declared.type:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
@@ -28,6 +27,8 @@ DEFAULT_RULES = """
       - {name: scores-drifting, signals: [score_drift, prediction_drift], response: human_review, for: 2, clear: 4}
 """
 
+MAX_NOTE = 60
+
 
 def foreshock_yaml(learned: Learned, source: str, baseline_file: str) -> str:
     return "\n".join(_lines(learned, source, baseline_file)) + "\n"
@@ -35,7 +36,7 @@ def foreshock_yaml(learned: Learned, source: str, baseline_file: str) -> str:
 
 def _lines(learned: Learned, source: str, baseline_file: str) -> Iterator[str]:
     baseline = learned.baseline
-    yield f"# Written by 'foreshock init' from {source}: {baseline.events:,} events."
+    yield f"# Written by 'foreshock init' from {_note(source)}: {baseline.events:,} events."
     yield "# It is yours to edit. 'foreshock check' says what is wrong with it; 'foreshock backtest' tries it on the past."
     yield "kafka:"
     yield "  broker: 127.0.0.1:9092   # security: {protocol: SASL_SSL, …} goes here; secrets come from files or variables"
@@ -53,8 +54,9 @@ def _lines(learned: Learned, source: str, baseline_file: str) -> Iterator[str]:
     yield "    false_alarms_per_week: 1 # the budget that all tests of this model share"
     yield "    # preset: evidently      # or nannyml, sagemaker, vertex: their fixed thresholds for drift, instead of the budget"
     yield from _segment_lines(learned)
-    yield "    features:"
-    yield from _feature_lines(learned)
+    lines = list(_feature_lines(learned))
+    yield "    features:" if any(column.role is Role.FEATURE for column in baseline.columns) else "    features: {}"
+    yield from lines
     yield "    # signals:               # change a signal's smallest effect, or the distance it uses"
     yield "    #   feature_drift: {effect: 0.2, method: psi, categorical_method: psi}"
     yield "    rules:"
@@ -97,14 +99,14 @@ def _feature_lines(learned: Learned) -> Iterator[str]:
         note = f"{described[1]}, {nulls:.1%} null" if nulls else described[1]
         yield f"      {_text(column.name) + ':':<{width}} {described[0]:<44} # {note}"
     for name in learned.skipped_features:
-        yield f"      # {_text(name)}: had no value in the reference"
+        yield f"      # {_note(name)}: not watched, as it has no value in the reference, or no name that can be declared"
 
 
 def _describe(column: Column, distinct: int) -> tuple[str, str]:
     if column.kind is Kind.NUMERIC:
         low, high = _rounded(column.edges[0], ROUND_FLOOR), _rounded(_below(column.edges[-1]), ROUND_CEILING)
         return f"{{type: numeric, range: [{low}, {high}]}}", f"{distinct:,} values"
-    few = ", ".join(column.categories[:3])
+    few = ", ".join(map(_note, column.categories[:3]))
     return f"{{type: {column.kind}}}", f"{distinct:,} categories: {few}{', …' if distinct > 3 else ''}"
 
 
@@ -115,7 +117,12 @@ def _rounded(value: float, direction: str) -> str:
         return "0"
     last = max(exact.adjusted() - 5, int(exact.as_tuple().exponent))  # the place of the last digit that is kept
     short = exact.quantize(Decimal(1).scaleb(last), rounding=direction)
-    return f"{short:f}".rstrip("0").rstrip(".") if "." in f"{short:f}" else f"{short:f}"
+    if not math.isfinite(float(short)):
+        short = exact
+    if -6 < short.adjusted() < 16:
+        return f"{short:f}".rstrip("0").rstrip(".") if "." in f"{short:f}" else f"{short:f}"
+    mantissa, _, exponent = f"{short:e}".partition("e")
+    return f"{mantissa if '.' in mantissa else mantissa + '.0'}e{exponent}"
 
 
 def _below(value: float) -> float:
@@ -127,9 +134,21 @@ def _list(values: tuple[str, ...]) -> str:
 
 
 def _text(value: str) -> str:
-    """A YAML flow scalar: JSON's string is one, and plain words may stand without quotes."""
+    """A YAML scalar: plain words may stand without quotes."""
     plain = value.replace("_", "").replace("-", "").replace(" ", "")
     reserved = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
     if plain.isascii() and plain.isalpha() and value == value.strip() and value.lower() not in reserved:
-        return value if not value.startswith("-") else json.dumps(value)
-    return json.dumps(value, ensure_ascii=False)
+        return value if not value.startswith("-") else f'"{value}"'
+    return '"' + "".join(map(_escaped, value)) + '"'
+
+
+def _escaped(character: str) -> str:
+    """What YAML does not let stand in a file, or takes for the end of a line, is written by its number."""
+    if character in '"\\':
+        return "\\" + character
+    return character if character.isprintable() else f"\\U{ord(character):08x}"
+
+
+def _note(text: str) -> str:
+    """A text as a comment may hold it."""
+    return "".join(character if character.isprintable() else " " for character in text[:MAX_NOTE])

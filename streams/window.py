@@ -33,7 +33,8 @@ class SignalRecord(msgspec.Struct, frozen=True):
 class WindowRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A closed window of one cell. A later record of the same cell and span replaces it if its revision is higher.
 
-    `revision` is the number of late but welcome events that it includes: 0 is what was judged.
+    `revision` 0 is what was judged. Later ones include what came late but welcome; they are numbered by the events that
+    they include, so that a repeat has the same number.
     """
 
     model: str
@@ -53,7 +54,7 @@ class WindowRecord(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.model}/{self.version}/{segment}/{self.start}/{self.end}".encode()
 
 
-def window_record(plan: ModelPlan, window: Window, cell: CellResult, welcome: int) -> WindowRecord:
+def window_record(plan: ModelPlan, window: Window, cell: CellResult, revision: int) -> WindowRecord:
     profile = cell.profile
     columns = plan.layout.columns
     return WindowRecord(
@@ -62,7 +63,7 @@ def window_record(plan: ModelPlan, window: Window, cell: CellResult, welcome: in
         segment=segment_object(cell.segment),
         start=rfc3339(window.start_ms),
         end=rfc3339(window.end_ms),
-        revision=welcome,
+        revision=revision,
         counts={"events": cell.events, "errors": int(profile.counts.dense()[ERROR_SLOT])},
         top_unseen={columns[i].name: heavy.top(TOP_VALUES) for i, heavy in sorted(profile.heavy.items())},
         quantiles={columns[i].name: _quantiles(sketch.at(QUANTILE_LEVELS)) for i, sketch in profile.quantiles.items()},

@@ -116,7 +116,7 @@ def timeline(title: str, size: Size, text: str, query: Json, *, empty: str = "")
     """Bars over time, a row a series: green at 0, red from 1 on. `empty`: said when there is no series."""
     field = {
         "color": {"mode": "thresholds"},
-        "custom": {"fillOpacity": 75, "lineWidth": 0, "spanNulls": False},
+        "custom": {"fillOpacity": 75, "lineWidth": 0},
         "thresholds": NONE_IS_GOOD,
         "decimals": 0,
         **({"noValue": empty} if empty else {}),

@@ -84,7 +84,10 @@ def rate_floor(k0: npt.ArrayLike, m: npt.ArrayLike, n: npt.ArrayLike, alpha: npt
         A multiple of 1/n in [0, 1]; 0 where even no event at all would not be too few; nan where n or m is 0.
     """
     k0, m, n, alpha = _broadcast(k0, m, n, alpha)
-    return 1.0 - rate_threshold(m - k0, m, n, alpha)
+    limit = _smallest_passing(m - k0 + 1.0, k0, n, alpha)  # of the other events
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rate = np.where(limit >= np.floor(n), 0.0, (n - limit) / n)
+    return np.where((n > 0) & (m > 0), rate, np.nan)
 
 
 def quantile_band(p: npt.ArrayLike, m: npt.ArrayLike, n: npt.ArrayLike, alpha: npt.ArrayLike) -> tuple[Array, Array]:
@@ -104,16 +107,12 @@ def quantile_band(p: npt.ArrayLike, m: npt.ArrayLike, n: npt.ArrayLike, alpha: n
     """
     p, m, n, alpha = _broadcast(p, m, n, alpha)
     rank = np.clip(np.ceil(p * n), 1.0, np.maximum(n, 1.0))
-    hi = _rank_limit(rank, m, n, alpha / 2.0)
-    lo = 1.0 - _rank_limit(n + 1.0 - rank, m, n, alpha / 2.0)
-    known = (n > 0) & (m > 0)
-    return np.where(known, np.maximum(lo, 0.0), np.nan), np.where(known, hi, np.nan)
-
-
-def _rank_limit(rank: Array, m: Array, n: Array, alpha: Array) -> Array:
-    """Smallest j / m for which at least j reference values below the window's rank-th have probability <= alpha."""
+    above = _smallest_passing(rank, n - rank + 1.0, m, alpha / 2.0) + 1.0
+    below = m - _smallest_passing(n - rank + 1.0, rank, m, alpha / 2.0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray((_smallest_passing(rank, n - rank + 1.0, m, alpha) + 1.0) / m, dtype=np.float64)
+        lo, hi = np.maximum(below, 0.0) / m, above / m
+    known = (n > 0) & (m > 0)
+    return np.where(known, lo, np.nan), np.where(known, hi, np.nan)
 
 
 def _broadcast(*values: npt.ArrayLike) -> tuple[Array, ...]:
@@ -275,7 +274,7 @@ def _sum_cumulants(term: Term, setting: _Setting) -> tuple[Array, Array, Array]:
     mean = (rest * cells[0]).sum(axis=1)
     variance = (rest**2 * cells[1]).sum(axis=1) + 2.0 * np.maximum(degrees - (rest**2).sum(axis=1), 0.0)
     third = (rest**3 * cells[2]).sum(axis=1) + 8.0 * np.maximum(degrees - (rest**3).sum(axis=1), 0.0)
-    return mean, variance, third
+    return mean, variance, np.maximum(third, 4.0 * variance)  # a tail no lighter than that of chi²
 
 
 def _cell_cumulants(term: Term, window: Array, reference: Array) -> Array:

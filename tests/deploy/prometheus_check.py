@@ -29,9 +29,9 @@ DAYS_A_SECOND = 1
 FIRST_ACTION_WITHIN_S = 90
 
 
-def check(worker: str, patience_s: int = 0) -> subprocess.CompletedProcess[str]:
+def check(worker: str, patience_s: int = 0, *options: str) -> subprocess.CompletedProcess[str]:
     tool("prometheus")
-    command = [sys.executable, str(SCRIPT), worker, "--patience", str(patience_s)]
+    command = [sys.executable, str(SCRIPT), worker, "--patience", str(patience_s), *options]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -41,6 +41,11 @@ def test_a_worker_that_keeps_the_contract_passes() -> None:
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     assert " 0 without data" in done.stdout
     assert done.stdout.count(": ok, ") == 5, "every rule evaluates"
+
+
+def test_nothing_firing_is_an_answer_unless_one_is_strict() -> None:
+    with fake_worker("foreshock_action_firing") as url:
+        assert [check(url, 0, *options).returncode for options in ([], ["--strict"])] == [0, 1]
 
 
 def test_a_metric_that_is_gone_is_told_by_the_panels_that_miss_it() -> None:
@@ -89,7 +94,7 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def test_a_real_worker_has_data_for_every_panel(worker: str) -> None:
-    done = check(worker, FIRST_ACTION_WITHIN_S)
+    done = check(worker, FIRST_ACTION_WITHIN_S, "--strict")
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
 
 

@@ -6,26 +6,35 @@ import asyncio
 import contextlib
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import msgspec
+from aiokafka import TopicPartition
+from prometheus_client.parser import text_string_to_metric_families
 
 from agents import topics
 from agents.clients import Connection
 from agents.files import read_plan
-from agents.loader import read_to_end
+from agents.loader import Records, read_to_end
+from agents.merge import MergeStage
 from agents.replay import generate
 from streams.backtest import Backtest
+from streams.chunk import Progress
+from streams.errors import BrokerError
 from streams.events import time_ms
 from streams.learn import learn
+from streams.partial import Books
 from streams.plan import Plan
 from streams.scaffold import foreshock_yaml
 
@@ -34,6 +43,11 @@ PANE_MS = 60_000
 EVENTS_PER_PANE = 2_000
 PARTITIONS = 4
 MODEL = "shop"
+WELCOME_MS = 180_000
+"""How far behind a welcome event is: beyond the grace, within the lateness."""
+FUTURE_MS = 4_102_444_800_000
+"""The year 2100."""
+STOP_WITHIN_S = 15.0
 
 Pair = tuple[bytes | None, bytes]
 
@@ -54,7 +68,7 @@ class Stream:
 
 
 def make_stream(n: int, seed: int, *, garbage: bool = True) -> Stream:
-    """`n` records: disorder within the grace, two versions, a null burst, an error burst, late events and garbage."""
+    """`n` records: disorder within the grace, two versions, nulls, errors, welcome and late events, garbage."""
     rng = random.Random(seed)
     stream = Stream()
     panes = max(8, n // EVENTS_PER_PANE)
@@ -64,27 +78,38 @@ def make_stream(n: int, seed: int, *, garbage: bool = True) -> Stream:
         ts = START_MS + i * panes * PANE_MS // n
         if garbage and rng.random() < 0.001:
             stream.rejected += 1
-            broken = (b"{", b'{"event_id": 1}', b"\xff\xfe", _event(event_id, ts + 400 * 86_400_000, rng, pane, panes))
+            broken = (b"{", b'{"event_id": 1}', b"\xff\xfe", event(event_id, FUTURE_MS, rng, pane, panes))
             stream.pairs.append((event_id.encode(), rng.choice(broken)))
             continue
         if i > n // 2 and rng.random() < 0.001:
             stream.late += 1
-            stream.pairs.append((event_id.encode(), _event(event_id, ts - 3_600_000, rng, pane, panes)))
+            stream.pairs.append((event_id.encode(), event(event_id, ts - 3_600_000, rng, pane, panes)))
             continue
+        if i > n // 2 and rng.random() < 0.002:
+            ts -= WELCOME_MS
         ts -= rng.randrange(20_000) if i > EVENTS_PER_PANE else 0
         version = "2" if pane > panes // 2 and i % 10 == 0 else "1"
         stream.panes[(ts // PANE_MS * PANE_MS, version)] += 1
-        stream.pairs.append((event_id.encode(), _event(event_id, ts, rng, pane, panes, version)))
+        stream.pairs.append((event_id.encode(), event(event_id, ts, rng, pane, panes, version)))
     return stream
 
 
-def _event(event_id: str, ts: int, rng: random.Random, pane: int, panes: int, version: str = "1") -> bytes:
+def event(
+    event_id: str,
+    ts: int,
+    rng: random.Random,
+    pane: int = 0,
+    panes: int = 10**9,
+    version: str = "1",
+    model: str = MODEL,
+) -> bytes:
+    """One record. Its feed is broken for three panes from a quarter of them on, its requests fail from the half on."""
     broken_feed = panes // 4 <= pane < panes // 4 + 3
     failing = panes // 2 <= pane < panes // 2 + 3
-    event: dict[str, Any] = {
+    record: dict[str, Any] = {
         "event_id": event_id,
         "ts": ts,
-        "model": MODEL,
+        "model": model,
         "model_version": version,
         "features": {
             "amount": None if broken_feed and rng.random() < 0.6 else round(rng.lognormvariate(3, 1), 2),
@@ -97,17 +122,18 @@ def _event(event_id: str, ts: int, rng: random.Random, pane: int, panes: int, ve
         "latency_ms": round(rng.lognormvariate(2, 0.4), 1),
     }
     if failing and rng.random() < 0.5:
-        event |= {"error": "timeout", "score": None, "prediction": None}
-    return json.dumps(event).encode()
+        record |= {"error": "timeout", "score": None, "prediction": None}
+    return json.dumps(record).encode()
 
 
-def write_config(folder: Path, prefix: str, *, chunk_size: int = 8_192) -> Path:
+def write_config(folder: Path, prefix: str, *, chunk_size: int = 8_192, idle: str = "1m", model: str = MODEL) -> Path:
     """Learns from a quiet stretch of the same stream; the pane is a minute, lateness half an hour."""
     rng = random.Random(7)
-    rows = [_event(f"r{i}", START_MS + i * 30, rng, 0, 10**9) for i in range(20_000)]
-    learned = learn(MODEL, lambda: rows)
+    rows = [event(f"r{i}", START_MS + i * 30, rng) for i in range(20_000)]
+    learned = learn(model, lambda: rows)
     text = foreshock_yaml(learned, "test", "shop.baseline")
     text = text.replace(f"pane: {_after(text, 'pane: ')}", "pane: 1m").replace("lateness: 1d", "lateness: 30m")
+    text = text.replace("    owner: ''", f"    idle: {idle}\n    owner: ''")
     text = text.replace("prefix: ''", f"prefix: '{prefix}'\n  chunk_size: {chunk_size}\n  buckets: 4")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "shop.baseline").write_bytes(learned.baseline.to_bytes())
@@ -128,22 +154,51 @@ def fill(connection: Connection, pairs: Iterable[Pair], *, rate: float | None = 
     asyncio.run(send())
 
 
-class WorkerProcess:
-    """`foreshock worker` as a user starts it."""
+def create(connection: Connection, configs: Mapping[str, str] | None = None) -> None:
+    """The topic that the worker reads."""
+    asyncio.run(topics.create(connection, connection.topic("inference"), PARTITIONS, configs))
 
-    def __init__(self, config: Path, bootstrap: str, *options: str) -> None:
-        self.log = config.parent / "worker.log"
+
+def send(connection: Connection, records: Iterable[tuple[int, bytes | None]], **producer: Any) -> list[tuple[int, int]]:
+    """Sends (partition, value), in order; partition and offset of each."""
+
+    async def main() -> list[tuple[int, int]]:
+        async with connection.producer(**producer) as client:
+            topic = connection.topic("inference")
+            futures = [await client.send(topic, value=value, partition=partition) for partition, value in records]
+            return [(sent.partition, sent.offset) for sent in await asyncio.gather(*futures)]
+
+    return asyncio.run(main())
+
+
+class WorkerProcess:
+    """`foreshock worker` as a user starts it; as a context manager it is gone at the end, whatever happened."""
+
+    def __init__(self, config: Path, bootstrap: str, *options: str, instance: str = "one") -> None:
+        self.log = config.parent / f"worker-{instance}.log"
         command = [sys.executable, "-m", "agents", "worker", "-c", str(config), "--broker", bootstrap]
         with self.log.open("ab") as log:
+            self._said_before = log.tell()
             self.process = subprocess.Popen(
-                [*command, "--listen", "127.0.0.1:0", "--instance", "one", *options], stdout=log, stderr=log
+                [*command, "--listen", "127.0.0.1:0", "--instance", instance, *options], stdout=log, stderr=log
             )
+
+    def __enter__(self) -> WorkerProcess:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.end()
+
+    @property
+    def said(self) -> str:
+        """What this process has written to its log."""
+        return self.log.read_bytes()[self._said_before :].decode("utf-8", "replace")
 
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
 
-    def terminate(self, within_s: float) -> int:
+    def terminate(self, within_s: float = STOP_WITHIN_S) -> int:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(within_s)
 
@@ -155,6 +210,56 @@ class WorkerProcess:
             self.process.kill()
         self.process.wait()
 
+    def until(self, condition: Callable[[], object], within_s: float = 60.0) -> None:
+        """Waits until it holds, as long as this worker is up."""
+        deadline = time.monotonic() + within_s
+        while not condition():
+            assert self.process.poll() is None, f"the worker ended: {self.said[-2000:]}"
+            assert time.monotonic() < deadline, f"not within {within_s:g} s; the worker's log: {self.said[-2000:]}"
+            time.sleep(0.1)
+
+    def get(self, path: str) -> str:
+        """A page of this worker, as soon as it has one."""
+        self.until(lambda: "metrics at " in self.said)
+        url = re.findall(r"metrics at (\S+)/metrics", self.said)[-1]
+        with urllib.request.urlopen(url + path, timeout=10) as answer:
+            return str(answer.read().decode())
+
+    def health(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.get("/health"))
+        return found
+
+    def books(self, model: str = MODEL) -> dict[str, int]:
+        """The model's books by outcome, as its metrics tell them; empty before there are any."""
+        return {
+            sample.labels["outcome"]: int(sample.value)
+            for family in text_string_to_metric_families(self.get("/metrics"))
+            for sample in family.samples
+            if sample.name == "foreshock_books_records_total" and sample.labels["model"] == model
+        }
+
+    def read(self) -> int:
+        """Records that this worker has fetched."""
+        families = text_string_to_metric_families(self.get("/metrics"))
+        samples = [sample for family in families for sample in family.samples]
+        return sum(int(sample.value) for sample in samples if sample.name == "foreshock_records_total")
+
+
+def drain(config: Path, bootstrap: str, *, within_s: float = 120.0) -> None:
+    """A worker that reads everything, judges it, and ends well."""
+    with WorkerProcess(config, bootstrap, "--drain") as worker:
+        assert worker.wait(within_s) == 0, worker.said[-2000:]
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A record that was not counted: why, and its bytes."""
+
+    topic: str
+    reason: str
+    value: bytes | None
+    headers: dict[str, bytes]
+
 
 @dataclass
 class Published:
@@ -162,8 +267,8 @@ class Published:
 
     windows: dict[str, dict[str, Any]]
     actions: list[dict[str, Any]]
-    dead_letters: list[tuple[str, int, int]]
-    """Topic, partition, offset; repeats of a restart dropped."""
+    dead_letters: dict[tuple[int, int], DeadLetter]
+    """By partition and offset of the source; a restart's repeats are of one place."""
 
     @property
     def action_ids(self) -> set[str]:
@@ -193,16 +298,69 @@ def published(connection: Connection) -> Published:
             await read_to_end(connection, topic, range(count), records.extend, deadline_s=60)
 
     asyncio.run(read())
-    letters = set()
+    letters = {}
     for record in found["dead-letter"]:
         headers = dict(record.headers)
-        place = tuple(headers[f"foreshock.{name}"].decode() for name in ("topic", "partition", "offset"))
-        letters.add((place[0], int(place[1]), int(place[2])))
+        topic, partition, offset, reason = (
+            headers[f"foreshock.{name}"].decode() for name in ("topic", "partition", "offset", "reason")
+        )
+        letters[int(partition), int(offset)] = DeadLetter(topic, reason, record.value, headers)
     return Published(
-        latest_windows(json.loads(record.value) for record in found["windows"]),
-        [json.loads(record.value) for record in found["actions"]],
-        sorted(letters),
+        latest_windows(strict_json(record.value) for record in found["windows"]),
+        [strict_json(record.value) for record in found["actions"]],
+        letters,
     )
+
+
+def strict_json(value: bytes) -> Any:
+    """What JSON says; NaN and Infinity are none."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads(value, parse_constant=refuse)
+
+
+def books(connection: Connection, config: Path) -> dict[str, Books]:
+    """The books by model, as the next worker would rebuild them from the topics."""
+
+    async def rebuild() -> dict[str, Books]:
+        plan = read_plan(config)
+        stage = MergeStage(plan, connection, Mock(), PARTITIONS)
+        topic = connection.topic("partials")
+        await stage.on_assigned({TopicPartition(topic, bucket) for bucket in range(plan.config.kafka.buckets)})
+        merges = [judge.merge for judge in stage.judges.values()]
+        return {name: model.books for merge in merges for name, model in {**merge.models, **merge.others}.items()}
+
+    return asyncio.run(rebuild())
+
+
+def progress(connection: Connection) -> dict[int, int]:
+    """By source partition the next offset of its furthest progress record."""
+    found: dict[int, int] = {}
+
+    def take(records: Records) -> None:
+        for record in records:
+            partition = int(record.key)
+            found[partition] = max(Progress.from_bytes(record.value).next_offset, found.get(partition, 0))
+
+    topic = connection.topic("progress")
+    asyncio.run(read_to_end(connection, topic, range(PARTITIONS), take, deadline_s=60))
+    return found
+
+
+def committed(connection: Connection, group: str) -> dict[int, int]:
+    """By partition the offset that the group has committed; none as long as Kafka does not know the group."""
+
+    async def ask() -> dict[int, int]:
+        async with topics.admin(connection) as client:
+            offsets = await client.list_consumer_group_offsets(connection.topic(group))
+        return {tp.partition: meta.offset for tp, meta in offsets.items()}
+
+    try:
+        return asyncio.run(ask())
+    except BrokerError:  # the first group that a broker hears of: it still looks for a coordinator
+        return {}
 
 
 def latest_windows(windows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -224,7 +382,7 @@ def expected(config: Path, stream: Stream) -> Published:
     for outcome in run.run(value for _, value in stream.pairs):
         windows += [msgspec.to_builtins(window) for window in outcome.windows]
         actions += [msgspec.to_builtins(action) for action in outcome.actions]
-    return Published(latest_windows(json.loads(msgspec.json.encode(windows))), actions, [])
+    return Published(latest_windows(json.loads(msgspec.json.encode(windows))), actions, {})
 
 
 def kill_schedule(seed: int, kills: int, shortest_s: float, longest_s: float) -> Iterator[float]:

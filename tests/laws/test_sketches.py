@@ -78,9 +78,7 @@ SUBJECTS = {
     "Counts": Subject(counts_of, lambda s: s.dense().tolist(), lambda s: s.dense().tolist()),
     "Distinct": Subject(distinct_of, lambda s: s.estimate(), lambda s: s.estimate()),
     "HeavyValues": Subject(heavy_of, lambda s: s.total, lambda s: (s.total, s.error, s.top(MOST))),
-    "Quantiles": Subject(
-        quantiles_of, lambda s: (s.n, s.ends), lambda s: (s.n, str(s.at([0, 0.3, 0.5, 1])))
-    ),
+    "Quantiles": Subject(quantiles_of, lambda s: (s.n, s.ends), lambda s: (s.n, str(s.at([0, 0.3, 0.5, 1])))),
     "Names": Subject(Names.of, lambda s: (s.counts, s.folded), lambda s: (s.counts, s.folded)),
     "Profile": Subject(
         profile_of,
@@ -91,7 +89,13 @@ SUBJECTS = {
             {column: (sketch.n, sketch.ends) for column, sketch in s.quantiles.items()},
             (s.extras.counts, s.extras.folded),
         ),
-        lambda s: (s.counts.dense().tolist(), sorted(s.distinct), sorted(s.heavy), sorted(s.quantiles), s.extras.counts),
+        lambda s: (
+            s.counts.dense().tolist(),
+            sorted(s.distinct),
+            sorted(s.heavy),
+            sorted(s.quantiles),
+            s.extras.counts,
+        ),
     ),
 }
 
@@ -192,7 +196,9 @@ class TestBytes:
 
     @settings(max_examples=300)
     @given(values=values_of(texts), data=st.data())
-    def test_damaged_bytes_are_refused_or_harmless(self, subject: Subject, values: list[str], data: st.DataObject) -> None:
+    def test_damaged_bytes_are_refused_or_harmless(
+        self, subject: Subject, values: list[str], data: st.DataObject
+    ) -> None:
         """A damaged number may still be a number; what opens must work in every way, and nothing may crash."""
         sound = subject.make(values)
         damaged = data.draw(damage(sound.to_bytes()))
@@ -255,7 +261,9 @@ def damage(draw: st.DrawFn, data: bytes) -> bytes:
         elif kind == "byte" and size:
             damaged[at] = draw(st.integers(0, 255))
         elif kind == "huge":
-            damaged[at : at + 4] = draw(st.sampled_from((b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", b"\x00\x00\x00\x80")))
+            damaged[at : at + 4] = draw(
+                st.sampled_from((b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", b"\x00\x00\x00\x80"))
+            )
         elif kind == "cut":
             del damaged[at : at + draw(st.integers(1, 16))]
         else:
@@ -271,7 +279,10 @@ HOSTILE = {
     "values with an invalid text": (HeavyValues, "9381a2fffe010001"),
     "a negative count": (HeavyValues, "9381a161ff0000"),
     "counts beyond the total": (HeavyValues, "9381a16105" + "0004"),
-    "levels that reach beyond the items": (Quantiles, "05010f00c80008000400000000000000c8000200ffffff7fffffffff" + "00" * 48),
+    "levels that reach beyond the items": (
+        Quantiles,
+        "05010f00c80008000400000000000000c8000200ffffff7fffffffff" + "00" * 48,
+    ),
     "as many values as levels cannot hold": (Quantiles, "05010f00c8000800c800000000000080c8000100c4000000" + "00" * 48),
     "a value that is no number": (Quantiles, "02020f04c8000800" + "000000000000f87f"),
     "no values, in the form of many": (Quantiles, "05010f00c80008000000000000000000c8000100c8000000" + "00" * 16),
@@ -315,9 +326,7 @@ class TestDistinct:
 
     def test_the_error_is_as_published_over_many_sets(self) -> None:
         """The mean of the squared relative errors of 60 sets of 3,000 values: 2.3 % squared, within chance."""
-        errors = [
-            distinct_of([f"{seed}/{i}" for i in range(3_000)]).estimate() / 3_000 - 1 for seed in range(60)
-        ]
+        errors = [distinct_of([f"{seed}/{i}" for i in range(3_000)]).estimate() / 3_000 - 1 for seed in range(60)]
         assert 0.015 < float(np.sqrt(np.mean(np.square(errors)))) < 0.031
         assert abs(float(np.mean(errors))) < 0.01
 

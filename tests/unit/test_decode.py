@@ -234,16 +234,27 @@ class TestClassesOfValues:
         assert found["places"][SCORE + 1] == WRONG
 
     def test_an_error_is_a_failed_request(self) -> None:
-        failed, coded, fine = outcome(decoder(), *map(raw, (event(error="timeout"), event(error=500), event(error=None))))
+        failed, coded, fine = outcome(
+            decoder(), *map(raw, (event(error="timeout"), event(error=500), event(error=None)))
+        )
         assert [found["places"][0] for found in (failed, coded, fine)] == [1, 1, 0]
 
     def test_segments_outside_the_declared_values_are_other(self) -> None:
-        given_segments = [{"region": "north"}, {"region": "south"}, {"region": True}, {"region": 1.5}, {"plan": ["x"]}, None]
+        given_segments = [
+            {"region": "north"},
+            {"region": "south"},
+            {"region": True},
+            {"region": 1.5},
+            {"plan": ["x"]},
+            None,
+        ]
         found = outcome(decoder(), *(raw(event(segments=item)) for item in given_segments))
         assert [item["segments"] for item in found] == [[0, 1], [3, 1], [1, 1], [2, 1], [3, 1], [3, 1]]
 
     def test_a_segment_that_is_no_number_is_other(self) -> None:
-        (found,) = outcome(decoder(), b'{"event_id":"e","ts":0,"model":"fraud","features":{},"segments":{"region":NaN}}')
+        (found,) = outcome(
+            decoder(), b'{"event_id":"e","ts":0,"model":"fraud","features":{},"segments":{"region":NaN}}'
+        )
         assert found["segments"] == [3, 1]
 
     @pytest.mark.parametrize(("version", "text"), [("v2", "v2"), (2, "2"), (None, ""), ("", "")])
@@ -261,15 +272,35 @@ REJECTS: dict[str, tuple[bytes | None, Reason, str]] = {
     "single quotes": (b"{'event_id': 'e'}", Reason.BAD_JSON, ""),
     "a bare control character": (b'{"event_id":"a\x00b","ts":0,"model":"fraud","features":{}}', Reason.BAD_JSON, ""),
     "an invalid byte": (b'{"event_id":"\xff","ts":0,"model":"fraud","features":{}}', Reason.BAD_ENCODING, ""),
-    "an invalid byte in a feature": (b'{"event_id":"e","ts":0,"model":"fraud","features":{"country":"\xc3\x28"}}', Reason.BAD_ENCODING, ""),
+    "an invalid byte in a feature": (
+        b'{"event_id":"e","ts":0,"model":"fraud","features":{"country":"\xc3\x28"}}',
+        Reason.BAD_ENCODING,
+        "",
+    ),
     "UTF-16": (json.dumps(event()).encode("utf-16"), Reason.BAD_ENCODING, ""),
-    "a lone surrogate": (b'{"event_id":"e","ts":0,"model":"fraud","features":{"country":"\\ud800"}}', Reason.BAD_ENCODING, ""),
-    "a lone surrogate in a name": (b'{"event_id":"e","ts":0,"model":"fraud","features":{"\\udc00":1}}', Reason.BAD_ENCODING, ""),
+    "a lone surrogate": (
+        b'{"event_id":"e","ts":0,"model":"fraud","features":{"country":"\\ud800"}}',
+        Reason.BAD_ENCODING,
+        "",
+    ),
+    "a lone surrogate in a name": (
+        b'{"event_id":"e","ts":0,"model":"fraud","features":{"\\udc00":1}}',
+        Reason.BAD_ENCODING,
+        "",
+    ),
     "5 MB": (raw(event(features={"country": "x" * 5_000_000})), Reason.TOO_LARGE, ""),
     "one byte too many": (raw(event()).ljust(MAX_BYTES + 1), Reason.TOO_LARGE, ""),
-    "10,000 deep": (b'{"event_id":"e","ts":0,"model":"fraud","features":' + b"[" * 10_000 + b"]" * 10_000 + b"}", Reason.TOO_DEEP, ""),
+    "10,000 deep": (
+        b'{"event_id":"e","ts":0,"model":"fraud","features":' + b"[" * 10_000 + b"]" * 10_000 + b"}",
+        Reason.TOO_DEEP,
+        "",
+    ),
     "10,000 deep, of objects": (b'{"features":' + b'{"a":' * 10_000 + b"1" + b"}" * 10_001, Reason.TOO_DEEP, ""),
-    "17 deep": (b'{"event_id":"e","ts":0,"model":"fraud","features":{"country":' + b"[" * 15 + b"]" * 15 + b"}}", Reason.TOO_DEEP, ""),
+    "17 deep": (
+        b'{"event_id":"e","ts":0,"model":"fraud","features":{"country":' + b"[" * 15 + b"]" * 15 + b"}}",
+        Reason.TOO_DEEP,
+        "",
+    ),
     "an array": (b"[1]", Reason.WRONG_TYPE, ""),
     "a text": (b'"event"', Reason.WRONG_TYPE, ""),
     "null": (b"null", Reason.WRONG_TYPE, ""),
@@ -312,7 +343,11 @@ REJECTS: dict[str, tuple[bytes | None, Reason, str]] = {
     "model_version an array": (raw(event(model_version=[1])), Reason.WRONG_TYPE, MODEL),
     "an undeclared model's bad time": (raw(event(model="nobody", ts="?")), Reason.WRONG_TYPE, "__other__"),
     "a CloudEvent of a text": (raw({"specversion": "1.0", "id": "e", "data": "x"}), Reason.WRONG_TYPE, ""),
-    "a CloudEvent without a model": (raw({"specversion": "1.0", "id": "e", "data": {"ts": 0}}), Reason.MISSING_FIELD, ""),
+    "a CloudEvent without a model": (
+        raw({"specversion": "1.0", "id": "e", "data": {"ts": 0}}),
+        Reason.MISSING_FIELD,
+        "",
+    ),
 }
 
 
@@ -419,7 +454,21 @@ class TestUnknownFields:
         assert len(one.codecs[MODEL].extra_names) == MAX_LEARNED_EXTRAS
 
     @pytest.mark.parametrize(
-        "name", ["features.amount", "segments.region", "features.new", "x0", "f0", "", 'a"b', "a\\b", "a\nb", "é", "\0", "ts_ms"]
+        "name",
+        [
+            "features.amount",
+            "segments.region",
+            "features.new",
+            "x0",
+            "f0",
+            "",
+            'a"b',
+            "a\\b",
+            "a\nb",
+            "é",
+            "\0",
+            "ts_ms",
+        ],
     )
     def test_no_name_breaks_the_decoder(self, name: str) -> None:
         one = decoder()
@@ -430,14 +479,20 @@ class TestUnknownFields:
         assert first["places"][1] == BINS + 1
 
     def test_other_models_are_counted_as_one(self) -> None:
-        found = outcome(decoder(), raw(event(model="a")), raw(event(model="b", features={"x": 1})), raw(event(model="__other__")))
+        found = outcome(
+            decoder(), raw(event(model="a")), raw(event(model="b", features={"x": 1})), raw(event(model="__other__"))
+        )
         assert found == ["__other__"] * 3
 
 
 class TestDuplicateNames:
     @pytest.mark.parametrize(
         ("fields", "expected"),
-        [('"amount":5,"amount":15', BINS + 2), ('"amount":"x","amount":15', BINS + 2), ('"amount":15,"amount":null', NULL)],
+        [
+            ('"amount":5,"amount":15', BINS + 2),
+            ('"amount":"x","amount":15', BINS + 2),
+            ('"amount":15,"amount":null', NULL),
+        ],
     )
     def test_the_last_of_two_values_counts(self, fields: str, expected: int) -> None:
         (found,) = outcome(decoder(), b'{"event_id":"e","ts":0,"model":"fraud","features":{%s}}' % fields.encode())
@@ -473,7 +528,9 @@ class TestCloudEvents:
         assert (found["event_id"], found["ts_ms"]) == ("mine", 5)
 
     def test_binary(self) -> None:
-        headers = [[("ce_specversion", b"1.0"), ("ce_id", b"ce-8"), ("ce_time", b"2026-01-05T00:00:10.714Z"), ("x", b"\xff")]]
+        headers = [
+            [("ce_specversion", b"1.0"), ("ce_id", b"ce-8"), ("ce_time", b"2026-01-05T00:00:10.714Z"), ("x", b"\xff")]
+        ]
         (found,) = outcome(decoder(), raw(self.BODY), headers=headers)
         assert (found["event_id"], found["ts_ms"]) == ("ce-8", NOW_MS)
 
@@ -499,7 +556,18 @@ RAW_VALUES = st.one_of(
             *("null", "true", "false", "0", "-0", "-0.0", "1", "1.0", "1.5", "-3", "1e5", "1e308", "1e400", "-1e400"),
             *("NaN", "Infinity", "-Infinity", "9007199254740993", "18446744073709551616", "1" + "0" * 30),
             *("1" + "0" * 400, '""', '"a"', '"GB"', '"\\u0000"', '"\\ud83d\\ude00"', '"\\ud800"', '"\u00e9"'),
-            *('"NaN"', '"1"', "[]", "{}", "[1, null]", '{"low":0.5}', '{"low":null}', "[" * 20 + "]" * 20, "01", "nope"),
+            *(
+                '"NaN"',
+                '"1"',
+                "[]",
+                "{}",
+                "[1, null]",
+                '{"low":0.5}',
+                '{"low":null}',
+                "[" * 20 + "]" * 20,
+                "01",
+                "nope",
+            ),
             *("1767571210714", '"2026-01-05T00:00:10.714Z"', "1767571210714.5", '"2026-01-05"', "-35184372088833"),
         ]
     ),
@@ -508,7 +576,18 @@ RAW_VALUES = st.one_of(
     st.text(max_size=6).map(json.dumps),
     st.text(st.characters(codec="utf-8"), max_size=6).map(lambda text: json.dumps(text, ensure_ascii=False)),
 )
-FIELDS = ("event_id", "ts", "model", "model_version", "features", "segments", "score", "prediction", "latency_ms", "error")
+FIELDS = (
+    "event_id",
+    "ts",
+    "model",
+    "model_version",
+    "features",
+    "segments",
+    "score",
+    "prediction",
+    "latency_ms",
+    "error",
+)
 SOUND = {
     "event_id": '"e"',
     "ts": "1767571210714",
@@ -525,7 +604,9 @@ def _object(pairs: list[tuple[str, str]]) -> str:
     return "{" + ",".join(f"{json.dumps(name)}:{value}" for name, value in pairs) + "}"
 
 
-_feature_names = st.sampled_from(["amount", "ratio", "country", "member", "channel", "colour", "x0", "f0", "am\u00f6unt", ""])
+_feature_names = st.sampled_from(
+    ["amount", "ratio", "country", "member", "channel", "colour", "x0", "f0", "am\u00f6unt", ""]
+)
 _segment_names = st.sampled_from(["region", "plan", "site", "s0", 'qu"ote'])
 _field_names = st.sampled_from([*FIELDS, "extra", "data", "specversion", "features.amount", "segments.site"])
 _models = st.sampled_from(['"fraud"', '"triage"', '"nobody"', '"__other__"', "null"])
@@ -552,7 +633,12 @@ class TestOneMeaning:
     @settings(max_examples=250)
     @given(records())
     @example(b'{"event_id":"e","ts":0,"model":"fraud","features":{},"segments":{"site":"\xff"},"extra":1}')
-    @example(b'{"event_id":"e","ts":0,"model":"fraud","features":{},"extra":1,"segments":{"site":' + b"[" * 30 + b"]" * 30 + b"}}")
+    @example(
+        b'{"event_id":"e","ts":0,"model":"fraud","features":{},"extra":1,"segments":{"site":'
+        + b"[" * 30
+        + b"]" * 30
+        + b"}}"
+    )
     @example(b'{"event_id":"e","ts":0,"model":"fraud","features":{"amount":1},"features.amount":2}')
     @example(b'{"event_id":"e","ts":0,"model":"fraud","features":{},"data":"x","specversion":1}')
     @example(b'{"event_id":"e","ts":"0001-01-01T00:00:00Z","model":"fraud","features":{}}')

@@ -28,7 +28,9 @@ def drawn(shares: Array, events: int, rows: int, seed: int) -> Array:
 
 def framed(reference: Array) -> tuple[npt.NDArray[np.bool_], Array]:
     """Mask and centres of bins that are all real, at 0, 1, 2 …"""
-    return np.ones(reference.shape, dtype=bool), np.broadcast_to(np.arange(reference.shape[1], dtype=float), reference.shape)
+    return np.ones(reference.shape, dtype=bool), np.broadcast_to(
+        np.arange(reference.shape[1], dtype=float), reference.shape
+    )
 
 
 # Distances
