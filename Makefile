@@ -4,10 +4,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-kafka test-faults check bench format clean
+.PHONY: help setup demo test test-kafka test-faults check check-prometheus bench format clean
 
 help: ## Show what there is to make
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 setup: $(READY) ## Make the environment in .venv (the others do it themselves)
 
@@ -34,6 +34,9 @@ check: $(READY) ## Format, lint, types, architecture, examples in docstrings
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/unit/test_purity.py
 	$(BIN)/python -m pytest --doctest-modules streams agents
+
+check-prometheus: $(READY) ## Debian's Prometheus on our configuration, and every query of the dashboard (installs it with apt-get)
+	$(BIN)/python -m pytest tests/deploy/prometheus_check.py
 
 bench: $(READY) ## Throughput on Apache Kafka beside other tools, and where the time goes
 	$(BIN)/python bench/throughput.py

@@ -72,6 +72,10 @@ class Worker:
         self._web_options = web
         self._health = _Health()
 
+    def finish(self) -> None:
+        """From now on, `drain`: nothing more is going to come."""
+        self.drain = self.sketch.draining = True
+
     async def run(self) -> None:
         """Raises what made it fail."""
         kafka = self.plan.config.kafka

@@ -63,7 +63,7 @@ def init(reference_file: Path, model: str, out: Path, segments: tuple[str, ...],
     with Told("learning") as told:
         learned = learn(model, lambda: reference(reference_file, segments), told)
     text = foreshock_yaml(learned, reference_file.name, baseline_file.name)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     baseline_file.write_bytes(learned.baseline.to_bytes())
     yaml_file.write_text(text, encoding="utf-8")
     plan = read_plan(yaml_file)
@@ -102,7 +102,7 @@ def backtest(config_file: Path, events: Path, out: Path) -> None:
     plan = read_plan(config_file)
     if not events.exists():
         raise ConfigError(place=str(events), seen="no such file", expected="inference events", mend="check the path")
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     run = Backtest(plan, time.time_ns() // 1_000_000)
     report = Report()
     with (
@@ -252,6 +252,16 @@ def demo(keep: bool, folder: Path | None, listen: str) -> None:
     run_async(lambda: demonstration.run(click.echo, WebOptions(host=host, port=port), keep=keep))
 
 
+def make_folder(path: Path) -> None:
+    """The folder for results, and those above it."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            place=str(path), seen=str(error.strerror), expected="a folder to write to", mend="choose another with -o"
+        ) from None
+
+
 def slug(name: str) -> str:
     """A file name for a model."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip(".") or "model"
@@ -311,6 +321,15 @@ def run_async(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     return asyncio.run(work())
 
 
+def _tell_usage(error: click.ClickException) -> None:
+    context = getattr(error, "ctx", None)
+    if context is None or isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
+        error.show()
+        return
+    line = " ".join(error.format_message().split())
+    print(f"foreshock: {line.removesuffix('.')}; see '{context.command_path} -h'", file=sys.stderr)
+
+
 def main() -> None:
     """Exit codes: 0 done, 1 failed, 2 unusable arguments or configuration."""
     try:
@@ -318,7 +337,7 @@ def main() -> None:
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.ClickException as error:
-        error.show()
+        _tell_usage(error)
         sys.exit(2)
     except ForeshockError as error:
         print(f"foreshock: {error}", file=sys.stderr)
@@ -326,4 +345,7 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         sys.exit(130)
     except BrokenPipeError:
+        sys.exit(1)
+    except OSError as error:  # of a file that we write: the disk is full, say
+        print(f"foreshock: {error.filename or 'writing'}: {error.strerror or error}", file=sys.stderr)
         sys.exit(1)

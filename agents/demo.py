@@ -99,13 +99,14 @@ async def run(say: Say, web: WebOptions, *, keep: bool) -> None:
     async with EmbeddedBroker() as broker:
         connection = broker.connection()
         await topics.create(connection, INFERENCE, PARTITIONS)
-        worker = Worker(plan, connection, web, drain=True, keep=True)
+        worker = Worker(plan, connection, web, keep=True)
         task = asyncio.create_task(worker.run())
         await _ready(worker, task)
         say(f"  broker (embedded) at {broker.bootstrap}, metrics at {worker.web.url}/metrics")
         replayed = time.monotonic()
         with Told("replaying ten months", 284_821) as told:
             sent = await generate(connection, INFERENCE, stream(), on_progress=lambda sent: told(sent.records))
+        worker.finish()
         finished = asyncio.create_task(worker.finished.wait())
         await asyncio.wait({task, finished}, return_when=asyncio.FIRST_COMPLETED)
         finished.cancel()

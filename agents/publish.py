@@ -17,6 +17,8 @@ from streams.errors import BrokerError
 log = logging.getLogger(__name__)
 
 RETRY_S = 1.0
+MAX_VALUE_BYTES = MAX_RECORD_BYTES - 8_192
+"""A record's value at the most: its key and its headers need room too."""
 POISONED = (OutOfOrderSequenceNumber, UnknownProducerId)
 """After these an idempotent producer never gets a record through again: the worker has to start anew."""
 
@@ -42,7 +44,7 @@ async def publish(
     any is sent: the producer would not survive it.
     """
     for record in records:
-        if len(record.value or b"") > MAX_RECORD_BYTES:
+        if len(record.value or b"") > MAX_VALUE_BYTES:
             raise BrokerError(seen=f"a record of {len(record.value or b'')} bytes for {record.topic}")
     while wanted():
         try:
@@ -74,7 +76,7 @@ async def _send(producer: AIOKafkaProducer, record: Outgoing) -> Any:
 def cut(record: Outgoing) -> Outgoing:
     """A dead letter as it can be sent: one that is too large is cut, and says in a header how long it was."""
     value = record.value
-    if value is None or len(value) <= MAX_RECORD_BYTES:
+    if value is None or len(value) <= MAX_VALUE_BYTES:
         return record
     headers = (*record.headers, ("foreshock.cut", str(len(value)).encode()))
-    return Outgoing(record.topic, record.key, value[:MAX_RECORD_BYTES], record.partition, headers)
+    return Outgoing(record.topic, record.key, value[:MAX_VALUE_BYTES], record.partition, headers)

@@ -60,6 +60,8 @@ class SketchStage:
         """Set, when draining, once every partition has been read to its end and has said so."""
         self.sent: dict[int, int] = {}
         """Per bucket the offset of the last partial sent."""
+        self._unsent: set[int] = set()
+        """Partitions whose fold has filled chunks that are not all sent yet."""
         self._published_ms: dict[int, int] = {}
         self._ended: set[int] = set()
 
@@ -72,7 +74,7 @@ class SketchStage:
             )
             for tp in tps
         }
-        self._ended = set()
+        self._ended, self._unsent = set(), set()
         return {tp: found[tp.partition].next_offset if tp.partition in found else None for tp in tps}
 
     async def _progress(self, partitions: set[int]) -> dict[int, Progress]:
@@ -103,8 +105,9 @@ class SketchStage:
         """A last publication, so that stage 2 need not wait for the next owner; nothing depends on it."""
         folds, self.folds = self.folds, {}
         deadline = time.monotonic() + LAST_WORDS_S
-        for fold in folds.values():
-            if fold.changed and time.monotonic() < deadline:
+        for partition, fold in folds.items():
+            # To stage 2 a chunk is full when a later one has begun: none may be passed over.
+            if fold.changed and partition not in self._unsent and time.monotonic() < deadline:
                 step = fold.publish(now_ms(), caught_up=False)
                 await self._execute(step, lambda: time.monotonic() < deadline)
 
@@ -115,8 +118,12 @@ class SketchStage:
             return
         began = time.perf_counter()
         if batch.records:
+            self._unsent.add(batch.partition)
             for step in fold.take(_records(batch), now_ms()):
                 await self._execute(step, lambda: self._is_current(batch))
+            if not self._is_current(batch):
+                return
+            self._unsent.discard(batch.partition)
         if self._is_due(fold, batch):
             self._published_ms[batch.partition] = now_ms()
             ended = self.draining and batch.caught_up

@@ -142,13 +142,17 @@ def _segment(batch: Columns, counts: Counts, rows: NDArray[np.bool_]) -> Profile
 def added(cells: Cells, key: CellKey, profile: Profile, segmentation: Segmentation) -> None:
     """Adds a profile to a pane's cells, keeping no more versions than the cap."""
     cells[key] = cells[key].merged(profile) if key in cells else profile
-    versions = {version for version, _, _ in cells}
-    if len(versions - {OTHER}) > segmentation.max_versions:
-        _fold_versions(cells, versions - {OTHER}, segmentation)
+    cap_versions(cells, segmentation)
 
 
-def _fold_versions(cells: Cells, versions: set[str], segmentation: Segmentation) -> None:
-    """Keeps the declared versions, then those with the smallest hash: a function of the set, whatever the order."""
+def cap_versions(cells: Cells, segmentation: Segmentation) -> None:
+    """Keeps the declared versions, then those with the smallest hash: a function of the set, whatever the order.
+
+    What is kept of a union is kept of each of its parts too, so a union of capped cells has exact counts.
+    """
+    versions = {version for version, _, _ in cells} - {OTHER}
+    if len(versions) <= segmentation.max_versions:
+        return
     order = sorted(versions, key=lambda version: (version not in segmentation.versions, rank(version)))
     folded = set(order[segmentation.max_versions :])
     for key in [key for key in cells if key[0] in folded]:

@@ -115,6 +115,8 @@ class SourceFold:
         self._started_at_ms = clock_ms
         self._seen_at_ms: dict[str, int] = {}
         self._models: dict[str, _ModelChunk] = {}
+        self._laps: dict[tuple[int, int], int] = {}
+        """Per bucket and pane how often the open chunk has let go of it."""
         self._dirty = False
         self._beat_at_ms = clock_ms
 
@@ -161,7 +163,7 @@ class SourceFold:
     def _complete(self, rejects: Sequence[RejectedRecord], clock_ms: int) -> Step:
         # A chunk of which the log kept nothing says nothing: what was published of it before stands.
         partials = self._partials(clock_ms, complete=True, everywhere=True) if self._models else []
-        self._models = {}
+        self._models, self._laps = {}, {}
         self._dirty = False
         self.chunk += 1
         return Step(self.partition, rejects, partials, Progress(self.next_offset, dict(self.marks_ms)))
@@ -230,8 +232,9 @@ class SourceFold:
                 for model, part in self._models.items()
                 if self._bucket(model) == bucket and any((pane_ms, status) in part.panes for status in _KEPT)
             ]
+            lap = self._laps.get((bucket, pane_ms), 0)
             partials.append(
-                PanePartial(self.topic, self.partition, self.chunk, self.next_offset, bucket, pane_ms, parts)
+                PanePartial(self.topic, self.partition, self.chunk, self.next_offset, bucket, pane_ms, parts, lap)
             )
         return partials
 
@@ -276,12 +279,16 @@ class SourceFold:
         return bucket_of(model, self.plan.config.kafka.buckets)
 
     def _forget(self) -> None:
-        """Drops the panes that no welcome record of any model in their bucket can change; they are published."""
+        """Drops the panes that no welcome record of any model in them can change; they are published."""
+        held: set[tuple[int, int]] = set()
         alive: set[tuple[int, int]] = set()
         for model, part in self._models.items():
             part.changed.clear()
-            horizon = self._horizon_ms(model)
-            alive |= {(self._bucket(model), pane_ms) for pane_ms, _ in part.panes if pane_ms > horizon}
+            horizon, bucket = self._horizon_ms(model), self._bucket(model)
+            held |= {(bucket, pane_ms) for pane_ms, _ in part.panes}
+            alive |= {(bucket, pane_ms) for pane_ms, _ in part.panes if pane_ms > horizon}
+        for place in held - alive:
+            self._laps[place] = self._laps.get(place, 0) + 1
         for model, part in self._models.items():
             bucket = self._bucket(model)
             part.panes = {key: cells for key, cells in part.panes.items() if (bucket, key[0]) in alive}

@@ -226,7 +226,9 @@ def _breached(
             return RuleState(breached=run), Reason.PENDING
         if covered:
             return RuleState(breached=run), Reason.COVERED
-        return RuleState(breached=run, firing=True, since_ms=window.start_ms, known=names, recent=names), Reason.FIRED
+        # Not the window's start: that of a long one is rounded down, so two incidents could have the same.
+        since_ms = window.end_ms - window.over_ms
+        return RuleState(breached=run, firing=True, since_ms=since_ms, known=names, recent=names), Reason.FIRED
     held = msgspec.structs.replace(state, breached=run, quiet=0, starved=0, recent=names)
     new = set(names) - set(state.known)
     if rule.for_panes > 1:

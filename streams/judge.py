@@ -16,6 +16,7 @@ from streams.cells import Cells
 from streams.decide import Decision, RuleState, decide
 from streams.errors import UNREADABLE, SketchError
 from streams.merge import BucketMerge, ClosedPane, ModelMerge
+from streams.panes import NO_MARK
 from streams.partial import Cell, seal, unseal
 from streams.plan import ModelPlan, Plan
 from streams.rollup import Rollup, Unit, merged_cells
@@ -62,7 +63,8 @@ class ModelJudge:
         self.state = state
         self.rules = dict(state.rules) if state else {}
         self.judge = Judge(plan)
-        self.rollup = Rollup(plan.config.pane_ms, tuple(plan.config.over_ms(rule) for rule in plan.config.rules))
+        overs_ms = tuple(plan.config.over_ms(rule) for rule in plan.config.rules)
+        self.rollup = Rollup(plan.config.pane_ms, overs_ms, plan.segmentation)
         self._over_of = {rule.name: plan.config.over_ms(rule) for rule in plan.config.rules}
         self.told: dict[int, int] = {}
         """Per judged pane the events of its last record, as long as late ones may still come."""
@@ -97,7 +99,7 @@ class ModelJudge:
             return []
         self.told[pane.start_ms] = events
         end_ms = pane.start_ms + self.plan.config.pane_ms
-        cells = merged_cells([pane.on_time, pane.welcome])
+        cells = merged_cells([pane.on_time, pane.welcome], self.plan.segmentation)
         window = Window(pane.start_ms, end_ms, self.plan.config.pane_ms, cells, partial=True)
         results = self.judge.evaluate(window)
         return [window_record(self.plan, window, cell, events) for cell in results if worth_a_record(cell)]
@@ -188,6 +190,7 @@ class BucketJudge:
     def ready(self) -> None:
         """After the rebuild: gives the judges the panes that were judged before, for the windows to come."""
         for name, model in self.merge.models.items():
+            self.judges[name].rollup.drop_after(NO_MARK if model.judged_until_ms is None else model.judged_until_ms)
             if model.judged_until_ms is None:
                 continue
             for start_ms in sorted(at for at in model.panes if at < model.judged_until_ms):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from streams.cells import Cells
+from streams.cells import Cells, Segmentation
 from streams.errors import SketchError
 from streams.panes import NO_MARK
 from streams.partial import Books, BooksPart, BooksPartial, PanePart, PanePartial, Partial
@@ -49,6 +49,7 @@ class BooksState(msgspec.Struct):
 class PaneState:
     """One pane of one model: what full chunks gave it, and the latest publication of each open one."""
 
+    segmentation: Segmentation
     on_time: Cells = field(default_factory=dict)
     welcome: Cells = field(default_factory=dict)
     open: dict[tuple[int, int], tuple[int, PanePart]] = field(default_factory=dict)
@@ -57,8 +58,8 @@ class PaneState:
         """On-time and welcome cells of all chunks."""
         opened = [_opened(part) for _, part in self.open.values()]
         return (
-            merged_cells([self.on_time, *(on_time for on_time, _ in opened)]),
-            merged_cells([self.welcome, *(welcome for _, welcome in opened)]),
+            merged_cells([self.on_time, *(on_time for on_time, _ in opened)], self.segmentation),
+            merged_cells([self.welcome, *(welcome for _, welcome in opened)], self.segmentation),
         )
 
     def fold(self, source: tuple[int, int]) -> None:
@@ -66,8 +67,8 @@ class PaneState:
         found = self.open.pop(source, None)
         if found:
             on_time, welcome = _opened(found[1])
-            self.on_time = merged_cells([self.on_time, on_time])
-            self.welcome = merged_cells([self.welcome, welcome])
+            self.on_time = merged_cells([self.on_time, on_time], self.segmentation)
+            self.welcome = merged_cells([self.welcome, welcome], self.segmentation)
 
 
 def _opened(part: PanePart) -> tuple[Cells, Cells]:
@@ -112,10 +113,19 @@ class ModelMerge(ModelBooks):
     panes: dict[int, PaneState] = field(default_factory=dict)
     judged_until_ms: int | None = None
     first_pane_ms: int | None = None
+    expired_before_ms: int = NO_MARK
+    """Panes before this one are forgotten."""
     changed: set[int] = field(default_factory=set)
     """Panes that changed after they were judged."""
     foreign: int = 0
     """Publications of another layout: made under another baseline or configuration, left out of the sketches."""
+
+    def forget(self, before_ms: int) -> None:
+        """Drops old panes, but for the newest: from it a silence is measured."""
+        self.expired_before_ms = max(before_ms, self.expired_before_ms)
+        newest_ms = max(self.panes, default=before_ms)
+        for start_ms in [start_ms for start_ms in self.panes if start_ms < min(before_ms, newest_ms)]:
+            del self.panes[start_ms]
 
 
 class BucketMerge:
@@ -130,7 +140,6 @@ class BucketMerge:
         self.keys: dict[int, set[bytes]] = {}
         """Record keys by pane, for the tombstones."""
         self.book_keys: dict[bytes, tuple[int, int]] = {}
-        self.expired_before_ms = NO_MARK
 
     def apply(self, partial: Partial, key: bytes = b"", *, fresh: bool = True) -> None:
         """Takes a publication. `fresh` is false while rebuilding: an old claim to be idle is not believed then."""
@@ -145,7 +154,7 @@ class BucketMerge:
         if key:
             self.keys.setdefault(partial.pane_ms, set()).add(key)
         source = self.sources.setdefault(partial.partition, Source())
-        if partial.chunk <= source.folded_chunk or partial.pane_ms < self.expired_before_ms:
+        if partial.chunk <= source.folded_chunk:
             return
         place = (partial.partition, partial.chunk)
         for part in partial.models:
@@ -154,7 +163,9 @@ class BucketMerge:
                 if model is not None:
                     model.foreign += 1
                 continue
-            pane = model.panes.setdefault(partial.pane_ms, PaneState())
+            if partial.pane_ms < model.expired_before_ms:
+                continue
+            pane = model.panes.setdefault(partial.pane_ms, PaneState(model.plan.segmentation))
             if partial.end_offset >= pane.open.get(place, (-1,))[0]:
                 pane.open[place] = (partial.end_offset, part)
                 if model.judged_until_ms is not None and partial.pane_ms < model.judged_until_ms:
@@ -271,14 +282,14 @@ class BucketMerge:
 
         The books' state must have been written before their records are deleted.
         """
-        horizons = [self._horizon_ms(model) for model in self.models.values()]
-        horizon = min((NO_MARK if at is None else at for at in horizons), default=NO_MARK)
-        self.expired_before_ms = max(horizon, self.expired_before_ms)
         for model in self.models.values():
-            newest = max(model.panes, default=horizon)
-            for start in [start for start in model.panes if start < min(horizon, newest)]:
-                del model.panes[start]
-        keys = [key for start in list(self.keys) if start < horizon for key in self.keys.pop(start)]
+            horizon_ms = self._horizon_ms(model)
+            if horizon_ms is not None:
+                model.forget(horizon_ms)
+        passed_ms = max((model.expired_before_ms for model in self.models.values()), default=NO_MARK)
+        needed = {start for model in self.models.values() for start in model.panes}
+        gone = [start for start in self.keys if start < passed_ms and start not in needed]
+        keys = [key for start in gone for key in self.keys.pop(start)]
         for key, (partition, chunk) in list(self.book_keys.items()):
             if chunk < self.sources[partition].folded_chunk:
                 keys.append(key)

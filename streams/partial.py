@@ -46,6 +46,8 @@ class PanePart(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 
 
 class PanePartial(msgspec.Struct, array_like=True, forbid_unknown_fields=True, tag="pane"):
+    """`lap`: how often stage 1 had let go of this pane of the chunk before. A later lap is of other models."""
+
     topic: str
     partition: int
     chunk: int
@@ -53,6 +55,7 @@ class PanePartial(msgspec.Struct, array_like=True, forbid_unknown_fields=True, t
     bucket: int
     pane_ms: int
     models: list[PanePart]
+    lap: int = 0
 
 
 class Books(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -115,7 +118,7 @@ def key_of(partial: Partial, incarnation: str) -> bytes:
     Compaction keeps the latest record of a key, not the one with the highest end offset. With the incarnation in the
     key, a zombie that writes an older state of a chunk after its successor cannot make compaction drop the newer one.
     """
-    pane = partial.pane_ms if isinstance(partial, PanePartial) else "books"
+    pane = f"{partial.pane_ms}.{partial.lap}" if isinstance(partial, PanePartial) else "books"
     identity = f"{partial.topic}/{partial.partition}/{partial.chunk}/{pane}/{partial.bucket}"
     return f"{identity}/{incarnation}".encode()
 

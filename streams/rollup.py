@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from streams.cells import Cells
+from streams.cells import Cells, Segmentation, cap_versions
 from streams.duration import DAY_MS, HOUR_MS
 
 UNITS_PER_WINDOW = 12
 """A window is made of whole hours (days) once it holds at least this many of them: its start is rounded down."""
 
 
-def merged_cells(parts: Iterable[Cells]) -> Cells:
-    """Union of cells; no operand is changed."""
+def merged_cells(parts: Iterable[Cells], segmentation: Segmentation) -> Cells:
+    """Union of cells, with no more versions than the cap; no operand is changed."""
     union: Cells = {}
     for part in parts:
         for key, profile in part.items():
             union[key] = union[key].merged(profile) if key in union else profile
+    cap_versions(union, segmentation)
     return union
 
 
@@ -50,6 +51,7 @@ class Rollup:
     pane_ms: int
     overs_ms: tuple[int, ...]
     """Lengths of the windows that will be asked for: only the levels that one of them is made of are kept."""
+    segmentation: Segmentation
     units: dict[int, dict[int, Cells]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -69,7 +71,10 @@ class Rollup:
         for below, level in zip(self.levels, self.levels[1:], strict=False):
             if end_ms % level:
                 break
-            unit = Unit(level, end_ms - level, merged_cells(self._between(below, end_ms - level, end_ms)))
+            if end_ms - level in self.units[level]:
+                continue  # restored: some of its panes may be gone
+            parts = self._between(below, end_ms - level, end_ms)
+            unit = Unit(level, end_ms - level, merged_cells(parts, self.segmentation))
             self.units[level][unit.start_ms] = unit.cells
             finished.append(unit)
         self._forget(end_ms)
@@ -83,6 +88,11 @@ class Rollup:
         if unit.level_ms in self.units:
             self.units[unit.level_ms][unit.start_ms] = unit.cells
 
+    def drop_after(self, end_ms: int) -> None:
+        """Drops the restored units that end later: their panes will be closed again."""
+        for level in self.levels[1:]:
+            self.units[level] = {at: cells for at, cells in self.units[level].items() if at + level <= end_ms}
+
     def span(self, end_ms: int, over_ms: int) -> tuple[int, int]:
         """Start and end of the window of about `over_ms` that ends there."""
         unit = self._unit(over_ms)
@@ -90,7 +100,7 @@ class Rollup:
 
     def window(self, start_ms: int, end_ms: int) -> Cells:
         """The union of the panes in a span, made of the largest finished units."""
-        return merged_cells(self._pieces(start_ms, end_ms))
+        return merged_cells(self._pieces(start_ms, end_ms), self.segmentation)
 
     @property
     def levels(self) -> tuple[int, ...]:

@@ -61,7 +61,7 @@ CONFIG = """
 kafka: {buckets: 2}
 limits: {future: 2h}
 models:
-  alpha:  # bucket 0
+  alpha:  # bucket 1
     pane: 1m
     grace: 1m
     lateness: 10m
@@ -69,12 +69,12 @@ models:
     max_versions: 2
     segments: {region: [north, south]}
     features: {amount: {type: numeric}, country: {type: categorical}}
-  beta:  # bucket 1, with gamma
+  beta:  # bucket 1
     pane: 2m
     grace: 30s
     lateness: 5m
     features: {amount: {type: numeric}}
-  gamma:
+  gamma:  # bucket 0
     pane: 2m
     grace: 1m
     lateness: 2m

@@ -146,8 +146,9 @@ class _BetaBinomialTail:
             special.gammaln(x + a) + special.gammaln(left + b) - special.gammaln(x + 1.0) - special.gammaln(left + 1.0)
         )
         ratio = left * (x + a) / ((x + 1.0) * np.maximum(left - 1.0 + b, 1e-9))
-        bound = np.exp(np.minimum(log_mass, 0.0)) / np.maximum(1.0 - ratio, 1e-9)
-        bound = np.where((ratio < 1.0) & (x > 0.0), np.minimum(bound, 1.0), 1.0)
+        terms = np.minimum(1.0 / np.maximum(1.0 - ratio, 1e-9), left + 1.0)  # geometric, and no more than there are
+        bound = np.exp(np.minimum(log_mass, 0.0)) * terms
+        bound = np.where((ratio <= 1.0) & (x > 0.0), np.minimum(bound, 1.0), 1.0)
         return np.where(x > n, 0.0, np.where(self._b > 0.0, bound, 1.0))
 
 
@@ -274,7 +275,7 @@ def _sum_cumulants(term: Term, setting: _Setting) -> tuple[Array, Array, Array]:
     mean = (rest * cells[0]).sum(axis=1)
     variance = (rest**2 * cells[1]).sum(axis=1) + 2.0 * np.maximum(degrees - (rest**2).sum(axis=1), 0.0)
     third = (rest**3 * cells[2]).sum(axis=1) + 8.0 * np.maximum(degrees - (rest**3).sum(axis=1), 0.0)
-    return mean, variance, np.maximum(third, 4.0 * variance)  # a tail no lighter than that of chi²
+    return mean, variance, np.maximum(third, 2.0 * variance)  # a tail no lighter than exp(-x), as of Poisson counts
 
 
 def _cell_cumulants(term: Term, window: Array, reference: Array) -> Array:

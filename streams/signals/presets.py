@@ -121,7 +121,7 @@ def preset_threshold(
         n: scalar or (F,) window events.
         mask: (F, B) True for real bins.
         chunks: (F, C) distances, by the same method, of the reference's chunks from the whole of it; nan where a
-            chunk is empty. For "reference_sd" alone.
+            chunk is empty, and a row of nan has no threshold. For "reference_sd" alone.
 
     Returns:
         (F,) the distance above which the tool would speak of drift; nan where the reference or window is empty.
@@ -153,11 +153,21 @@ def _p_value(fixed: Fixed, counts: Array, n: Array, mask: Mask, chunks: Array | 
 
 def _reference_sd(fixed: Fixed, counts: Array, n: Array, mask: Mask, chunks: Array | None) -> Array:
     if chunks is not None:
-        return np.asarray(np.nanmean(chunks, axis=1) + fixed.value * np.nanstd(chunks, axis=1), dtype=np.float64)
+        return _mean_plus(fixed.value, chunks)
     if fixed.method != "jensen_shannon":
         raise ValueError(f"without chunks, moments are known for jensen_shannon, not for {fixed.method}: pass chunks")
     mean, deviation = jensen_shannon_moments(counts, n, mask)
     return mean + fixed.value * deviation
+
+
+def _mean_plus(deviations: float, chunks: Array) -> Array:
+    """(F,) mean plus a number of standard deviations (of the population, as NumPy's default) of what is not nan."""
+    known = ~np.isnan(chunks)
+    weights = np.where(known, 1.0, 0.0) / np.where(known.any(axis=1), known.sum(axis=1), np.nan)[:, None]
+    values = np.where(known, chunks, 0.0)
+    mean = (weights * values).sum(axis=1)
+    variance = (weights * (values - mean[:, None]) ** 2).sum(axis=1)
+    return np.asarray(mean + deviations * np.sqrt(variance), dtype=np.float64)
 
 
 def _spread(counts: Array, n: Array) -> Array:

@@ -165,7 +165,7 @@ def send(connection: Connection, records: Iterable[tuple[int, bytes | None]], **
     async def main() -> list[tuple[int, int]]:
         async with connection.producer(**producer) as client:
             topic = connection.topic("inference")
-            futures = [await client.send(topic, value=value, partition=partition) for partition, value in records]
+            futures = [await client.send(topic, value, b"key", partition) for partition, value in records]
             return [(sent.partition, sent.offset) for sent in await asyncio.gather(*futures)]
 
     return asyncio.run(main())

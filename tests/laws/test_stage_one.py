@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,8 +13,11 @@ from hypothesis import strategies as st
 from streams.chunk import Progress, SourceFold, Step
 from streams.partial import BooksPartial, PanePartial, Partial, key_of, pack
 from streams.sketch.names import rank
+from streams.sketch.profile import Profile
 from tests.strategies import (
     CLOCK_MS,
+    MINUTE_MS,
+    START_MS,
     TOPIC,
     Draft,
     Stage2,
@@ -24,7 +28,6 @@ from tests.strategies import (
     splits,
     streams,
 )
-from streams.judge import Profile
 
 PLAN = plan_of()
 GRACE_MS = {name: model.config.grace_ms for name, model in PLAN.models.items()}
@@ -85,10 +88,13 @@ def test_any_split_into_batches_gives_the_same_final_publications(
         split.read(part, publish=often)
     split.publish()
     assert last_publications(split.partials) == last_publications(whole.partials)
-    assert [step.progress for step in split.steps if step.progress] == [
-        step.progress for step in whole.steps if step.progress
-    ]
     assert rejected(split) == rejected(whole)
+    # A batch that ends with its chunk cannot see that the log skips the next one: there may be a progress more.
+    assert all(progress in resumes(split) for progress in resumes(whole))
+
+
+def resumes(worker: Worker) -> list[Progress]:
+    return [step.progress for step in worker.steps if step.progress]
 
 
 def last_publications(partials: Sequence[Partial]) -> dict[bytes, Any]:
@@ -104,9 +110,9 @@ def last_publications(partials: Sequence[Partial]) -> dict[bytes, Any]:
                 for part in partial.models
             }
         else:
-            before = found.get(key_of(partial, ""), {})
-            found[key_of(partial, "")] = before | {part.model: (part.books, part.mark_ms) for part in partial.models}
-    return found
+            said = {part.model: (part.books, part.mark_ms) for part in partial.models if part.books.read}
+            found[key_of(partial, "")] = found.get(key_of(partial, ""), {}) | said
+    return {key: said for key, said in found.items() if said}
 
 
 def rejected(worker: Worker) -> list[tuple[int, str]]:
@@ -184,6 +190,26 @@ def test_a_compacted_log_gives_what_the_whole_log_gives(
     last = {key: at for at, (key, _) in enumerate(log)}
     kept = [partial for at, (key, partial) in enumerate(log) if at >= cleaned_to or last[key] == at]
     assert Stage2(PLAN).apply(kept).everything() == Stage2(PLAN).apply(p for _, p in log).everything()
+
+
+def test_a_model_that_lags_behind_its_neighbour_takes_nothing_from_it() -> None:
+    """A pane that stage 1 has let go, as alpha is far beyond it, is published again for beta alone.
+
+    offset   0            1               2
+    alpha    00:00        00:12
+    beta                                  00:00   (its first event; alpha and beta are in one bucket)
+    """
+    drafts = [
+        Draft(0, "alpha", START_MS, "v0", None, None, None),
+        Draft(1, "alpha", START_MS + 12 * MINUTE_MS, "v0", None, None, None),
+        Draft(2, "beta", START_MS, "v0", None, None, None),
+    ]
+    worker = run(drafts, [0.34, 0.67])
+    compacted = {key_of(partial, ""): partial for partial in worker.partials}
+    found = events_by_cell(Stage2(PLAN).apply(compacted.values()))
+    assert found["alpha", START_MS, 0, ("v0", "", "")] == 1
+    assert found["beta", START_MS, 0, ("v0", "", "")] == 1
+    assert found == events_by_cell(Stage2(PLAN).apply(worker.partials))
 
 
 @settings(max_examples=60)
@@ -268,12 +294,12 @@ def counted_plainly(drafts: Sequence[Draft]) -> tuple[dict[str, Any], dict[Any, 
             continue
         book[1] += 1
         pane = draft.ts_ms - draft.ts_ms % PANE_MS[model]
-        place = (model, draft.offset // 8, pane, int(behind_ms > GRACE_MS[model]))
+        place = (model, pane, int(behind_ms > GRACE_MS[model]))
         versions = counted.setdefault(place, {})
         version = draft.version if len(draft.version) <= 128 else "__other__"
         versions[version, draft.region] = versions.get((version, draft.region), 0) + 1
     cells: dict[Any, int] = {}
-    for (model, _, pane, timeliness), versions in counted.items():
+    for (model, pane, timeliness), versions in counted.items():
         kept = _kept({version for version, _ in versions} - {"__other__"}, PLAN.models[model].config)
         for (version, region), events in versions.items():
             named = version if version in kept else "__other__"
@@ -309,7 +335,7 @@ def test_the_drawn_streams_hold_every_case() -> None:
         seen.update("welcome" for place in cells if place[2] == 1)
         seen.update("folded" for place in cells if place[3][0] == "__other__")
         chunks = sorted({partial.chunk for partial in worker.partials})
-        seen.update("skipped" for one, two in zip(chunks, chunks[1:], strict=False) if two > one + 1)
+        seen.update("skipped" for one, two in itertools.pairwise(chunks) if two > one + 1)
         seen.update("complete" for step in worker.steps if step.progress)
 
     draw()

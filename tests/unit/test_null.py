@@ -1,4 +1,4 @@
-"""Null laws: alarms without drift are as rare as asked for, and not much rarer. The large study is bench/null_study.py."""
+"""Null laws: alarms without drift are as rare as asked for, and not much rarer. bench/null_study.py asks at length."""
 
 import numpy as np
 import numpy.typing as npt
@@ -40,15 +40,15 @@ def framed(reference: Array) -> tuple[npt.NDArray[np.bool_], Array]:
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize(("m", "n"), [(500, 50), (5_000, 1_000), (1_000, 20_000)])
 def test_false_alarms_are_as_rare_as_asked_for(name: str, bins: str, m: int, n: int) -> None:
-    rows, method = 4_000, METHODS[name]
+    rows, method, seeds = 500, METHODS[name], range(2, 8)
     reference = drawn(BINS[bins], m, rows, seed=1)
     mask, centres = framed(reference)
     limits = [method.null_quantile(reference, n, alpha, mask, centres) for alpha in ALPHAS]
-    distances = [method.distance(reference, drawn(BINS[bins], n, rows, seed), mask, centres) for seed in (2, 3, 4)]
+    distances = [method.distance(reference, drawn(BINS[bins], n, rows, seed), mask, centres) for seed in seeds]
     for alpha, limit in zip(ALPHAS, limits, strict=True):
         alarms = sum(int((distance > limit).sum()) for distance in distances)
-        asked = 3 * rows * alpha
-        assert alarms <= 1.3 * asked + 3.0 * np.sqrt(asked)
+        asked = len(seeds) * rows * alpha
+        assert alarms <= 1.3 * asked + 4.0 * np.sqrt(asked)
 
 
 @pytest.mark.parametrize("bins", ["equal", "zipf", "zero mass"])
@@ -127,13 +127,18 @@ levels = st.floats(1.0, 8.0).map(lambda exponent: 10.0**-exponent)
 
 
 @given(m=sizes, n=sizes, share=st.floats(0.0, 1.0), alpha=levels)
-def test_the_rate_threshold_is_the_smallest_that_keeps_the_promise(m: int, n: int, share: float, alpha: float) -> None:
+def test_the_rate_threshold_keeps_the_promise_and_is_nearly_the_smallest(
+    m: int, n: int, share: float, alpha: float
+) -> None:
     k0 = round(share * m)
     limit = round(float(rate_threshold(k0, m, n, alpha)) * n)
-    law = stats.betabinom(n, k0 + 1, m - k0) if k0 < m else stats.randint(n, n + 1)
+    if k0 == m:  # nothing could be too much
+        assert limit == n
+        return
+    law = stats.betabinom(n, k0 + 1, m - k0)
     assert law.sf(limit) <= alpha * (1.0 + 1e-6)
-    spare = 0.1 * (limit - law.mean()) + 1.0  # the bound of the tail is not the tail
-    assert limit == 0 or law.sf(max(limit - 1.0 - spare, -1.0)) > alpha
+    spare = (0.15 if m >= 30 else 0.4) * (limit - law.mean()) + 1.0  # the bound of the tail is not the tail
+    assert limit == 0 or law.sf(max(limit - 1.0 - spare, -1.0)) > alpha - 1e-12
 
 
 def test_a_handful_of_events_never_seen_before_is_a_breach() -> None:
@@ -153,11 +158,12 @@ def test_a_floor_is_a_threshold_of_the_other_events(m: int, n: int, share: float
 @pytest.mark.parametrize(("m", "n"), [(1_000, 100), (1_000, 50_000), (17_000, 1_000)])
 def test_rates_without_change_stay_within_their_limits(p: float, m: int, n: int) -> None:
     generator, draws = np.random.default_rng(7), 40_000
-    k0, rate = generator.binomial(m, p, draws), generator.binomial(n, p, draws) / n
+    rate = generator.binomial(n, p, draws) / n
+    k0, row = np.unique(generator.binomial(m, p, draws), return_inverse=True)
     for alpha in ALPHAS:
         asked = draws * alpha
-        assert (rate > rate_threshold(k0, m, n, alpha)).sum() <= asked + 3.0 * np.sqrt(asked)
-        assert (rate < rate_floor(k0, m, n, alpha)).sum() <= asked + 3.0 * np.sqrt(asked)
+        assert (rate > rate_threshold(k0, m, n, alpha)[row]).sum() <= asked + 3.0 * np.sqrt(asked)
+        assert (rate < rate_floor(k0, m, n, alpha)[row]).sum() <= asked + 3.0 * np.sqrt(asked)
 
 
 @pytest.mark.filterwarnings("error")
@@ -178,17 +184,16 @@ def test_effective_sizes_need_not_be_whole() -> None:
 @pytest.mark.parametrize("p", [0.5, 0.99])
 @pytest.mark.parametrize(("m", "n"), [(2_000, 500), (2_000, 20_000), (20_000, 1_000)])
 def test_the_windows_quantile_lies_in_its_band(p: float, m: int, n: int) -> None:
-    generator, alpha, draws = np.random.default_rng(3), 0.01, 1_000
+    """Order statistics of uniform values are beta, so that is how they are drawn."""
+    generator, alpha, draws = np.random.default_rng(3), 0.01, 100_000
     lo, hi = (float(level) for level in quantile_band(p, m, n, alpha))
-    assert lo < p < hi
-    outside = 0
-    for _ in range(draws):
-        reference, window = np.sort(generator.random(m)), np.sort(generator.random(n))
-        found = window[int(np.ceil(p * n)) - 1]
-        low = reference[round(lo * m) - 1] if lo > 0.0 else -np.inf
-        high = reference[round(hi * m) - 1] if hi <= 1.0 else np.inf
-        outside += not low <= found <= high
-    assert outside <= draws * alpha + 3.0 * np.sqrt(draws * alpha)
+    assert lo < p < hi < 1.0
+    rank, low, high = np.ceil(p * n), round(lo * m), round(hi * m)
+    found = generator.beta(rank, n - rank + 1, draws)
+    below = (found < generator.beta(low, m - low + 1, draws)).mean()
+    above = (found > generator.beta(high, m - high + 1, draws)).mean()
+    for outside in (below, above):
+        assert 0.3 * alpha / 2.0 < outside < 1.2 * alpha / 2.0
 
 
 def test_a_high_quantile_of_few_events_cannot_be_judged() -> None:
@@ -234,10 +239,13 @@ def test_units_are_those_of_the_distances() -> None:
     assert judged("sagemaker", many, many, categorical=True)[1] == pytest.approx(0.1 + 1.8 * np.sqrt(2 / 5_000))
 
 
+@pytest.mark.filterwarnings("error")
 def test_nannyml_takes_the_references_own_chunks_when_it_has_them() -> None:
-    reference, chunks = drawn(BINS["equal"], 10_000, 2, seed=1), np.array([[0.02, 0.04, np.nan], [0.1, 0.1, 0.1]])
+    reference = drawn(BINS["equal"], 10_000, 3, seed=1)
+    chunks = np.array([[0.02, 0.04, np.nan], [0.1, 0.1, 0.1], [np.nan, np.nan, np.nan]])
     fixed, mask = PRESETS["nannyml"].fixed(10_000, categorical=False), framed(reference)[0]
-    assert preset_threshold(fixed, reference, 1_000, mask, chunks) == pytest.approx([0.03 + 3 * 0.01, 0.1])
+    expected = [0.03 + 3 * 0.01, 0.1, np.nan]
+    assert preset_threshold(fixed, reference, 1_000, mask, chunks) == pytest.approx(expected, nan_ok=True)
     mean, deviation = jensen_shannon_moments(reference, 1_000, mask)
     assert preset_threshold(fixed, reference, 1_000, mask) == pytest.approx(mean + 3.0 * deviation)
 

@@ -1,0 +1,336 @@
+"""The state machine of a rule: what it remembers, what it says, and when it says nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streams.baseline import WHOLE, SegmentKey
+from streams.config import Response, Rule
+from streams.decide import (
+    MOST_REVISIONS,
+    NO_TRAFFIC_PANES,
+    PUBLISHED,
+    Decision,
+    Reason,
+    RuleState,
+    decide,
+    number,
+    state_key,
+)
+from streams.signals.evaluate import CellResult, Result, Window
+from streams.signals.names import SIGNALS
+from streams.sketch.counts import Counts
+from streams.sketch.layout import OK_SLOT
+from streams.sketch.profile import Profile
+
+M = 60_000
+LIMIT = 0.1
+NORTH: SegmentKey = ("region", "north")
+SOUTH: SegmentKey = ("region", "south")
+
+
+def rule_of(**options: Any) -> Rule:
+    return Rule(
+        **{"name": "nulls", "signals": ("null_rate",), "response": Response.DATA_INCIDENT, "min_n": 50, **options}
+    )
+
+
+def cell(
+    values: dict[str, float] | float,
+    *,
+    n: int = 100,
+    segment: SegmentKey = WHOLE,
+    version: str | None = "1",
+    signal: str = "null_rate",
+    limit: float = LIMIT,
+) -> CellResult:
+    """A cell with one signal: its values by column."""
+    by_column: dict[Any, float] = values if isinstance(values, dict) else {"x": values}
+    dense = np.zeros(3, np.int64)
+    dense[OK_SLOT] = n
+    size = len(by_column)
+    result = Result(
+        SIGNALS[signal],
+        tuple(by_column),
+        np.array(list(by_column.values()), float),
+        np.full(size, 0.01),
+        np.full(size, limit),
+        np.full(size, float(n)),
+    )
+    return CellResult(version, segment, Profile(Counts.of(dense)), (result,))
+
+
+class Model:
+    """Runs a rule over one pane after another, through the state's own JSON, as a restart would."""
+
+    def __init__(self, *rules: Rule, over_ms: int = M) -> None:
+        self.rules, self.over_ms = rules, over_ms
+        self.states: dict[str, RuleState] = {}
+        self.panes = 0
+
+    def pane(self, *cells: CellResult, start_ms: int | None = None) -> list[Decision]:
+        self.panes += 1
+        end_ms = self.panes * M
+        window = Window(end_ms - self.over_ms if start_ms is None else start_ms, end_ms, self.over_ms, {})
+        found = list(decide(self.rules, window, cells, self.states, {rule.name: self.over_ms for rule in self.rules}))
+        self.states = msgspec.json.decode(msgspec.json.encode(self.states), type=dict[str, RuleState])
+        return found
+
+    def reasons(self, *panes: Sequence[CellResult]) -> list[list[str]]:
+        return [[decision.reason for decision in self.pane(*cells)] for cells in panes]
+
+
+QUIET, BREACH, FEW = [cell(0.05)], [cell(0.5)], [cell(0.5, n=49)]
+
+
+def story(rule: Rule, panes: str) -> str:
+    """Panes as letters (q quiet, b breached, f too few, . no cell) → the reasons' initials, in capitals if published."""
+    letters = {
+        Reason.QUIET: "q",
+        Reason.PENDING: "p",
+        Reason.FIRED: "F",
+        Reason.HOLDS: "h",
+        Reason.RESOLVED: "R",
+        Reason.NO_TRAFFIC: "N",
+        Reason.TOO_FEW: "t",
+        Reason.WIDENED: "W",
+        Reason.COVERED: "c",
+    }
+    model = Model(rule)
+    told = []
+    for letter in panes:
+        found = model.pane(*{"q": QUIET, "b": BREACH, "f": FEW, ".": []}[letter])
+        assert len(found) <= 1
+        told += [letters[decision.reason] for decision in found] or ["-"]
+        assert all(decision.published == letters[decision.reason].isupper() for decision in found)
+    return "".join(told)
+
+
+@pytest.mark.parametrize(
+    ("options", "panes", "told"),
+    [
+        ({}, "qbbqqq", "qFhhRq"),
+        ({}, "bqbqbqq", "FhhhhhR"),  # one quiet pane is not the end of it
+        ({"for_panes": 3}, "bbbqq", "ppFhR"),
+        ({"for_panes": 3}, "bbqbbbq", "ppqppFh"),  # in a row
+        ({"for_panes": 2}, "bfbbb", "ptFhh"),  # too few samples are neither breached nor quiet
+        ({"clear_panes": 1}, "bqb", "FRF"),
+        ({"clear_panes": 3}, "bqqfqb", "FhhhRF"),
+        ({"clear_panes": 3}, "bqqbqqq", "FhhhhhR"),
+        ({}, "fff.", "tttt"),
+        ({}, "...", "---"),
+        ({}, "q..b", "qttF"),
+        ({}, "b" + "f" * (NO_TRAFFIC_PANES - 1) + "qq", "F" + "h" * NO_TRAFFIC_PANES + "R"),
+        ({}, "b" + "." * NO_TRAFFIC_PANES + "..b", "F" + "h" * (NO_TRAFFIC_PANES - 1) + "Nt-F"),
+        ({}, "b" + "f" * NO_TRAFFIC_PANES + "qb", "F" + "h" * (NO_TRAFFIC_PANES - 1) + "NqF"),
+        ({"min_n": 49}, "f", "F"),
+        ({"min_n": 101}, "bbb", "ttt"),
+    ],
+)
+def test_a_rule_tells_its_story(options: dict[str, Any], panes: str, told: str) -> None:
+    assert story(rule_of(**options), panes) == told
+
+
+@given(st.text("qbf.", max_size=60), st.integers(1, 3), st.integers(1, 3))
+def test_whatever_comes_it_resolves_only_what_fired_and_fires_only_what_is_not_firing(
+    panes: str, for_panes: int, clear_panes: int
+) -> None:
+    told = story(rule_of(for_panes=for_panes, clear_panes=clear_panes), panes)
+    published = [letter for letter in told if letter in "FRN"]
+    assert published == [("F", "R")[i % 2] if letter != "N" else "N" for i, letter in enumerate(published)]
+    for at, letter in enumerate(told):
+        if letter == "F":
+            counted = panes[: at + 1].replace("f", "").replace(".", "")
+            assert counted.endswith("b" * for_panes)
+
+
+class TestWhatIsPublished:
+    def test_news_is_what_begins_grows_and_ends(self) -> None:
+        assert {reason.value for reason in PUBLISHED} == {"fired", "widened", "resolved", "no_traffic"}
+
+    def test_the_evidence_is_what_is_breached_the_worst_first(self) -> None:
+        (decision,) = Model(rule_of()).pane(cell({"a": 0.2, "b": 0.05, "c": 0.9}))
+        assert [(item.feature, item.value) for item in decision.evidence] == [("c", 0.9), ("a", 0.2)]
+        assert decision.evidence[0].threshold == LIMIT
+
+    def test_of_equals_the_name_decides(self) -> None:
+        (decision,) = Model(rule_of()).pane(cell({"z": 0.2, "a": 0.2}))
+        assert [item.feature for item in decision.evidence] == ["a", "z"]
+
+    def test_numbers_are_such_as_json_can_hold(self) -> None:
+        assert [number(value) for value in (0.1 + 0.2, 1e300, float("nan"), float("inf"))] == [0.3, 1e300, None, None]
+
+    def test_a_rule_may_look_at_some_features_only(self) -> None:
+        model = Model(rule_of(features=("b",)))
+        assert model.reasons([cell({"a": 0.9, "b": 0.05})], [cell({"a": 0.9, "b": 0.2})]) == [["quiet"], ["fired"]]
+        (held,) = model.pane(cell({"a": 0.9, "b": 0.2}))
+        assert [item.feature for item in held.evidence] == ["b"]
+
+    def test_a_threshold_that_does_not_exist_gives_no_verdict(self) -> None:
+        model = Model(rule_of())
+        assert model.reasons([cell(0.9, limit=float("nan"))], [cell({"x": 0.9, "y": 0.0}, limit=float("nan"))]) == [
+            ["too_few_samples"],
+            ["too_few_samples"],
+        ]
+
+    def test_a_cell_without_the_rules_signals_is_none_of_its_business(self) -> None:
+        assert Model(rule_of()).pane(cell(0.9, signal="unseen_rate")) == []
+
+    def test_volume_is_judged_however_few_the_events(self) -> None:
+        """That is the point of it."""
+        rule = rule_of(signals=("request_rate",))
+        (decision,) = Model(rule).pane(cell(0.0, n=0, signal="request_rate", limit=0.5, version=None))
+        assert decision.reason == "fired"
+
+    def test_a_rule_is_asked_about_windows_of_its_own_length_only(self) -> None:
+        window = Window(0, 15 * M, 15 * M, {})
+        assert list(decide([rule_of()], window, BREACH, {}, {"nulls": M})) == []
+        assert len(list(decide([rule_of()], window, BREACH, {}, {"nulls": 15 * M}))) == 1
+
+    def test_versions_fire_on_their_own(self) -> None:
+        model = Model(rule_of())
+        assert model.reasons([cell(0.5, version="1"), cell(0.01, version="2")]) == [["fired", "quiet"]]
+        assert model.reasons([cell(0.5, version="1"), cell(0.5, version="2")]) == [["holds", "fired"]]
+
+
+class TestWidening:
+    def test_a_column_that_joins_is_news(self) -> None:
+        model = Model(rule_of())
+        assert model.reasons([cell({"a": 0.5})], [cell({"a": 0.5, "b": 0.5})], [cell({"a": 0.5, "b": 0.5})]) == [
+            ["fired"],
+            ["widened"],
+            ["holds"],
+        ]
+        assert model.states[state_key("nulls", "1", WHOLE)].revision == 1
+
+    def test_a_column_that_leaves_and_returns_is_no_news(self) -> None:
+        model = Model(rule_of())
+        assert model.reasons(
+            [cell({"a": 0.5, "b": 0.5})], [cell({"a": 0.5, "b": 0.0})], [cell({"a": 0.5, "b": 0.5})]
+        ) == [
+            ["fired"],
+            ["holds"],
+            ["holds"],
+        ]
+
+    def test_where_a_rule_waits_a_joining_column_must_be_there_twice_too(self) -> None:
+        model = Model(rule_of(for_panes=2))
+        both, one = [cell({"a": 0.5, "b": 0.5})], [cell({"a": 0.5, "b": 0.0})]
+        assert model.reasons(one, one, both, one, both, both) == [
+            ["pending"],
+            ["fired"],
+            ["holds"],
+            ["holds"],
+            ["holds"],
+            ["widened"],
+        ]
+
+    def test_news_of_one_incident_is_limited(self) -> None:
+        model = Model(rule_of())
+        told = []
+        for columns in range(1, 12):
+            told += model.reasons([cell({f"c{i}": 0.5 for i in range(columns)})])[0]
+        assert told == ["fired", *["widened"] * MOST_REVISIONS, *["holds"] * (10 - MOST_REVISIONS)]
+
+    def test_a_new_incident_starts_anew(self) -> None:
+        model = Model(rule_of(clear_panes=1))
+        wide = [cell({"a": 0.5, "b": 0.5})]
+        model.reasons([cell({"a": 0.5})], wide, QUIET)
+        (decision,) = model.pane(*wide)
+        assert (decision.reason, decision.state.revision) == ("fired", 0)
+
+    def test_a_segment_has_no_such_news(self) -> None:
+        model = Model(rule_of())
+        quiet = cell(0.0)
+        assert model.reasons(
+            [quiet, cell({"a": 0.5}, segment=NORTH)], [quiet, cell({"a": 0.5, "b": 0.5}, segment=NORTH)]
+        ) == [["quiet", "fired"], ["quiet", "holds"]]
+
+
+class TestSegments:
+    def test_a_segment_fires_where_the_whole_is_quiet(self) -> None:
+        (whole, north, south) = Model(rule_of()).pane(cell(0.05), cell(0.5, segment=NORTH), cell(0.0, segment=SOUTH))
+        assert (whole.reason, north.reason, south.reason) == ("quiet", "fired", "quiet")
+        assert north.segment == NORTH
+
+    def test_it_is_covered_while_the_whole_fires_or_is_about_to(self) -> None:
+        model = Model(rule_of(for_panes=2))
+        both = [cell(0.5), cell(0.5, segment=NORTH)]
+        assert model.reasons(both, both, both) == [
+            ["pending", "pending"],
+            ["fired", "covered_by_model"],
+            ["holds", "covered_by_model"],
+        ]
+
+    def test_what_is_left_of_it_fires_when_the_whole_has_recovered(self) -> None:
+        model = Model(rule_of(clear_panes=1))
+        model.reasons([cell(0.5), cell(0.5, segment=NORTH)])
+        assert model.reasons([cell(0.0), cell(0.5, segment=NORTH)]) == [["resolved", "fired"]]
+
+    def test_a_segment_that_fired_first_goes_on_to_its_own_end(self) -> None:
+        model = Model(rule_of(clear_panes=1))
+        model.reasons([cell(0.05), cell(0.5, segment=NORTH)])
+        assert model.reasons([cell(0.5), cell(0.5, segment=NORTH)], [cell(0.5), cell(0.0, segment=NORTH)]) == [
+            ["fired", "holds"],
+            ["holds", "resolved"],
+        ]
+
+    def test_a_version_does_not_cover_anothers_segments(self) -> None:
+        model = Model(rule_of())
+        assert model.reasons(
+            [cell(0.5, version="1"), cell(0.0, version="2"), cell(0.5, version="2", segment=NORTH)]
+        ) == [["fired", "quiet", "fired"]]
+
+    def test_a_rule_may_leave_segments_out(self) -> None:
+        assert Model(rule_of(segments=False)).reasons([cell(0.05), cell(0.5, segment=NORTH)]) == [["quiet"]]
+
+
+class TestState:
+    def test_states_are_replaced_and_never_changed_in_place(self) -> None:
+        """The state that was published with an earlier pane must not change after it."""
+        states: dict[str, RuleState] = {}
+        kept = []
+        for i, cells in enumerate((BREACH, BREACH, QUIET, [cell({"x": 0.5, "y": 0.5})], QUIET, QUIET)):
+            list(decide([rule_of()], Window(i * M, i * M + M, M, {}), cells, states, {"nulls": M}))
+            kept.append((states[state_key("nulls", "1", WHOLE)], msgspec.json.encode(states)))
+        for state, encoded in kept:
+            (decoded,) = msgspec.json.decode(encoded, type=dict[str, RuleState]).values()
+            assert state == decoded
+
+    def test_the_incident_remembers_when_it_began(self) -> None:
+        model = Model(rule_of(for_panes=2))
+        model.reasons(QUIET, BREACH, BREACH, BREACH)
+        assert model.states[state_key("nulls", "1", WHOLE)].since_ms == 2 * M
+
+    def test_two_incidents_in_a_long_window_are_told_apart(self) -> None:
+        """A window of 12 hours starts at a whole hour: many of them have one start."""
+        model = Model(rule_of(clear_panes=1), over_ms=720 * M)
+        since = []
+        for cells in (BREACH, QUIET, BREACH):
+            (decision,) = model.pane(*cells, start_ms=-720 * M)
+            since += [decision.state.since_ms] if decision.reason == "fired" else []
+        assert len(set(since)) == 2
+
+    def test_cells_that_are_gone_are_forgotten(self) -> None:
+        """A version that was rolled back leaves no state behind."""
+        model = Model(rule_of())
+        model.reasons(QUIET)
+        for _ in range(NO_TRAFFIC_PANES + 1):
+            model.pane()
+        assert model.states == {}
+
+    def test_rules_do_not_mix_their_states(self) -> None:
+        model = Model(rule_of(), rule_of(name="other", for_panes=2))
+        assert model.reasons(BREACH, BREACH) == [["fired", "pending"], ["holds", "fired"]]
+
+    @pytest.mark.parametrize("name", ['quo"te', "a/b", "\u6771", "[", "null"])
+    def test_any_name_makes_a_key_of_its_own(self, name: str) -> None:
+        keys = {state_key(name, version, segment) for version in (None, "", name) for segment in (WHOLE, (name, name))}
+        assert len(keys) == 6
