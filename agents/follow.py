@@ -34,8 +34,8 @@ async def actions(connection: Connection, say: Callable[[str], None], *, go_on: 
     if not go_on:
         return
     consumer = connection.consumer()
-    await consumer.start()
     try:
+        await consumer.start()
         consumer.assign([TopicPartition(topic, partition) for partition in ends])
         for partition, offset in ends.items():
             consumer.seek(TopicPartition(topic, partition), offset)

@@ -56,6 +56,8 @@ async def read_to_end(
         raise reading.failure(f"{type(error).__name__} {error}") from None
     finally:
         await reading.consumer.stop()
+        if (task := asyncio.current_task()) is not None and task.cancelling():
+            raise asyncio.CancelledError  # it may have come while aiokafka stopped, which swallows it
     return {tp.partition: position for tp, position in reading.positions.items()}
 
 

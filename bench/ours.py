@@ -1,4 +1,4 @@
-"""One contender of ours on a filled topic: `fetch`, `decode`, or `foreshock`, the worker itself."""
+"""One contender of ours on a filled topic: `fetch`, `decode`, `stage-one`, or `foreshock`, the worker itself."""
 
 from __future__ import annotations
 
@@ -6,72 +6,135 @@ import asyncio
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent / "peers")]
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parent / "peers"))
 
-from aiokafka import TopicPartition
+from sampler import Sampler
 from sketching import Clock
 
-from agents.app import WebOptions, Worker
+from agents import app
 from agents.cli import tune_collector
 from agents.clients import Connection
 from agents.files import read_plan
-from agents.intake import MAX_RECORDS, _spare_record_objects
+from agents.intake import Batch, Intake
+from agents.sketch import SketchStage
+from streams.chunk import Step
+from streams.partial import BooksPartial
+from streams.plan import Plan
 
-LOOK_S = 0.002
+setting: dict[str, Any] = json.loads(sys.argv[2])
+clock = Clock()
 
 
-async def fetch(setting: dict[str, str], events: int, decoding: bool) -> None:
-    """The floor: records off the wire, in batches, and with `decoding` into rows."""
-    clock, done = Clock(), 0
-    decoder = read_plan(Path(setting["config"])).decoder()
-    consumer = Connection(broker=setting["broker"]).consumer()
-    await consumer.start()
-    consumer.assign([TopicPartition(setting["topic"], partition) for partition in range(2)])
-    await consumer.seek_to_beginning()
-    _spare_record_objects(consumer)
-    while done < events:
-        for records in (await consumer.getmany(timeout_ms=200, max_records=MAX_RECORDS)).values():
+class TimedStage(SketchStage):
+    """Stage 1 as it is, with a clock: from the first batch to the last partial acknowledged."""
+
+    books: dict[tuple[int, int, int], BooksPartial]
+
+    async def process(self, batch: Batch) -> None:
+        if batch.records:
             clock.start()
-            done += len(records)
-            if decoding:
-                decoder.decode([record.value for record in records], [record.timestamp for record in records])
-    clock.tell(done)
-    await consumer.stop()
+        before = self.work.partials
+        await super().process(batch)
+        if self.work.partials > before:
+            clock.stop()
+
+    async def _execute(self, step: Step, *more: Any) -> None:
+        await super()._execute(step, *more)
+        books = [item for item in step.partials if isinstance(item, BooksPartial)]
+        self.books = getattr(self, "books", {}) | {(item.partition, item.chunk, item.bucket): item for item in books}
+
+    def published(self) -> int:
+        """How many events the published books account for."""
+        return sum(part.books.read for item in self.books.values() for part in item.models)
 
 
-async def foreshock(setting: dict[str, str], events: int) -> None:
-    """From the first batch to the last partial acknowledged; stage 2 runs beside it in the same process."""
-    clock = Clock()
-    plan = read_plan(Path(setting["config"]))
-    worker = Worker(plan, Connection(broker=setting["broker"], prefix=setting["prefix"]), WebOptions(), drain=True)
-    task = asyncio.create_task(worker.run())
-    await worker.ready.wait()
-    intake = worker.sketch.intake
-    assert intake is not None
+class Floor:
+    """Takes batches like a stage, and drops them; with a decoder, after decoding them."""
 
-    def handed_over() -> int:
-        return sum(flow.records for flow in intake.snapshot().values())
+    def __init__(self, plan: Plan | None) -> None:
+        self.decoder = plan.decoder() if plan else None
+        self.events = 0
 
-    while not handed_over():
-        await asyncio.sleep(LOOK_S)
-    clock.start()
-    while sum(fold.next_offset for fold in worker.sketch.folds.values()) < events or any(
-        fold.changed for fold in worker.sketch.folds.values()
-    ):
-        await asyncio.sleep(LOOK_S)
-    clock.tell(events)
-    await task
+    async def put(self, batch: Batch) -> None:
+        clock.start()
+        if self.decoder and batch.records:
+            stamps = [record.timestamp for record in batch.records]
+            self.decoder.decode([record.value for record in batch.records], stamps)
+        self.events += len(batch.records)
+        if batch.records:
+            clock.stop()
+
+
+async def floor(connection: Connection, plan: Plan, *, decoding: bool) -> None:
+    """Records off the wire as the worker's own intake hands them over."""
+    taken = Floor(plan if decoding else None)
+
+    async def anywhere(tps: Any) -> dict[Any, int | None]:
+        return dict.fromkeys(tps, None)
+
+    async def nothing(tps: Any) -> None:
+        return None
+
+    intake = Intake(connection, [setting["topic"]], setting["target"], taken, on_assigned=anywhere, on_revoked=nothing)
+    await intake.start()
+    while taken.events < setting["events"]:
+        await asyncio.sleep(0.01)
+    await intake.stop()
+    clock.tell(taken.events)
+
+
+async def stage_one(connection: Connection, plan: Plan) -> None:
+    """Stage 1 without Faust and without stage 2."""
+    producer = connection.producer()
+    await producer.start()
+    await app.topics.ensure(connection, inference_partitions=2, buckets=plan.config.kafka.buckets)
+    stage = TimedStage(plan, connection, producer, "bench")
+    stage.draining = True
+
+    class Direct:
+        async def put(self, batch: Batch) -> None:
+            await stage.process(batch)
+
+    intake = stage.intake = Intake(
+        connection,
+        [setting["topic"]],
+        setting["target"],
+        Direct(),
+        on_assigned=stage.on_assigned,
+        on_revoked=stage.on_revoked,
+    )
+    await intake.start()
+    await stage.drained.wait()
+    await intake.stop()
+    await producer.stop()
+    clock.tell(stage.published())
+
+
+async def foreshock(connection: Connection, plan: Plan) -> None:
+    """The worker, stage 2 and its pages included, until it has read everything and judged every pane."""
+    app.SketchStage = TimedStage  # type: ignore[misc]
+    worker = app.Worker(plan, connection, app.WebOptions(), drain=True)
+    await worker.run()
+    assert isinstance(worker.sketch, TimedStage)
+    clock.tell(worker.sketch.published())
 
 
 def main() -> None:
-    setting = json.loads(sys.argv[2])
-    events = int(setting["events"])
+    plan = read_plan(Path(setting["config"]))
+    connection = Connection(broker=setting["broker"], prefix=setting["prefix"])
+    work = {
+        "fetch": lambda: floor(connection, plan, decoding=False),
+        "decode": lambda: floor(connection, plan, decoding=True),
+        "stage-one": lambda: stage_one(connection, plan),
+        "foreshock": lambda: foreshock(connection, plan),
+    }[sys.argv[1]]
     tune_collector()
-    if sys.argv[1] == "foreshock":
-        asyncio.run(foreshock(setting, events))
-    else:
-        asyncio.run(fetch(setting, events, decoding=sys.argv[1] == "decode"))
+    with Sampler(setting.get("profile", False)) as sampler:
+        asyncio.run(work())
+    sampler.show()
 
 
 main()

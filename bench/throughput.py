@@ -1,15 +1,16 @@
 """Events a second from a filled topic to published sketches, on one core, beside other tools in the same run.
 
-    python bench/throughput.py [--events 400000] [--rounds 3] [--only foreshock,faust]
+    python bench/throughput.py [--events N] [--peer-events N] [--rounds 3] [--only fetch,foreshock] [--profile]
 
-One Apache Kafka on the other core, one topic of two partitions. Each contender is a process of its own, pinned to core
-0, and is measured from its first event to its last acknowledged publication. Rounds are interleaved; the table has the
-median, the spread, and the ratio to ours.
+One Apache Kafka on a core of its own, topics of two partitions. Each contender is a process of its own on the other
+core, and is measured from its first event to its last acknowledged publication. Rounds are interleaved; the table has
+the median, the spread, and how many times as fast ours is.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import statistics
@@ -17,122 +18,222 @@ import subprocess
 import sys
 import tempfile
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parent / "peers"))
 
-from bench.stream import MODEL, fill, project
+from rich.console import Console
+from rich.table import Table
+from sketching import Sketcher
+
+from agents import topics
+from agents.clients import Connection
+from bench.stream import MODEL, fill, pairs, project
 from deploy.kafka import Broker
-from streams.sketch.layout import Kind, Role
+from streams.cells import profiles
+from streams.sketch.layout import BINS, ERROR_SLOT, NULL, OK_SLOT, Column, Kind, Layout, Role
 
-PEERS = Path(__file__).parent / "peers"
-OURS = ("fetch", "decode", "foreshock")
-CONTENDERS = (*OURS, "faust", "bytewax", "quixstreams", "whylogs")
-CORE, BROKER_CORE = "0", 1
-TIMEOUT_S = 180
+HERE = Path(__file__).parent
+OURS = ("fetch", "decode", "stage-one", "foreshock")
+PEERS = ("faust", "bytewax", "quixstreams", "whylogs")
+PREFIX = "bench-"
+TOPIC, SHORT_TOPIC = f"{PREFIX}inference", "short"
+PARTITIONS = 2
+TIMEOUT_S = 600
+
+Setting = dict[str, Any]
+Figures = dict[str, float]
+
+
+def main() -> None:
+    chosen = _arguments()
+    names = [name for name in (*OURS, *PEERS) if name in chosen.only.split(",")]
+    pythons = {name: found for name in names if (found := python_of(name)) is not None}
+    core, broker_core = _cores()
+    results: dict[str, list[Figures]] = {name: [] for name in pythons}
+    with tempfile.TemporaryDirectory() as folder:
+        _pin(broker_core)  # what this process starts inherits it
+        with Broker.start(Path(folder) / "kafka", heap="1g") as broker:
+            short = min(chosen.peer_events, chosen.events)
+            fill(broker.bootstrap, TOPIC, chosen.events, PARTITIONS)
+            fill(broker.bootstrap, SHORT_TOPIC, short, PARTITIONS)
+            ours = {"topic": TOPIC, "events": chosen.events, "prefix": PREFIX, "profile": chosen.profile}
+            theirs = {"topic": SHORT_TOPIC, "events": short} | sketches()
+            _check_same_answers(theirs)
+            for number in range(chosen.rounds):
+                for name, python in pythons.items():
+                    setting = (ours if name in OURS else theirs) | {"broker": broker.bootstrap}
+                    setting |= asyncio.run(_prepared(broker.bootstrap, Path(folder) / f"{name}-{number}"))
+                    found = run(name, python, setting, core)
+                    if found:
+                        results[name].append(found)
+                        rate = found["events"] / found["seconds"]
+                        print(f"round {number + 1}: {name:12} {rate:>10,.0f} events/s", file=sys.stderr, flush=True)
+    _show(results)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--events", type=int, default=1_000_000, help="for ours (default: 1,000,000)")
+    parser.add_argument("--peer-events", type=int, default=200_000, help="for the peers, which are slower")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default=",".join((*OURS, *PEERS)), help="names, with commas between them")
+    parser.add_argument("--profile", action="store_true", help="show where ours spend their time")
+    return parser.parse_args()
+
+
+# --- A contender
 
 
 def python_of(name: str) -> str | None:
     """The interpreter of a contender: ours, or that of an environment made for it; None when it can't be made."""
     if name in OURS or name == "faust":
         return sys.executable
+    wanted = (HERE / "peers" / f"{name}.txt").read_text()
     cache = Path(os.environ.get("FORESHOCK_CACHE", Path.home() / ".cache" / "foreshock"))
     folder = cache / "bench-venvs" / name
-    python = folder / "bin" / "python"
-    if not (folder / ".ready").exists():
+    python, ready = folder / "bin" / "python", folder / ".ready"
+    if not ready.exists() or ready.read_text() != wanted:
+        print(f"{name}: installing into {folder}", file=sys.stderr)
+        install = [str(python), "-m", "pip", "install", "-q", "--only-binary", ":all:"]
         try:
-            subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, capture_output=True)
-            install = [str(python), "-m", "pip", "install", "-q", "-r", str(PEERS / f"{name}.txt")]
-            subprocess.run(install, check=True, capture_output=True)
+            subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True, capture_output=True)
+            subprocess.run([*install, "-r", str(HERE / "peers" / f"{name}.txt")], check=True, capture_output=True)
         except subprocess.CalledProcessError as error:
-            print(f"{name}: cannot be installed: {error.stderr.decode()[-200:].strip()}", file=sys.stderr)
+            said = error.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
+            print(f"{name}: left out, it cannot be installed here: {said[-1]}", file=sys.stderr)
             return None
-        (folder / ".ready").touch()
+        ready.write_text(wanted)
     return str(python)
 
 
-def run(name: str, python: str, setting: dict[str, Any]) -> dict[str, float] | None:
-    script = [str(Path(__file__).parent / "ours.py"), name] if name in OURS else [str(PEERS / f"run_{name}.py")]
-    command = ["taskset", "-c", CORE, python, *script, json.dumps(setting)]
+def run(name: str, python: str, setting: Setting, core: int | None) -> Figures | None:
+    """One run; None, and a line that says why, when it fails."""
+    script = [str(HERE / "ours.py"), name] if name in OURS else [str(HERE / "peers" / f"run_{name}.py")]
+    command = [python, *script, json.dumps(setting)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, cwd=tempfile.gettempdir())
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            cwd=tempfile.gettempdir(),
+            preexec_fn=lambda: _pin(core),
+        )
     except subprocess.TimeoutExpired:
         print(f"{name}: not done within {TIMEOUT_S} s", file=sys.stderr)
         return None
-    told = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    told = [line for line in done.stdout.splitlines() if line.startswith('{"events"')]
     if not told:
-        print(f"{name}: failed: {done.stderr[-600:].strip()}", file=sys.stderr)
+        print(f"{name}: failed: {done.stderr.strip()[-600:]}", file=sys.stderr)
         return None
-    found: dict[str, float] = json.loads(told[-1])
+    if setting.get("profile"):
+        print(done.stderr, file=sys.stderr)
+    found: Figures = json.loads(told[-1])
+    if found["events"] != setting["events"]:
+        print(f"{name}: published {found['events']:,} of {setting['events']:,} events", file=sys.stderr)
+        return None
     return found
 
 
-def peers_setting(broker: str, topic: str, events: int) -> dict[str, Any]:
-    """What the peers are told: the edges and the texts that ours learned too."""
-    columns = project().plan.models[MODEL].layout.columns
-    numbers = [c for c in columns if c.kind is Kind.NUMERIC and c.role in (Role.FEATURE, Role.SCORE)]
-    texts = [c.name for c in columns if c.kind is not Kind.NUMERIC and c.role is Role.FEATURE]
-    edges = {column.name: list(column.edges) for column in numbers}
+def _cores() -> tuple[int | None, int | None]:
+    """The contenders' core and the broker's; None where there is nothing to choose."""
+    if not hasattr(os, "sched_getaffinity"):
+        return None, None
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        print("one core only: the broker shares it, and all figures are lower", file=sys.stderr)
+    return cores[0], cores[-1]
+
+
+def _pin(core: int | None) -> None:
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+
+
+async def _prepared(broker: str, folder: Path) -> Setting:
+    """A topic and a group of its own for a contender; for ours a configuration, and none of the topics it writes."""
+    connection = Connection(broker=broker, prefix=PREFIX)
+    target = f"out-{uuid.uuid4().hex[:8]}"
+    await topics.create(connection, target, PARTITIONS, {"max.message.bytes": str(8 << 20)})
+    async with topics.admin(connection) as client:
+        written = {connection.topic(topic.name) for topic in topics.TOPICS}
+        await client.delete_topics(sorted(written & (await topics.partition_counts(client)).keys()))
+        while written & (await topics.partition_counts(client)).keys():
+            await asyncio.sleep(0.05)
+    file = project(broker, PREFIX, "127.0.0.1:0").write(folder)
+    file.write_text(file.read_text().replace("  prefix:", f"  group: {target}\n  prefix:", 1))
+    return {"target": target, "config": str(file)}
+
+
+# --- The same work for all
+
+
+def _columns() -> tuple[Layout, list[int], list[int], list[int], int]:
+    """The layout; its numeric features, score and latency; its categorical features; and the prediction."""
+    layout = project().plan.models[MODEL].layout
+    features = layout.indices(Role.FEATURE)
+    numbers = [i for i in features if layout.columns[i].kind is Kind.NUMERIC]
+    texts = [i for i in features if layout.columns[i].kind is not Kind.NUMERIC]
+    return layout, numbers, [*layout.indices(Role.SCORE, Role.LATENCY)], texts, layout.indices(Role.PREDICTION)[0]
+
+
+def sketches() -> Setting:
+    """What the peers are told: the edges and the categories that ours learned too."""
+    layout, numbers, others, texts, prediction = _columns()
+    at: Sequence[Column] = layout.columns
     return {
-        "broker": broker, "topic": topic, "events": events, "edges": edges, "texts": texts, "segment": "channel"
-    }  # fmt: skip
+        "features": [at[i].name for i in numbers],
+        "texts": [at[i].name for i in texts],
+        "edges": [list(at[i].edges) for i in (*numbers, *others)],
+        "categories": [list(at[i].categories) for i in texts],
+        "predictions": list(at[prediction].categories),
+        "segment": "channel",
+    }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--events", type=int, default=400_000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", default=",".join(CONTENDERS))
-    options = parser.parse_args()
-    names = [name for name in CONTENDERS if name in options.only.split(",")]
-    pythons = {name: found for name in names if (found := python_of(name)) is not None}
-    results: dict[str, list[dict[str, float]]] = {name: [] for name in pythons}
-    os.sched_setaffinity(0, {BROKER_CORE})
-    with tempfile.TemporaryDirectory() as folder, Broker.start(Path(folder) / "kafka", heap="1g") as broker:
-        prefix = "bench-"
-        topic = f"{prefix}inference"
-        fill(broker.bootstrap, topic, options.events, 2)
-        setting = peers_setting(broker.bootstrap, topic, options.events)
-        for round_ in range(options.rounds):
-            for name, python in pythons.items():
-                extra = _prepared(broker, Path(folder) / f"{name}-{round_}", prefix, name)
-                found = run(name, python, setting | extra)
-                if found:
-                    results[name].append(found)
-                    print(
-                        f"round {round_ + 1}: {name:12} {found['events'] / found['seconds']:>10,.0f} events/s",
-                        flush=True,
-                    )
-    _print_table(results)
+def _check_same_answers(setting: Setting, events: int = 5_000) -> None:
+    """The peers' sketches of the same events hold the same numbers as ours: otherwise there is nothing to compare."""
+    values = [value for _, value in pairs(events)]
+    sketcher = Sketcher(setting)
+    for value in values:
+        sketcher.add(value)
+    plan = project().plan
+    model = plan.models[MODEL]
+    batch = model.columnizer.columns(plan.decoder().decode(values, [2**45] * events).models[MODEL])
+    panes_ms = batch.ts_ms // 60_000 * 60_000
+    layout, numbers, others, texts, prediction = _columns()
+    for group, (_, _, value), profile in profiles(batch, layout, model.segmentation, panes_ms, batch.ts_ms * 0):
+        if value:
+            counts = profile.counts.dense()
+            blocks = [layout.block(counts, i) for i in (*numbers, *others, *texts, prediction)]
+            found = [[int(block[NULL]), *block[BINS:].tolist()] for block in blocks]
+            cell = sketcher.cells[group.pane_ms // 60_000, value]
+            theirs = [cell.requests - cell.errors, cell.errors, *cell.numbers, *cell.texts]
+            assert theirs == [counts[OK_SLOT], counts[ERROR_SLOT], *found], "the peers count otherwise than ours"
 
 
-def _prepared(broker: Broker, folder: Path, prefix: str, name: str) -> dict[str, Any]:
-    """A configuration and a consumer group of its own for ours, an output topic for a peer."""
-    import asyncio
-
-    from agents import topics
-    from agents.clients import Connection
-
-    target = f"bench-out-{uuid.uuid4().hex[:8]}"
-    asyncio.run(topics.create(Connection(broker=broker.bootstrap), target, 2, {"max.message.bytes": "8388608"}))
-    config = project(broker.bootstrap, prefix, "127.0.0.1:0").write(folder)
-    text = config.read_text().replace(f"prefix: '{prefix}'", f"prefix: '{prefix}'\n  group: {target}")
-    config.write_text(text)
-    return {"target": target, "config": str(config), "prefix": prefix}
+# --- The table
 
 
-def _print_table(results: dict[str, list[dict[str, float]]]) -> None:
+def _show(results: dict[str, list[Figures]]) -> None:
     rates = {name: [run["events"] / run["seconds"] for run in runs] for name, runs in results.items() if runs}
-    ours = statistics.median(rates["foreshock"]) if "foreshock" in rates else float("nan")
-    print(f"\n{'':12} {'events/s':>10} {'spread':>22} {'CPU µs/event':>13} {'MiB':>6} {'ours is':>8}")
+    ours = statistics.median(rates["foreshock"]) if "foreshock" in rates else None
+    table = Table(title="from a filled topic to published sketches, one core")
+    for name in ("", "events/s", "spread", "CPU s per million", "peak MiB", "foreshock is"):
+        table.add_column(name, justify="right" if name else "left")
     for name, found in rates.items():
+        median = statistics.median(found)
         cpu = statistics.median(run["cpu"] / run["events"] * 1e6 for run in results[name])
         memory = max(run["memory_mib"] for run in results[name])
+        ratio = f"{ours / median:.2f} x" if ours else ""
         spread = f"{min(found):,.0f} to {max(found):,.0f}"
-        median = statistics.median(found)
-        print(f"{name:12} {median:>10,.0f} {spread:>22} {cpu:>13.2f} {memory:>6.0f} {ours / median:>7.1f}x")
+        table.add_row(name, f"{median:,.0f}", spread, f"{cpu:.2f}", f"{memory:,.0f}", ratio)
+    Console(width=110).print(table)
 
 
 if __name__ == "__main__":

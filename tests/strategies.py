@@ -1,4 +1,4 @@
-"""What the property tests draw: values of columns, and streams of records with everything that can be wrong with them."""
+"""What the property tests draw: values of columns, and streams of records with all that can be wrong with them."""
 
 from __future__ import annotations
 

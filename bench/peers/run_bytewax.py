@@ -12,46 +12,46 @@ import bytewax.operators.windowing as win
 from bytewax.connectors.kafka import KafkaSink, KafkaSinkMessage, KafkaSource
 from bytewax.dataflow import Dataflow
 from bytewax.testing import run_main
-from sketching import Cell, Clock, decode
+from sketching import Cell, Clock, columns, decoder, prepared
 
-setting = json.loads(sys.argv[1])
-clock = Clock()
+setting = prepared(json.loads(sys.argv[1]))
+clock, decode, columns_of = Clock(), decoder(setting), columns(setting)
 START = datetime(2026, 1, 1, tzinfo=UTC)
+published = 0
 
 
-def keyed(message: Any) -> list[tuple[str, dict[str, Any]]]:
+def keyed(message: Any) -> tuple[str, Any]:
     clock.start()
     event = decode(message.value)
-    event["at"] = datetime.fromisoformat(event["ts"])
-    return [("all", event), (event["segments"][setting["segment"]], event)]
+    return event.segments.get(setting["segment"], ""), event
 
 
-def folded(cell: Cell, event: dict[str, Any]) -> Cell:
-    cell.add(event)
+def folded(cell: Cell, event: Any) -> Cell:
+    cell.add(*columns_of(event))
     return cell
 
 
-def merged(left: Cell, right: Cell) -> Cell:
-    raise NotImplementedError("tumbling windows do not merge")
-
-
 def message(item: tuple[str, tuple[int, Cell]]) -> KafkaSinkMessage[bytes, bytes]:
-    key, (window, cell) = item
-    return KafkaSinkMessage(f"{key}/{window}".encode(), cell.summary())
+    global published
+    segment, (window, cell) = item
+    published += cell.requests
+    return KafkaSinkMessage(f"{window}/{segment}".encode(), cell.summary())
 
 
 flow = Dataflow("bench")
 source = KafkaSource([setting["broker"]], [setting["topic"]], tail=False, batch_size=10_000)
-events = op.flat_map("decode", op.input("in", flow, source), keyed)
+events = op.map("decode", op.input("in", flow, source), keyed)
 windows = win.fold_window(
     "sketch",
     events,
-    win.EventClock(lambda event: event["at"], wait_for_system_duration=timedelta(seconds=10)),
+    win.EventClock(lambda event: datetime.fromisoformat(event.ts), wait_for_system_duration=timedelta(minutes=1)),
     win.TumblingWindower(length=timedelta(minutes=1), align_to=START),
-    lambda: Cell(setting["edges"], setting["texts"]),
+    lambda: Cell(setting),
     folded,
-    merged,
+    Cell.merged,
+    ordered=False,
 )
 op.output("out", op.map("pack", windows.down, message), KafkaSink([setting["broker"]], setting["target"]))
 run_main(flow)
-clock.tell(setting["events"])
+clock.stop()
+clock.tell(published)

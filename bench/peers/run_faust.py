@@ -1,4 +1,4 @@
-"""A plain Faust agent: an event at a time from a topic, sketched, published every 10,000 events."""
+"""A plain Faust agent: an event at a time from a topic, sketched; a timer publishes once a second."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tempfile
 from typing import Any
 
 import faust
-from sketching import Clock, Sketcher, decode
+from sketching import Clock, Sketcher
 
 setting = json.loads(sys.argv[1])
 sketcher, clock = Sketcher(setting), Clock()
@@ -19,6 +19,7 @@ app = faust.App(
     web_enabled=False,
     topic_disable_leader=True,
     topic_allow_declare=False,
+    consumer_auto_offset_reset="earliest",
     datadir=tempfile.mkdtemp(),
     store="memory://",
 )
@@ -28,17 +29,20 @@ target = app.topic(setting["target"], key_serializer="raw", value_serializer="ra
 
 @app.agent(source)
 async def sketch(events: Any) -> None:
-    done = 0
     async for value in events:
         clock.start()
-        sketcher.add(decode(value))
-        done += 1
-        if done % 10_000 == 0 or done == setting["events"]:
-            for key, summary in sketcher.drain():
-                await (await target.send(key=key, value=summary))
-        if done == setting["events"]:
-            clock.tell(done)
+        sketcher.add(value)
+        if sketcher.requests == setting["events"]:
+            await publish()
+            clock.tell(sketcher.published)
             os._exit(0)
+
+
+@app.timer(1.0)
+async def publish() -> None:
+    for sent in [await target.send(key=key, value=value) for key, value in sketcher.drain()]:
+        await sent
+    clock.stop()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""quixstreams: a streaming dataframe whose function sketches an event at a time, published every 10,000 events."""
+"""quixstreams: a streaming dataframe into a sink that sketches an event at a time and publishes at every checkpoint."""
 
 from __future__ import annotations
 
@@ -7,34 +7,43 @@ import os
 import sys
 from typing import Any
 
+from confluent_kafka import Producer
 from quixstreams import Application
+from quixstreams.sinks import BaseSink
 from sketching import Clock, Sketcher
 
 setting = json.loads(sys.argv[1])
 sketcher, clock = Sketcher(setting), Clock()
-done = 0
 app = Application(
     broker_address=setting["broker"],
     consumer_group=f"bench-quix-{os.getpid()}",
     auto_offset_reset="earliest",
+    commit_interval=1.0,
     loglevel="ERROR",
     auto_create_topics=False,
 )
 
 
-def sketched(event: dict[str, Any]) -> list[dict[str, str]]:
-    global done
-    clock.start()
-    sketcher.add(event)
-    done += 1
-    if done % 10_000 and done != setting["events"]:
-        return []
-    return [{"cell": key.decode(), "sketch": value.decode()} for key, value in sketcher.drain()]
+class Sketches(BaseSink):
+    """Sketches that are published, and acknowledged, before the offsets are committed."""
+
+    def setup(self) -> None:
+        self.producer = Producer({"bootstrap.servers": setting["broker"], "acks": "all"})
+
+    def add(self, value: bytes, *record: Any, **more: Any) -> None:
+        clock.start()
+        sketcher.add(value)
+        if sketcher.requests == setting["events"]:
+            app.stop()
+
+    def flush(self) -> None:
+        for key, summary in sketcher.drain():
+            self.producer.produce(setting["target"], key=key, value=summary)
+        self.producer.flush()
+        clock.stop()
 
 
-source = app.topic(setting["topic"], value_deserializer="json", key_deserializer="bytes")
-target = app.topic(setting["target"], value_serializer="json", key_serializer="bytes")
-frame = app.dataframe(source).apply(sketched, expand=True)
-frame.to_topic(target)
-app.run(count=setting["events"])
-clock.tell(done)
+source = app.topic(setting["topic"], value_deserializer="bytes", key_deserializer="bytes")
+app.dataframe(source).sink(Sketches())
+app.run()
+clock.tell(sketcher.published)

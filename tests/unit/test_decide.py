@@ -91,7 +91,7 @@ QUIET, BREACH, FEW = [cell(0.05)], [cell(0.5)], [cell(0.5, n=49)]
 
 
 def story(rule: Rule, panes: str) -> str:
-    """Panes as letters (q quiet, b breached, f too few, . no cell) → the reasons' initials, in capitals if published."""
+    """Panes as letters (q quiet, b breached, f too few, . no cell) → the reasons' initials, capitals if published."""
     letters = {
         Reason.QUIET: "q",
         Reason.PENDING: "p",

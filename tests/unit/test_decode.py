@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter as Tally
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import numpy as np
@@ -104,12 +104,9 @@ def _counted(model: str, batch: Any, event_id: str, at: int) -> Any:
 def place(value: str, column: int, model: str = MODEL) -> int:
     """Where a feature's JSON text is counted in its column, or where a whole event's is."""
     names = {column: FEATURES[column].name} if column < len(FEATURES) else {}
-    body = '{"event_id":"e","ts":%d,"model":"%s","features":{%s}%s}' % (
-        NOW_MS,
-        model,
-        f'"{names[column]}":{value}' if names else "",
-        "" if names else f',"{LAYOUTS[model].columns[column].name}":{value}',
-    )
+    features = f'"{names[column]}":{value}' if names else ""
+    own = "" if names else f',"{LAYOUTS[model].columns[column].name}":{value}'
+    body = f'{{"event_id":"e","ts":{NOW_MS},"model":"{model}","features":{{{features}}}{own}}}'
     (found,) = outcome(decoder(), body.encode())
     return int(found["places"][column + 1])
 
@@ -504,7 +501,7 @@ class TestDuplicateNames:
 
 
 class TestCloudEvents:
-    BODY: dict[str, Any] = {"model": MODEL, "features": {"amount": 5}}
+    BODY: ClassVar[dict[str, Any]] = {"model": MODEL, "features": {"amount": 5}}
 
     def test_structured(self) -> None:
         value = raw(
