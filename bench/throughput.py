@@ -33,7 +33,7 @@ from sketching import Sketcher
 from agents import topics
 from agents.clients import Connection
 from bench.stream import MODEL, fill, pairs, project
-from deploy.kafka import Broker
+from deploy.kafka import Broker, cache_folder
 from streams.cells import profiles
 from streams.sketch.layout import BINS, ERROR_SLOT, NULL, OK_SLOT, Column, Kind, Layout, Role
 
@@ -94,8 +94,7 @@ def python_of(name: str) -> str | None:
     if name in OURS or name == "faust":
         return sys.executable
     wanted = (HERE / "peers" / f"{name}.txt").read_text()
-    cache = Path(os.environ.get("FORESHOCK_CACHE", Path.home() / ".cache" / "foreshock"))
-    folder = cache / "bench-venvs" / name
+    folder = cache_folder() / "bench-venvs" / name
     python, ready = folder / "bin" / "python", folder / ".ready"
     if not ready.exists() or ready.read_text() != wanted:
         print(f"{name}: installing into {folder}", file=sys.stderr)

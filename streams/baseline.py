@@ -61,6 +61,8 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """Names of unknown fields that the reference itself holds: no news when the stream has them."""
     total: dict[SegmentKey, bytes]
     blocks: tuple[Block, ...]
+    thinning: int = 1
+    """Of so many blocks that the reference has, one was kept."""
 
     @cached_property
     def totals(self) -> dict[SegmentKey, Counts]:

@@ -22,6 +22,7 @@ from streams.sketch.quantiles import Quantiles
 
 Index = NDArray[np.int64]
 Cells = dict[CellKey, Profile]
+Texts = dict[int, list[str]]
 
 _DENSE_FACTOR = 4
 """Count in a dense matrix while it has no more than this many slots for each value counted."""
@@ -58,21 +59,24 @@ def profiles(
     `panes_ms` and `classes` (n,) are the rows' pane starts and timeliness; a row with a negative class is left out.
     """
     groups, member = _groups(batch.versions, panes_ms, classes)
+    if len(groups) > segmentation.max_versions:
+        groups, member = _capped(groups, member, segmentation)
     kept = member >= 0
+    unseen, extras = _unseen(batch, member), _by_cell(batch.extras, member)
     for at, vector in enumerate(_count(batch.slots, member, len(groups), layout.length)):
         group = groups[at]
-        yield group, (group.version, "", ""), _whole(batch, vector, member == at)
+        yield group, (group.version, "", ""), _whole(batch, vector, member, at, unseen, extras)
     for (dimension, values), codes in zip(segmentation.dimensions, batch.segments, strict=True):
         width = len(values) + 1
         cell = np.where(kept, member * width + codes, -1)
         present = np.unique(cell[kept])
-        dense = np.searchsorted(present, cell)
-        vectors = _count(batch.slots, np.where(kept, dense, -1), len(present), layout.length)
+        dense = np.where(kept, np.searchsorted(present, cell), -1)
+        unseen = _unseen(batch, dense)
+        vectors = _count(batch.slots, dense, len(present), layout.length)
         for position, (code, vector) in enumerate(zip(present.tolist(), vectors, strict=True)):
             group = groups[code // width]
             value = (*values, OTHER)[code % width]
-            rows = kept & (dense == position) if batch.unseen or batch.numbers else kept
-            yield group, (group.version, dimension, value), _segment(batch, vector, rows)
+            yield group, (group.version, dimension, value), _segment(batch, vector, dense, position, unseen)
 
 
 def _groups(versions: Sequence[str], panes_ms: Index, classes: Index) -> tuple[list[Group], Index]:
@@ -90,6 +94,32 @@ def _groups(versions: Sequence[str], panes_ms: Index, classes: Index) -> tuple[l
         for code in present.tolist()
     ]
     return groups, np.where(kept, np.searchsorted(present, packed), -1)
+
+
+def _capped(groups: Sequence[Group], member: Index, segmentation: Segmentation) -> tuple[list[Group], Index]:
+    """The groups with no more versions of a span than the cap: as `cap_versions`, before there are any profiles."""
+    versions: dict[tuple[int, int], set[str]] = {}
+    for group in groups:
+        versions.setdefault(group[:2], set()).add(group.version)
+    kept = {span: _kept(names, segmentation) for span, names in versions.items()}
+    places: dict[Group, int] = {}
+    place = [
+        places.setdefault(group if group.version in kept[group[:2]] else group._replace(version=OTHER), len(places))
+        for group in groups
+    ]
+    return list(places), np.where(member >= 0, np.array(place)[member], -1)
+
+
+def _by_cell(pairs: Sequence[tuple[int, str]], member: Index) -> Texts:
+    """Of (row, text) the texts of each cell; `member` says which one a row is in."""
+    found: Texts = {}
+    for at, (_, text) in zip(member[[row for row, _ in pairs]].tolist() if pairs else (), pairs, strict=True):
+        found.setdefault(at, []).append(text)
+    return found
+
+
+def _unseen(batch: Columns, member: Index) -> dict[int, Texts]:
+    return {column: _by_cell(pairs, member) for column, pairs in batch.unseen.items()}
 
 
 def _count(slots: Index, member: Index, groups: int, length: int) -> Iterator[Counts]:
@@ -112,28 +142,28 @@ def _count(slots: Index, member: Index, groups: int, length: int) -> Iterator[Co
         yield Counts(length, found[part] - at * length, counts[part])
 
 
-def _whole(batch: Columns, counts: Counts, rows: NDArray[np.bool_]) -> Profile:
-    profile = _segment(batch, counts, rows)
-    for column, unseen in batch.unseen.items():
-        texts = [text for row, text in unseen if rows[row]]
-        if texts:
+def _whole(
+    batch: Columns, counts: Counts, member: Index, at: int, unseen: Mapping[int, Texts], extras: Texts
+) -> Profile:
+    profile = _segment(batch, counts, member, at, unseen)
+    for column, texts in unseen.items():
+        if at in texts:
             profile.heavy[column] = HeavyValues()
-            profile.heavy[column].update(texts)
-    if batch.extras:
-        profile.extras = Names.of(name for row, name in batch.extras if rows[row])
+            profile.heavy[column].update(texts[at])
+    if at in extras:
+        profile.extras = Names.of(extras[at])
     return profile
 
 
-def _segment(batch: Columns, counts: Counts, rows: NDArray[np.bool_]) -> Profile:
+def _segment(batch: Columns, counts: Counts, member: Index, at: int, unseen: Mapping[int, Texts]) -> Profile:
     profile = Profile(counts)
-    for column, unseen in batch.unseen.items():
-        texts = [text for row, text in unseen if rows[row]]
-        if texts:
+    for column, texts in unseen.items():
+        if at in texts:
             profile.distinct[column] = Distinct()
-            profile.distinct[column].update(texts)
+            profile.distinct[column].update(texts[at])
     for column, numbers in batch.numbers.items():
         sketch = Quantiles()
-        sketch.update(numbers[rows])
+        sketch.update(numbers[member == at])
         if sketch.n:
             profile.quantiles[column] = sketch
     return profile
@@ -153,9 +183,13 @@ def cap_versions(cells: Cells, segmentation: Segmentation) -> None:
     versions = {version for version, _, _ in cells} - {OTHER}
     if len(versions) <= segmentation.max_versions:
         return
-    order = sorted(versions, key=lambda version: (version not in segmentation.versions, rank(version)))
-    folded = set(order[segmentation.max_versions :])
+    folded = versions - _kept(versions, segmentation)
     for key in [key for key in cells if key[0] in folded]:
         profile = cells.pop(key)
         other = (OTHER, *key[1:])
         cells[other] = cells[other].merged(profile) if other in cells else profile
+
+
+def _kept(versions: set[str], segmentation: Segmentation) -> set[str]:
+    order = sorted(versions - {OTHER}, key=lambda version: (version not in segmentation.versions, rank(version)))
+    return set(order[: segmentation.max_versions])

@@ -127,6 +127,7 @@ class ModelJudge:
     def _window(self, end_ms: int, over_ms: int, last_event_ms: int, partial: bool) -> Window:
         start_ms, end_ms = self.rollup.span(end_ms, over_ms)
         silent_ms = max(0, end_ms - last_event_ms - self.plan.config.pane_ms)
+        partial = partial or (self.state is not None and start_ms <= self.state.first_pane_ms)
         return Window(start_ms, end_ms, over_ms, self.rollup.window(start_ms, end_ms), silent_ms, partial)
 
     def _next_state(

@@ -159,6 +159,7 @@ def learn(model: str, read: Read, on_events: Callable[[int], None] = lambda even
         fields=tuple(sorted({*survey.fields, *(f"features.{name}" for name in skipped)})),
         total={key: counts.to_bytes() for key, counts in totals.items()},
         blocks=tuple(_packed(blocks)) if timed else (),
+        thinning=_thinning(blocks),
     )
     return Learned(
         baseline=baseline,
@@ -372,9 +373,12 @@ def _add(into: Totals, key: SegmentKey, counts: Counts) -> None:
     into[key] = into[key].merged(counts) if key in into else counts
 
 
+def _thinning(blocks: dict[int, Totals]) -> int:
+    return max(1, math.ceil(len(blocks) / MAX_BLOCKS))
+
+
 def _packed(blocks: dict[int, Totals]) -> Iterator[Block]:
     """Blocks in time order; of very many, evenly spread ones are kept."""
     starts = sorted(blocks)
-    step = max(1, math.ceil(len(starts) / MAX_BLOCKS))
-    for start in starts[::step]:
+    for start in starts[:: _thinning(blocks)]:
         yield Block(start, {key: counts.to_bytes() for key, counts in blocks[start].items()})

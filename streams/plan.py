@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
-import numpy as np
 
 from streams.baseline import Baseline
 from streams.batch import Columnizer
@@ -114,4 +114,4 @@ def _widened(place: str, wanted: tuple[float, float], edges: tuple[float, ...]) 
 
 
 def _next(value: float) -> float:
-    return float(np.nextafter(value, np.inf))
+    return math.nextafter(value, math.inf)

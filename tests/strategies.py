@@ -209,6 +209,7 @@ class Stage2:
             for merge in self.merges
             for name, model in merge.models.items()
             for partition, part in model.marks.items()
+            if part.mark_ms is not None
         }
 
     def everything(self) -> Mapping[str, Any]:

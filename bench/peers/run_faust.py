@@ -39,6 +39,10 @@ async def sketch(events: Any) -> None:
 
 
 @app.timer(1.0)
+async def publish_now_and_then() -> None:
+    await publish()
+
+
 async def publish() -> None:
     for sent in [await target.send(key=key, value=value) for key, value in sketcher.drain()]:
         await sent

@@ -83,7 +83,7 @@ class Reference:
             if key in opened:
                 at = start_ms // over_ms
                 groups[at] = groups[at] + opened[key] if at in groups else opened[key]
-        if not groups:
+        if not groups or self.baseline is None or over_ms % self.baseline.pane_ms:
             return np.zeros((0, self.plan.layout.length), np.int64)
         blocks = np.array(list(groups.values()))
         events = requests(blocks)
@@ -98,7 +98,7 @@ class Reference:
         latencies = {name: latency_ms(self.shape, blocks, level) for name, level in LATENCIES.items()}
         whole = np.broadcast_to(self.counts[key], blocks.shape)
         drifts = {name: self.distances(name, whole, blocks) for name in DRIFTS}
-        per_second = requests(blocks) / (over_ms / 1000)
+        per_second = requests(blocks).astype(float) * self._thinning(over_ms) / (over_ms / 1000)
         return Limits(
             highest={
                 **{name: _highest(rate.value) for name, rate in rates.items()},
@@ -110,6 +110,11 @@ class Reference:
             usual_rate=float(np.median(per_second)),
             lowest_rate=-float(upper_limit(-per_second[:, None])[0]),
         )
+
+    def _thinning(self, over_ms: int) -> float:
+        """How many times as many blocks as are kept a stretch of this length had."""
+        assert self.baseline is not None
+        return min(over_ms / self.baseline.pane_ms, self.baseline.thinning)
 
     def fixed(self, column: int) -> Fixed | None:
         """The default of the tool whose preset the configuration names; None without a preset."""

@@ -9,6 +9,7 @@ A categorical column has one bin a category, then one for values that are in non
 """
 
 import hashlib
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -114,6 +115,6 @@ def numeric_edges(quantiles: Iterable[float], low: float, high: float) -> tuple[
     The upper end is moved up by one representable step: bins are half open to the right, and the largest
     reference value itself is in range.
     """
-    top = float(np.nextafter(high, np.inf))
+    top = math.nextafter(high, math.inf)
     inner = sorted({float(q) for q in quantiles if low < q < top})
     return (float(low), *inner, top)

@@ -194,7 +194,7 @@ class TestBytes:
         some = len(subject.make([f"value {i}" for i in range(20_000)]).to_bytes())
         assert some < 16_384
 
-    @settings(max_examples=300)
+    @settings(max_examples=100)
     @given(values=values_of(texts), data=st.data())
     def test_damaged_bytes_are_refused_or_harmless(
         self, subject: Subject, values: list[str], data: st.DataObject
@@ -223,7 +223,7 @@ class TestBytes:
         with pytest.raises(SketchError):
             type(subject.make([])).from_bytes(subject.make(values).to_bytes() + tail)
 
-    @settings(max_examples=200)
+    @settings(max_examples=60)
     @given(noise=st.binary(max_size=120))
     @example(noise=b"")
     @example(noise=b"\x00" * 8)

@@ -78,7 +78,7 @@ def rest(drafts: Sequence[Draft], progress: Progress | None) -> list[Draft]:
     return [draft for draft in drafts if progress is None or draft.offset >= progress.next_offset]
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(streams(), splits, st.booleans())
 def test_any_split_into_batches_gives_the_same_final_publications(
     drafts: list[Draft], cuts: list[float], often: bool
@@ -120,7 +120,7 @@ def rejected(worker: Worker) -> list[tuple[int, str]]:
     return sorted((item.offset, item.reject.reason) for step in worker.steps for item in step.rejects)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(streams(), splits, st.lists(st.floats(0, 1), min_size=1, max_size=3))
 def test_a_worker_killed_anywhere_is_resumed_without_a_trace(
     drafts: list[Draft], cuts: list[float], kills: list[float]
@@ -147,7 +147,7 @@ def test_a_worker_killed_anywhere_is_resumed_without_a_trace(
     assert Stage2(PLAN).apply(log).everything() == Stage2(PLAN).apply(run(drafts).partials).everything()
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(streams(), splits, st.floats(0, 1), st.data())
 def test_a_zombie_that_writes_on_changes_nothing(
     drafts: list[Draft], cuts: list[float], at: float, data: st.DataObject
@@ -173,7 +173,7 @@ def interleaved(data: st.DataObject, left: list[Partial], right: list[Partial]) 
     return [next(queues[turn]) for turn in turns]
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(streams(), splits, st.floats(0, 1), st.data())
 def test_a_compacted_log_gives_what_the_whole_log_gives(
     drafts: list[Draft], cuts: list[float], at: float, data: st.DataObject
@@ -212,7 +212,7 @@ def test_a_model_that_lags_behind_its_neighbour_takes_nothing_from_it() -> None:
     assert found == events_by_cell(Stage2(PLAN).apply(worker.partials))
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(streams(), splits, st.randoms(use_true_random=False))
 def test_publications_of_a_chunk_may_come_in_any_order_and_more_than_once(
     drafts: list[Draft], cuts: list[float], random: Any
@@ -232,7 +232,7 @@ def test_publications_of_a_chunk_may_come_in_any_order_and_more_than_once(
     assert Stage2(PLAN).apply(shuffled).books() == Stage2(PLAN).apply(partials).books()
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(streams(), splits)
 def test_books_and_panes_equal_a_plain_count(drafts: list[Draft], cuts: list[float]) -> None:
     stage2 = Stage2(PLAN).apply(run(drafts, cuts).partials)
@@ -325,7 +325,7 @@ def test_the_drawn_streams_hold_every_case() -> None:
     """Guards the laws: lateness, welcome, folded versions, skipped chunks and every reject do occur in them."""
     seen: set[str] = set()
 
-    @settings(max_examples=60)
+    @settings(max_examples=30)
     @given(streams())
     def draw(drafts: list[Draft]) -> None:
         worker = run(drafts)

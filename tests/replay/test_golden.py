@@ -87,12 +87,12 @@ def test_a_stream_drawn_from_the_reference_itself_fires_nothing(seed: int) -> No
     drawn = random.Random(seed)
     reference = list(events(20, 1))
     stream = [
-        {**drawn.choice(reference), "event_id": str(i), "ts": START_MS + 2 * 3_600_000 + i * 100} for i in range(4_800)
+        {**drawn.choice(reference), "event_id": str(i), "ts": START_MS + 2 * 3_600_000 + i * 100} for i in range(3_000)
     ]
     run = Backtest(plan(learned()), NOW_MS)
     fired = [decision(action) for outcome in run.run(lines(stream)) for action in outcome.actions]
     assert fired == []
-    assert run.summary().models[MODEL].counted == 4_800
+    assert run.summary().models[MODEL].counted == 3_000
 
 
 if __name__ == "__main__":
