@@ -33,7 +33,8 @@ log = logging.getLogger(__name__)
 
 STALLED_S = 60.0
 """Health fails when nothing has moved for so long while records wait."""
-CHANNEL_BATCHES = 8
+CHANNEL_BATCHES = 1
+"""A batch that waits is a batch that has left the processor's cache when its turn comes."""
 DRAIN_LOOK_S = 0.1
 
 

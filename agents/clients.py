@@ -37,7 +37,7 @@ CONSUMER: dict[str, Any] = {
     "partition_assignment_strategy": (RangePartitionAssignor,),  # co-partitioned topics go to the same member
     "fetch_min_bytes": 1,
     "fetch_max_wait_ms": 100,
-    "max_partition_fetch_bytes": 4 * MIB,
+    "max_partition_fetch_bytes": 2 * MIB,
     "metadata_max_age_ms": 30_000,  # how soon added partitions are noticed
     "request_timeout_ms": 40_000,  # above the rebalance timeout: a join waits that long for the slowest member
 }

@@ -33,9 +33,9 @@ from agents.clients import OUTAGE, Connection
 log = logging.getLogger(__name__)
 _value = attrgetter("value")
 
-MAX_RECORDS = 8_192
+MAX_RECORDS = 2_048
 POLL_MS = 200
-IDLE_EVERY_S = 1.0
+IDLE_EVERY_S = 0.25
 FRESH_MS = 2_000
 SILENCE_S = 60.0
 RETRY_S = 1.0
@@ -64,13 +64,14 @@ class Record(Protocol):
 class Batch:
     """Records of one partition in the order of their offsets, which may have gaps; none when the partition is idle.
 
-    `position`: the offset after them. `highwater`: where the log ended when they were fetched. `caught_up`: there was
-    nothing more to fetch.
+    `values` are those of the records. `position`: the offset after them. `highwater`: where the log ended when they
+    were fetched. `caught_up`: there was nothing more to fetch.
     """
 
     topic: str
     partition: int
     records: list[Record]
+    values: list[bytes | None]
     position: int
     highwater: int
     caught_up: bool
@@ -250,14 +251,15 @@ class Intake(Service):
         # Asked of the consumer, not counted from the records: after them there may be transaction markers. Neither
         # call waits: the partition was sought, so it has a position; it was fetched, so it has a high-water mark.
         position, highwater = await consumer.position(tp), consumer.highwater(tp)
-        return Batch(tp.topic, tp.partition, records, position, highwater, position >= highwater, self.epoch)
+        values = list(map(_value, records))
+        return Batch(tp.topic, tp.partition, records, values, position, highwater, position >= highwater, self.epoch)
 
     async def _put(self, batch: Batch) -> None:
         await self._sink.put(batch)
         if self.current(batch):
             flow = self._flows[TopicPartition(batch.topic, batch.partition)]
             flow.records += len(batch.records)
-            flow.bytes += sum(map(len, filter(None, map(_value, batch.records))))
+            flow.bytes += sum(map(len, filter(None, batch.values)))
             flow.position, flow.highwater = batch.position, batch.highwater
         await asyncio.sleep(0)  # neither fetched records nor a channel with room would let anyone else run
 

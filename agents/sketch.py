@@ -188,11 +188,16 @@ class SketchStage:
 
 def _records(batch: Batch) -> Records:
     records = batch.records
-    clock = now_ms()
+    stamps = [record.timestamp for record in records]
+    if min(stamps) < 0:  # a producer that gave none
+        clock = now_ms()
+        stamps = [stamp if stamp >= 0 else clock for stamp in stamps]
     headers = [record.headers for record in records]
+    first, last = records[0].offset, records[-1].offset
     return Records(
-        offsets=[record.offset for record in records],
-        stamps_ms=[record.timestamp if record.timestamp >= 0 else clock for record in records],
-        values=[record.value for record in records],
+        # They rise, so without a gap the bounds tell them all.
+        offsets=range(first, last + 1) if last - first + 1 == len(records) else [record.offset for record in records],
+        stamps_ms=stamps,
+        values=batch.values,
         headers=[[(name, value or b"") for name, value in item] for item in headers] if any(headers) else (),
     )

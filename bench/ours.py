@@ -15,7 +15,7 @@ from sampler import Sampler
 from sketching import Clock
 
 from agents import app
-from agents.cli import tune_collector
+from agents.cli import tune_memory
 from agents.clients import Connection
 from agents.files import read_plan
 from agents.intake import Batch, Intake
@@ -131,7 +131,7 @@ def main() -> None:
         "stage-one": lambda: stage_one(connection, plan),
         "foreshock": lambda: foreshock(connection, plan),
     }[sys.argv[1]]
-    tune_collector()
+    tune_memory()
     with Sampler(setting.get("profile", False)) as sampler:
         asyncio.run(work())
     sampler.show()

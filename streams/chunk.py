@@ -7,15 +7,16 @@ and reading the chunk again gives the same publications, so restarts and zombies
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
 
+from streams.batch import Columns
 from streams.cells import Cells, added, profiles
 from streams.config import OTHER, bucket_of
-from streams.decode import Rows
 from streams.errors import UNREADABLE, SketchError
 from streams.events import Headers, Reject
 from streams.panes import NO_MARK, Timeliness, timeliness
@@ -25,8 +26,10 @@ from streams.plan import ModelPlan, Plan
 BEAT_MS = 5_000
 """How often the books of every bucket are published, so that a silent model can be told from a lagging partition."""
 
+BLOCK_RECORDS = 512
+"""So many records are decoded and turned into columns at a time: their objects stay in the processor's cache."""
 MAX_BUFFERED_ROWS = 8_192
-"""Rows of a model are turned into columns when there are this many, or at a publication."""
+"""Rows of a model are counted when there are this many, or at a publication."""
 
 _KEPT = (Timeliness.ON_TIME, Timeliness.WELCOME)
 
@@ -93,7 +96,8 @@ class _ModelChunk:
 
     books: Books = field(default_factory=Books)
     seen_at_ms: int = 0
-    buffer: Rows = field(default_factory=Rows)
+    buffer: list[Columns] = field(default_factory=list)
+    buffered: int = 0
     panes: dict[tuple[int, int], Cells] = field(default_factory=dict)
     changed: set[int] = field(default_factory=set)
 
@@ -125,7 +129,7 @@ class SourceFold:
         steps: list[Step] = []
         at = 0
         while at < len(records):
-            stop = at + int(np.searchsorted(records.offsets[at:], self._chunk_end))
+            stop = bisect_left(records.offsets, self._chunk_end, at)
             rejects = self._count(records.part(at, stop), clock_ms) if stop > at else []
             if stop < len(records) or (stop and records.offsets[stop - 1] == self._chunk_end - 1):
                 self.next_offset = self._chunk_end
@@ -169,26 +173,34 @@ class SourceFold:
         return Step(self.partition, rejects, partials, Progress(self.next_offset, dict(self.marks_ms)))
 
     def _count(self, records: Records, clock_ms: int) -> list[RejectedRecord]:
-        decoded = self._decoder.decode(records.values, records.stamps_ms, records.headers)
         self.next_offset = records.offsets[-1] + 1
         self._dirty = True
+        rejects: list[RejectedRecord] = []
+        for start in range(0, len(records), BLOCK_RECORDS):
+            block = records.part(start, start + BLOCK_RECORDS)
+            for reject in self._count_block(block, clock_ms):
+                offset, value = block.offsets[reject.index], block.values[reject.index]
+                rejects.append(RejectedRecord(self.partition, offset, value, reject))
+        return rejects
+
+    def _count_block(self, records: Records, clock_ms: int) -> Sequence[Reject]:
+        decoded = self._decoder.decode(records.values, records.stamps_ms, records.headers)
         for model, rows in decoded.models.items():
             part = self._model(model, clock_ms)
             part.books.read += len(rows.rows)
             if model == OTHER:
                 part.books.counted += len(rows.rows)
                 continue
-            part.buffer.extend(rows)
-            if len(part.buffer.rows) >= MAX_BUFFERED_ROWS:
-                self._flush(self.plan.models[model], part)
+            plan = self.plan.models[model]
+            part.buffer.append(plan.columnizer.columns(rows))
+            part.buffered += len(rows.rows)
+            if part.buffered >= MAX_BUFFERED_ROWS:
+                self._flush(plan, part)
         for reject in decoded.rejects:
             books = self._model(reject.model, clock_ms).books
             books.read += 1
             books.rejected[reject.reason] = books.rejected.get(reject.reason, 0) + 1
-        return [
-            RejectedRecord(self.partition, records.offsets[reject.index], records.values[reject.index], reject)
-            for reject in decoded.rejects
-        ]
+        return decoded.rejects
 
     def _model(self, model: str, clock_ms: int) -> _ModelChunk:
         part = self._models.setdefault(model, _ModelChunk())
@@ -197,10 +209,10 @@ class SourceFold:
 
     def _flush(self, plan: ModelPlan, part: _ModelChunk) -> None:
         """Buffered rows → profiles, the mark, and the books."""
-        if not part.buffer.rows:
+        if not part.buffer:
             return
-        batch = plan.columnizer.columns(part.buffer)
-        part.buffer = Rows()
+        batch = Columns.joined(part.buffer)
+        part.buffer, part.buffered = [], 0
         mark = self.marks_ms.get(plan.name, NO_MARK)
         classes, self.marks_ms[plan.name] = timeliness(batch.ts_ms, mark, plan.config.grace_ms, plan.config.lateness_ms)
         late = classes == Timeliness.LATE

@@ -13,12 +13,14 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import compress
 from operator import attrgetter
 from typing import Annotated, Any, Union
 
 import msgspec
 import numpy as np
 from msgspec import UNSET, UnsetType
+from numpy.typing import NDArray
 
 from streams.config import OTHER
 from streams.events import (
@@ -37,7 +39,11 @@ from streams.events import (
 )
 from streams.sketch.layout import SCORE, Column, Kind, Role
 
+Index = NDArray[np.int64]
+
 MAX_LEARNED_EXTRAS = 64
+EXACT_SECONDS = 2**31
+"""So near to the epoch a double tells microseconds apart."""
 
 
 def _nan(payload: int) -> float:
@@ -91,17 +97,10 @@ class Row(msgspec.Struct, gc=False, kw_only=True):
 class Rows:
     """Events of one model in record order. `extras` names unknown fields: (place in `rows`, name)."""
 
-    indices: list[int] = field(default_factory=list)
-    rows: list[Any] = field(default_factory=list)
-    times_ms: list[int] = field(default_factory=list)
+    indices: Index
+    rows: list[Any]
+    times_ms: Index
     extras: list[tuple[int, str]] = field(default_factory=list)
-
-    def extend(self, other: Rows) -> None:
-        """Appends later rows of the same model."""
-        self.extras += [(place + len(self.rows), name) for place, name in other.extras]
-        self.indices += other.indices
-        self.rows += other.rows
-        self.times_ms += other.times_ms
 
 
 @dataclass(slots=True)
@@ -268,14 +267,14 @@ class Decoder:
         rejects: list[Reject] = []
         extras: dict[int, list[str]] = {}
         rows = self._rows(values, headers, extras, rejects)
-        indices = list(range(len(values)))
-        for reject in reversed(rejects):
-            del indices[reject.index]
+        indices = np.delete(np.arange(len(values)), [reject.index for reject in rejects])
         times = times_ms(rows)
-        dates = np.array(times, np.int64)
-        ahead = dates - np.array(stamps_ms, np.int64)[indices]
-        if np.any((ahead > self.future_ms) | (dates < MIN_TIME_MS) | (dates > MAX_TIME_MS)):
-            indices, rows, times = self._without_misdated(indices, rows, times, stamps_ms, rejects)
+        ahead = times - np.array(stamps_ms, np.int64)[indices]
+        dated = (ahead <= self.future_ms) & (times >= MIN_TIME_MS) & (times <= MAX_TIME_MS)
+        if not dated.all():
+            for at in np.flatnonzero(~dated).tolist():
+                rejects.append(self._misdated(int(indices[at]), rows[at], int(times[at]), int(ahead[at])))
+            indices, times, rows = indices[dated], times[dated], list(compress(rows, dated.tolist()))
         decoded = Decoded(_by_model(indices, rows, times, self._model_of), rejects)
         self._note_extras(decoded, extras)
         return decoded
@@ -303,8 +302,11 @@ class Decoder:
 
     def _fitting(self, values: Sequence[bytes | None]) -> Sequence[Any]:
         """The values, None in the place of those that are too large."""
-        if max(map(len, filter(None, values)), default=0) <= self.max_record_bytes:
-            return values
+        try:
+            if max(map(len, values), default=0) <= self.max_record_bytes:  # type: ignore[arg-type]
+                return values
+        except TypeError:
+            pass  # one of them is None
         return [value if value is not None and len(value) <= self.max_record_bytes else None for value in values]
 
     def _read(self, index: int, value: bytes | None, headers: Headers, extras: dict[int, list[str]]) -> Any:
@@ -318,21 +320,11 @@ class Decoder:
             extras[index] = names
         return row
 
-    def _without_misdated(
-        self, indices: list[int], rows: list[Any], times: list[int], stamps_ms: Sequence[int], rejects: list[Reject]
-    ) -> tuple[list[int], list[Any], list[int]]:
-        kept = []
-        for at, (index, time) in enumerate(zip(indices, times, strict=True)):
-            model = self._model_of[type(rows[at])]
-            ahead = time - stamps_ms[index]
-            if not MIN_TIME_MS <= time <= MAX_TIME_MS:
-                rejects.append(Reject(index, Reason.WRONG_TYPE, out_of_time(rows[at].ts), model))
-            elif ahead > self.future_ms:
-                detail = f"{ahead} ms ahead of its record, the limit is {self.future_ms}"
-                rejects.append(Reject(index, Reason.FUTURE, detail, model))
-            else:
-                kept.append(at)
-        return [indices[at] for at in kept], [rows[at] for at in kept], [times[at] for at in kept]
+    def _misdated(self, index: int, row: Any, time: int, ahead: int) -> Reject:
+        model = self._model_of[type(row)]
+        if not MIN_TIME_MS <= time <= MAX_TIME_MS:
+            return Reject(index, Reason.WRONG_TYPE, out_of_time(row.ts), model)
+        return Reject(index, Reason.FUTURE, f"{ahead} ms ahead of its record, the limit is {self.future_ms}", model)
 
     def _known(self, model: str) -> str:
         return model if not model or model in self.codecs else OTHER
@@ -347,26 +339,30 @@ class Decoder:
             for name, get in codec.extra_getters:
                 rows.extras += [(at, name) for at, row in enumerate(rows.rows) if get(row) is not UNSET]
             if extras:
-                careful = [(at, name) for at, index in enumerate(rows.indices) for name in extras.get(index, ())]
+                careful = [
+                    (at, name) for at, index in enumerate(rows.indices.tolist()) for name in extras.get(index, ())
+                ]
                 rows.extras += [item for item in careful if _section(item[1]) != _SEGMENTS]
                 changed |= codec.learn([name for _, name in careful])
         if changed:
             self._compile()
 
 
-def _by_model(indices: list[int], rows: list[Any], times: list[int], model_of: Mapping[type, str]) -> dict[str, Rows]:
-    kinds = set(map(type, rows))
-    if len(kinds) == 1:
-        return {model_of[kinds.pop()]: Rows(indices, rows, times)}
-    groups: dict[str, Rows] = {}
-    for index, row, time in zip(indices, rows, times, strict=True):
-        group = groups.setdefault(model_of[type(row)], Rows())
-        group.indices.append(index)
-        group.rows.append(row)
-        group.times_ms.append(time)
-    return groups
+def _by_model(indices: Index, rows: list[Any], times: Index, model_of: Mapping[type, str]) -> dict[str, Rows]:
+    kinds = list(map(type, rows))
+    if len(set(kinds)) == 1:
+        return {model_of[kinds[0]]: Rows(indices, rows, times)}
+    places: dict[type, list[int]] = {}
+    for at, kind in enumerate(kinds):
+        places.setdefault(kind, []).append(at)
+    return {model_of[kind]: Rows(indices[at], [rows[i] for i in at], times[at]) for kind, at in places.items()}
 
 
-def times_ms(rows: Sequence[Any]) -> list[int]:
+def times_ms(rows: Sequence[Any]) -> Index:
     """Event times of rows in epoch milliseconds."""
-    return [row.ts if row.ts.__class__ is int else (row.ts - EPOCH) // MILLISECOND for row in rows]
+    moments = [row.ts for row in rows]
+    if set(map(type, moments)) == {datetime}:
+        seconds = np.fromiter(map(datetime.timestamp, moments), float, len(moments))
+        if len(seconds) and np.abs(seconds).max() < EXACT_SECONDS:
+            return np.rint(seconds * 1e6).astype(np.int64) // 1000
+    return np.array([ts if ts.__class__ is int else (ts - EPOCH) // MILLISECOND for ts in moments], np.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from array import array
 from collections import Counter as Tally
@@ -44,6 +45,7 @@ MAX_VERSIONS = 8
 MIN_SEGMENT_SHARE = 0.01
 MIN_SEGMENT_EVENTS = 100
 MAX_BLOCKS = 400
+BLOCK_EVENTS = 10_000
 
 PANES_MS = tuple(
     count * UNITS_MS[unit]
@@ -198,7 +200,7 @@ def _survey(values: Iterable[bytes], on_events: Callable[[int], None]) -> _Surve
         scores = event.score if isinstance(event.score, dict) else {"": event.score}
         for name, value in scores.items():
             survey.scores.setdefault(name, _Seen()).add(value)
-        if not survey.events % 10_000:
+        if not survey.events % BLOCK_EVENTS:
             on_events(survey.events)
     return survey
 
@@ -356,17 +358,12 @@ def _count(
 
 
 def _batches(codec: ModelCodec, values: Iterable[bytes], on_events: Callable[[int], None]) -> Iterator[Rows]:
-    rows, done = Rows(), 0
-    for event in _events(values, Tally()):
-        rows.rows.append(codec.row(event)[0])
-        rows.times_ms.append(event.ts_ms)
-        if len(rows.rows) >= 10_000:
-            done += len(rows.rows)
-            on_events(done)
-            yield rows
-            rows = Rows()
-    if rows.rows:
-        yield rows
+    events, done = _events(values, Tally()), 0
+    while block := list(itertools.islice(events, BLOCK_EVENTS)):
+        rows = [codec.row(event)[0] for event in block]
+        yield Rows(np.arange(len(rows)), rows, np.array([event.ts_ms for event in block], np.int64))
+        done += len(rows)
+        on_events(done)
 
 
 def _add(into: Totals, key: SegmentKey, counts: Counts) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,6 +29,7 @@ from tests.strategies import (
     streams,
 )
 
+T = TypeVar("T")
 PLAN = plan_of()
 GRACE_MS = {name: model.config.grace_ms for name, model in PLAN.models.items()}
 LATENESS_MS = {name: model.config.lateness_ms for name, model in PLAN.models.items()}
@@ -167,7 +168,7 @@ def test_a_zombie_that_writes_on_changes_nothing(
     assert Stage2(PLAN).apply([*before, *mixed, *stale]).everything() == expected
 
 
-def interleaved(data: st.DataObject, left: list[Partial], right: list[Partial]) -> list[Partial]:
+def interleaved(data: st.DataObject, left: Sequence[T], right: Sequence[T]) -> list[T]:
     turns = data.draw(st.permutations([0] * len(left) + [1] * len(right)))
     queues = [iter(left), iter(right)]
     return [next(queues[turn]) for turn in turns]
@@ -178,14 +179,16 @@ def interleaved(data: st.DataObject, left: list[Partial], right: list[Partial]) 
 def test_a_compacted_log_gives_what_the_whole_log_gives(
     drafts: list[Draft], cuts: list[float], at: float, data: st.DataObject
 ) -> None:
-    """Compaction keeps the last record of each key, and keys tell incarnations apart."""
+    """Compaction keeps the last of each key; keys tell incarnations apart, so a zombie cannot have the last word."""
     zombie = run(drafts, cuts)
     sent = zombie.steps[: int(at * len(zombie.steps))]
     progress = next((step.progress for step in reversed(sent) if step.progress), None)
     successor = Worker(progress)
     successor.read(rest(drafts, progress))
-    of_zombie = [(key_of(p, "zombie"), p) for step in sent for p in step.partials]
-    log = [*of_zombie, *((key_of(p, "successor"), p) for p in successor.partials)]
+    of_zombie = [(key_of(p, "zombie"), p) for step in zombie.steps for p in step.partials]
+    before = sum(len(step.partials) for step in sent)
+    of_successor = [(key_of(p, "successor"), p) for p in successor.partials]
+    log = [*of_zombie[:before], *interleaved(data, of_zombie[before:], of_successor)]
     cleaned_to = data.draw(st.integers(0, len(log)))
     last = {key: at for at, (key, _) in enumerate(log)}
     kept = [partial for at, (key, partial) in enumerate(log) if at >= cleaned_to or last[key] == at]

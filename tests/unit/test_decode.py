@@ -74,13 +74,13 @@ def outcome(one: Decoder, *values: bytes | None, headers: Any = ()) -> list[Any]
     for reject in decoded.rejects:
         found[reject.index] = (reject.reason, reject.model)
     for model, rows in decoded.models.items():
-        assert rows.indices == sorted(rows.indices)
+        assert (np.diff(rows.indices) > 0).all()
         if model not in LAYOUTS:
-            for index in rows.indices:
+            for index in rows.indices.tolist():
                 found[index] = model
             continue
         batch = Columnizer(LAYOUTS[model], SEGMENTS).columns(rows)
-        for at, index in enumerate(rows.indices):
+        for at, index in enumerate(rows.indices.tolist()):
             found[index] = _counted(model, batch, rows.rows[at].event_id, at)
     assert None not in found, "every record is a row or a reject"
     return found
@@ -417,12 +417,12 @@ class TestTime:
     def test_the_future_begins_after_the_tolerance_of_the_record_itself(self) -> None:
         decoded = decoder().decode([raw(event(ts=NOW_MS))] * 2, [NOW_MS - FUTURE_MS, NOW_MS - FUTURE_MS - 1])
         assert [reject.index for reject in decoded.rejects] == [1]
-        assert decoded.models[MODEL].indices == [0]
+        assert decoded.models[MODEL].indices.tolist() == [0]
 
     def test_every_accepted_time_can_be_written(self) -> None:
         for ts in (-(2**45), 2**47):
             decoded = decoder().decode([raw(event(ts=ts))], [2**47])
-            assert rfc3339(decoded.models[MODEL].times_ms[0] // 60_000 * 60_000)
+            assert rfc3339(int(decoded.models[MODEL].times_ms[0]) // 60_000 * 60_000)
 
 
 class TestUnknownFields:
@@ -706,7 +706,7 @@ class TestOneMeaning:
 def _readings(row: Any) -> Any:
     """Everything in a row, with NaNs told apart by their bytes; no segments are segments without values."""
     values = {name: _plain(getattr(row, name)) for name in row.__struct_fields__}
-    return values | {"ts": times_ms([row]), "segments": values["segments"] or [None] * len(SEGMENTS)}
+    return values | {"ts": times_ms([row]).tolist(), "segments": values["segments"] or [None] * len(SEGMENTS)}
 
 
 def _plain(value: Any) -> Any:

@@ -397,6 +397,19 @@ class TestExpiry:
         assert len(model.panes) < 50
         assert len(merge.keys) < 50
 
+    def test_a_model_that_has_stopped_is_not_judged_for_ever_after_a_restart_either(self) -> None:
+        """From the newest pane the silence is measured: it is kept, in memory and in the log."""
+        merge = merge_of()
+        log = [pane(0, 5), books(400, end=2)]
+        model = apply(merge, *log)
+        list(merge.close(model))
+        deleted = merge.expire()
+        again = merge_of()
+        rebuilt = apply(again, *(partial for partial in log if key_of(partial, "w") not in deleted), fresh=False)
+        rebuilt.judged_until_ms, rebuilt.first_pane_ms = model.judged_until_ms, model.first_pane_ms
+        apply(again, books(10_000, end=3))
+        assert closed(again) == []
+
     def test_what_a_window_or_a_late_event_may_need_is_kept(self) -> None:
         merge = merge_of()
         for partial in self.log(200):
