@@ -46,7 +46,7 @@ class Scenario:
 
     name: str = "plain"
     events: int = 200_000
-    batch: int = 8_192
+    batch: int = 2_048
     times: str = "rfc3339"
     unseen: int = 0
     """Of each batch, so many events have a category that nothing before had."""
@@ -75,7 +75,8 @@ STAGES: Sequence[tuple[Any, str, str]] = (
     (decode.Decoder, "_read", "decode: one by one"),
     (decode, "times_ms", "decode: times"),
     (decode.Decoder, "decode", "decode: the rest"),
-    (batch.Columnizer, "_features", "columns: gather features"),
+    (batch, "_transposed", "columns: transpose"),
+    (batch, "_floats", "columns: numbers → array"),
     (batch.Columnizer, "_numeric", "columns: numbers → slots"),
     (batch.Columnizer, "_text", "columns: texts → slots"),
     (batch.Columnizer, "_prediction", "columns: prediction"),
@@ -87,6 +88,7 @@ STAGES: Sequence[tuple[Any, str, str]] = (
     (cells, "_count", "cells: count"),
     (cells, "_segment", "cells: unseen values"),
     (cells, "_whole", "cells: unseen values"),
+    (batch.Columns, "joined", "columns: join blocks"),
     (chunk, "profiles", "cells: the rest"),
     (chunk, "added", "merge into the chunk"),
     (chunk.SourceFold, "_partials", "partials: pack cells"),
@@ -202,11 +204,10 @@ def _round(scenario: Scenario, values: Sequence[bytes], wire: Sequence[bytes], p
 
 
 def _fetches(wire: Sequence[bytes]) -> Iterator[Any]:
-    """Records out of the bytes of fetches, by the client's own parser and set up as the intake does."""
+    """Records out of the bytes of fetches, by the client's own parser and as the intake takes them."""
     for data in wire:
-        records = PartitionRecords(TopicPartition("inference", 0), MemoryRecords(data), [], 0, None, None, True, 0)
-        records._consumer_record = intake._as_parsed
-        yield from records
+        fetched = PartitionRecords(TopicPartition("inference", 0), MemoryRecords(data), [], 0, None, None, True, 0)
+        yield from itertools.chain.from_iterable(intake._batches(fetched))
 
 
 def _lists(first: int, records: Sequence[Any]) -> chunk.Records:
@@ -256,7 +257,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--scenarios", action="store_true", help="totals for all kinds of stream")
-    parser.add_argument("--batch", type=int, default=8_192, help="records of a batch")
+    parser.add_argument("--batch", type=int, default=2_048, help="records of a batch")
     parser.add_argument("--times", choices=("rfc3339", "epoch"), default="rfc3339")
     parser.add_argument("--unseen", type=int, default=0, help="distinct unseen values in each batch")
     parser.add_argument("--careful", type=float, default=0.0, help="share of events with a value of another type")

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Sequence
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,14 @@ sys.path.insert(0, str(Path(__file__).parent / "peers"))
 
 from rich.console import Console
 from rich.table import Table
-from sketching import Sketcher
+from sketching import PANE_MS, Sketcher
 
 from agents import topics
 from agents.clients import Connection
 from bench.stream import MODEL, fill, pairs, project
 from deploy.kafka import Broker, cache_folder
 from streams.cells import profiles
-from streams.sketch.layout import BINS, ERROR_SLOT, NULL, OK_SLOT, Column, Kind, Layout, Role
+from streams.sketch.layout import ERROR_SLOT, OK_SLOT, Kind, Role
 
 HERE = Path(__file__).parent
 OURS = ("fetch", "decode", "stage-one", "foreshock")
@@ -172,25 +172,22 @@ async def _prepared(broker: str, folder: Path) -> Setting:
 # --- The same work for all
 
 
-def _columns() -> tuple[Layout, list[int], list[int], list[int], int]:
-    """The layout; its numeric features, score and latency; its categorical features; and the prediction."""
-    layout = project().plan.models[MODEL].layout
-    features = layout.indices(Role.FEATURE)
-    numbers = [i for i in features if layout.columns[i].kind is Kind.NUMERIC]
-    texts = [i for i in features if layout.columns[i].kind is not Kind.NUMERIC]
-    return layout, numbers, [*layout.indices(Role.SCORE, Role.LATENCY)], texts, layout.indices(Role.PREDICTION)[0]
-
-
 def sketches() -> Setting:
     """What the peers are told: the edges and the categories that ours learned too."""
-    layout, numbers, others, texts, prediction = _columns()
-    at: Sequence[Column] = layout.columns
+    columns = project().plan.models[MODEL].layout.columns
+
+    def numbers(*roles: Role) -> list[tuple[str, list[float]]]:
+        return [(c.name, list(c.edges)) for c in columns if c.role in roles and c.kind is Kind.NUMERIC]
+
+    def texts(role: Role) -> list[tuple[str, list[Any]]]:
+        of = {Kind.CATEGORICAL: str, Kind.CODE: int}
+        return [(c.name, list(map(of[c.kind], c.categories))) for c in columns if c.role is role and c.kind in of]
+
     return {
-        "features": [at[i].name for i in numbers],
-        "texts": [at[i].name for i in texts],
-        "edges": [list(at[i].edges) for i in (*numbers, *others)],
-        "categories": [list(at[i].categories) for i in texts],
-        "predictions": list(at[prediction].categories),
+        "numbers": numbers(Role.FEATURE),
+        "texts": texts(Role.FEATURE),
+        "outputs": numbers(Role.SCORE, Role.LATENCY),
+        "predictions": texts(Role.PREDICTION),
         "segment": "channel",
     }
 
@@ -198,22 +195,35 @@ def sketches() -> Setting:
 def _check_same_answers(setting: Setting, events: int = 5_000) -> None:
     """The peers' sketches of the same events hold the same numbers as ours: otherwise there is nothing to compare."""
     values = [value for _, value in pairs(events)]
+    for at in range(0, events, 50):  # another type, a field that is missing, one that nobody declared, a null
+        values[at] = values[at].replace(b'"hour":', b'"hour":"12","hours":')
+        values[at + 1] = values[at + 1].replace(b'"country":', b'"land":')
+        values[at + 2] = values[at + 2].replace(b'"device":', b'"device":null,"gadget":')
     sketcher = Sketcher(setting)
     for value in values:
         sketcher.add(value)
     plan = project().plan
     model = plan.models[MODEL]
     batch = model.columnizer.columns(plan.decoder().decode(values, [2**45] * events).models[MODEL])
-    panes_ms = batch.ts_ms // 60_000 * 60_000
-    layout, numbers, others, texts, prediction = _columns()
-    for group, (_, _, value), profile in profiles(batch, layout, model.segmentation, panes_ms, batch.ts_ms * 0):
+    panes_ms = batch.ts_ms // PANE_MS * PANE_MS
+    for group, (version, _, value), profile in profiles(
+        batch, model.layout, model.segmentation, panes_ms, batch.ts_ms * 0
+    ):
         if value:
+            cell = sketcher.cells[group.pane_ms // PANE_MS, version, value]
             counts = profile.counts.dense()
-            blocks = [layout.block(counts, i) for i in (*numbers, *others, *texts, prediction)]
-            found = [[int(block[NULL]), *block[BINS:].tolist()] for block in blocks]
-            cell = sketcher.cells[group.pane_ms // 60_000, value]
-            theirs = [cell.requests - cell.errors, cell.errors, *cell.numbers, *cell.texts]
-            assert theirs == [counts[OK_SLOT], counts[ERROR_SLOT], *found], "the peers count otherwise than ours"
+            theirs = {name: found for part in (cell.numbers, cell.outputs) for name, _, found in part.columns}
+            theirs |= {name: found for part in (cell.texts, cell.predictions) for name, _, _, found, _ in part.columns}
+            ours = {c.name: model.layout.block(counts, i).tolist() for i, c in enumerate(model.layout.columns)}
+            same = theirs == ours and [cell.requests - cell.errors, cell.errors] == [
+                counts[OK_SLOT],
+                counts[ERROR_SLOT],
+            ]
+            if not same:
+                raise SystemExit("the peers count otherwise than ours: there is nothing to compare")
+    extras = sum((cell.extras for cell in sketcher.cells.values()), Counter())
+    if extras != Counter(name.removeprefix("features.") for _, name in batch.extras):
+        raise SystemExit("the peers see other unknown fields than ours: there is nothing to compare")
 
 
 # --- The table

@@ -42,6 +42,12 @@ from streams.sketch.layout import WRONG as WRONG_CLASS
 Index = NDArray[np.int64]
 
 _CLASS_OF_PAYLOAD = np.array([NULL, ABSENT, WRONG_CLASS, WRONG_CLASS])
+_TYPES: Mapping[Kind, set[type]] = {
+    Kind.CATEGORICAL: {str, NoneType},
+    Kind.BOOLEAN: {bool, NoneType},
+    Kind.CODE: {int, float, NoneType},
+}
+"""What a prediction of this kind may be."""
 assert (NULL_PAYLOAD, ABSENT_PAYLOAD, WRONG_PAYLOAD) == (0, 1, 2)
 
 
@@ -200,14 +206,12 @@ class Columnizer:
         batch.slots[column + 1] = place + self.layout.starts[column]
 
     def _prediction(self, batch: Columns, column: int, values: Sequence[Any]) -> None:
+        # msgspec reads 1 as 1.0 where a float may stand, so a code is a float without a fraction here; and to a
+        # mapping 1, 1.0 and true are one key.
         kind = self.layout.columns[column].kind
-        # msgspec reads 1 as 1.0 where a float may stand, so a code is a float without a fraction here.
-        classes = set(map(type, values))
-        if bool in classes and classes & {int, float}:  # true and 1 are one key
-            self._text(batch, column, [_as(kind, value) for value in values])
-            return
-        known = {value: _as(kind, value) for value in set(values)}
-        self._text(batch, column, [known[value] for value in values])
+        if not (set(map(type, values)) <= _TYPES[kind] and set(values) <= self._codes[column].keys()):
+            values = [_as(kind, value) for value in values]
+        self._text(batch, column, values)
 
 
 def _as(kind: Kind, value: Any) -> Any:
@@ -216,7 +220,7 @@ def _as(kind: Kind, value: Any) -> Any:
     if kind is Kind.CODE:
         whole = value.__class__ in (int, float) and value == value // 1
         return int(value) if whole else WRONG
-    return value if value.__class__ is (bool if kind is Kind.BOOLEAN else str) else WRONG
+    return value if value.__class__ in _TYPES[kind] else WRONG
 
 
 def _scores(scores: Sequence[Any], name: str) -> NDArray[np.float64]:

@@ -26,7 +26,7 @@ from streams.plan import ModelPlan, Plan
 BEAT_MS = 5_000
 """How often the books of every bucket are published, so that a silent model can be told from a lagging partition."""
 
-BLOCK_RECORDS = 512
+BLOCK_RECORDS = 1_024
 """So many records are decoded and turned into columns at a time: their objects stay in the processor's cache."""
 MAX_BUFFERED_ROWS = 8_192
 """Rows of a model are counted when there are this many, or at a publication."""

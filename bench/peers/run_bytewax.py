@@ -12,10 +12,10 @@ import bytewax.operators.windowing as win
 from bytewax.connectors.kafka import KafkaSink, KafkaSinkMessage, KafkaSource
 from bytewax.dataflow import Dataflow
 from bytewax.testing import run_main
-from sketching import Cell, Clock, columns, decoder, prepared
+from sketching import LATENESS_MS, PANE_MS, Cell, Clock, decode, group_of, time_of
 
-setting = prepared(json.loads(sys.argv[1]))
-clock, decode, columns_of = Clock(), decoder(setting), columns(setting)
+setting = json.loads(sys.argv[1])
+clock = Clock()
 START = datetime(2026, 1, 1, tzinfo=UTC)
 published = 0
 
@@ -23,19 +23,19 @@ published = 0
 def keyed(message: Any) -> tuple[str, Any]:
     clock.start()
     event = decode(message.value)
-    return event.segments.get(setting["segment"], ""), event
+    return "/".join(group_of(event, setting)), event
 
 
 def folded(cell: Cell, event: Any) -> Cell:
-    cell.add(*columns_of(event))
+    cell.add(event)
     return cell
 
 
 def message(item: tuple[str, tuple[int, Cell]]) -> KafkaSinkMessage[bytes, bytes]:
     global published
-    segment, (window, cell) = item
+    group, (window, cell) = item
     published += cell.requests
-    return KafkaSinkMessage(f"{window}/{segment}".encode(), cell.summary())
+    return KafkaSinkMessage(f"{window}/{group}".encode(), cell.summary())
 
 
 flow = Dataflow("bench")
@@ -44,8 +44,8 @@ events = op.map("decode", op.input("in", flow, source), keyed)
 windows = win.fold_window(
     "sketch",
     events,
-    win.EventClock(lambda event: datetime.fromisoformat(event.ts), wait_for_system_duration=timedelta(minutes=1)),
-    win.TumblingWindower(length=timedelta(minutes=1), align_to=START),
+    win.EventClock(time_of, wait_for_system_duration=timedelta(milliseconds=LATENESS_MS)),
+    win.TumblingWindower(length=timedelta(milliseconds=PANE_MS), align_to=START),
     lambda: Cell(setting),
     folded,
     Cell.merged,

@@ -1,8 +1,10 @@
-"""What every peer does with an event, in plain Python: the sketches that Foreshock makes, as a user would write them.
+"""What every peer does with an event, in plain Python: the sketches that Foreshock makes, as a careful user would.
 
-Per minute of event time and segment value: requests and errors; of every number a histogram on given edges, null being
-a bin of its own; of every text the counts of the known categories, and a HyperLogLog of the others. The whole is the
-sum over the segment's values. No import of ours: this runs in the peers' own environments.
+Per minute of event time, version and segment value: requests and errors; of every column how often it was absent, null
+or of another type; of every number a histogram on given edges; of every text the counts of the known categories and a
+HyperLogLog of the others; the names of fields that nobody declared. The whole is the sum over the segment's values. An
+event that comes more than a day behind the newest is counted as late and left out. Whatever an event holds, the numbers
+are those that Foreshock has. No import of ours: this runs in the peers' own environments.
 """
 
 from __future__ import annotations
@@ -12,142 +14,181 @@ import resource
 import sys
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from datetime import datetime
-from operator import attrgetter
 from typing import Any
 
 import datasketches
 import msgspec
 
-PANE_S = 60
+PANE_MS, LATENESS_MS = 60_000, 86_400_000
 LG_K = 11
+ABSENT, NULL, WRONG, BINS = 0, 1, 2, 3
+_MISSING = object()
 
 Setting = dict[str, Any]
-Key = tuple[int, str]
+Event = dict[str, Any]
+
+decode = msgspec.json.Decoder(Event).decode
+"""To plain objects: a decoder into a declared class would fail at the first value of another type."""
 
 
-def decoder(setting: Setting) -> Callable[[bytes], Any]:
-    """Bytes of an event → a struct of the fields that are sketched."""
-    features = [(name, float | None, None) for name in setting["features"]]
-    features += [(name, str | None, None) for name in setting["texts"]]
-    event = msgspec.defstruct(
-        "Event",
-        [
-            ("ts", str),
-            ("features", msgspec.defstruct("Features", features, gc=False)),
-            ("segments", dict[str, str], {}),
-            ("score", float | None, None),
-            ("prediction", int | None, None),
-            ("latency_ms", float | None, None),
-            ("error", str | None, None),
-        ],
-        gc=False,
-    )
-    return msgspec.json.Decoder(event).decode
+class Numbers:
+    """Histograms of some fields of an event."""
+
+    def __init__(self, columns: Iterable[tuple[str, list[float]]]) -> None:
+        self.columns = [(name, edges, [0] * (BINS + len(edges) + 1)) for name, edges in columns]
+
+    def add(self, values: Mapping[str, Any]) -> int:
+        """How many of the fields are there."""
+        present = 0
+        for name, edges, counts in self.columns:
+            value = values.get(name, _MISSING)
+            kind = value.__class__
+            if kind is float or kind is int:
+                counts[BINS + bisect_right(edges, value)] += 1
+            elif value is None:
+                counts[NULL] += 1
+            elif value is _MISSING:
+                counts[ABSENT] += 1
+                continue
+            else:
+                counts[WRONG] += 1
+            present += 1
+        return present
+
+    def merge(self, other: Numbers) -> None:
+        for (_, _, mine), (_, _, theirs) in zip(self.columns, other.columns, strict=True):
+            mine[:] = map(int.__add__, mine, theirs)
+
+    def summary(self) -> list[list[int]]:
+        return [counts for _, _, counts in self.columns]
+
+
+class Texts:
+    """Category counts of some fields of an event, and how many distinct values are in no category."""
+
+    def __init__(self, columns: Iterable[tuple[str, list[Any]]]) -> None:
+        self.columns = [
+            (
+                name,
+                known[0].__class__,
+                {value: BINS + i for i, value in enumerate(known)},
+                [0] * (BINS + len(known) + 1),
+                datasketches.hll_sketch(LG_K),
+            )
+            for name, known in columns
+        ]
+
+    def add(self, values: Mapping[str, Any]) -> int:
+        """How many of the fields are there."""
+        present = 0
+        for name, kind, slots, counts, distinct in self.columns:
+            value = values.get(name, _MISSING)
+            if value.__class__ is kind:
+                slot = slots.get(value, -1)
+                counts[slot] += 1
+                if slot == -1:
+                    distinct.update(value)
+            elif value is None:
+                counts[NULL] += 1
+            elif value is _MISSING:
+                counts[ABSENT] += 1
+                continue
+            else:
+                counts[WRONG] += 1
+            present += 1
+        return present
+
+    def merge(self, other: Texts) -> None:
+        for at, (mine, theirs) in enumerate(zip(self.columns, other.columns, strict=True)):
+            mine[3][:] = map(int.__add__, mine[3], theirs[3])
+            union = datasketches.hll_union(LG_K)
+            union.update(mine[4])
+            union.update(theirs[4])
+            self.columns[at] = (*mine[:4], union.get_result())
+
+    def summary(self) -> list[tuple[list[int], bytes]]:
+        return [(counts, distinct.serialize_compact()) for _, _, _, counts, distinct in self.columns]
 
 
 class Cell:
-    """The sketches of one pane and segment value. `columns` of an event are in the order of the setting's."""
+    """The sketches of one pane, version and segment value."""
 
     def __init__(self, setting: Setting) -> None:
-        self.edges: list[list[float]] = setting["edges"]
-        self.positions: list[dict[Any, int]] = setting["positions"]
+        self.setting = setting
         self.requests = self.errors = 0
-        self.numbers = [[0] * (len(edges) + 2) for edges in self.edges]
-        self.texts = [[0] * (len(positions) + 2) for positions in self.positions]
-        self.distinct = [datasketches.hll_sketch(LG_K) for _ in self.positions]
+        self.numbers, self.texts = Numbers(setting["numbers"]), Texts(setting["texts"])
+        self.outputs, self.predictions = Numbers(setting["outputs"]), Texts(setting["predictions"])
+        self.declared = {name for name, _ in (*setting["numbers"], *setting["texts"])}
+        self.extras: Counter[str] = Counter()
 
-    def add(self, failed: bool, numbers: Iterable[float | None], texts: Iterable[Any]) -> None:
+    def add(self, event: Event) -> None:
         self.requests += 1
-        self.errors += failed
-        for counts, edges, number in zip(self.numbers, self.edges, numbers, strict=True):
-            counts[0 if number is None else 1 + bisect_right(edges, number)] += 1
-        for counts, positions, distinct, text in zip(self.texts, self.positions, self.distinct, texts, strict=True):
-            if text is None:
-                counts[0] += 1
-            elif (position := positions.get(text)) is not None:
-                counts[1 + position] += 1
-            else:
-                counts[-1] += 1
-                distinct.update(text)
+        self.errors += event.get("error") is not None
+        features = event["features"]
+        if self.numbers.add(features) + self.texts.add(features) < len(features):
+            self.extras.update(features.keys() - self.declared)
+        self.outputs.add(event)
+        self.predictions.add(event)
 
     def merged(self, other: Cell) -> Cell:
-        both = Cell({"edges": self.edges, "positions": self.positions})
-        both.requests, both.errors = self.requests + other.requests, self.errors + other.errors
-        both.numbers = [_added(*pair) for pair in zip(self.numbers, other.numbers, strict=True)]
-        both.texts = [_added(*pair) for pair in zip(self.texts, other.texts, strict=True)]
-        both.distinct = [_united(*pair) for pair in zip(self.distinct, other.distinct, strict=True)]
+        both = Cell(self.setting)
+        for cell in (self, other):
+            both.requests += cell.requests
+            both.errors += cell.errors
+            both.numbers.merge(cell.numbers)
+            both.texts.merge(cell.texts)
+            both.outputs.merge(cell.outputs)
+            both.predictions.merge(cell.predictions)
+            both.extras += cell.extras
         return both
 
     def summary(self) -> bytes:
-        distinct = [sketch.serialize_compact() for sketch in self.distinct]
-        return msgspec.json.encode([self.requests, self.errors, self.numbers, self.texts, distinct])
-
-
-def _added(left: list[int], right: list[int]) -> list[int]:
-    return [a + b for a, b in zip(left, right, strict=True)]
-
-
-def _united(left: Any, right: Any) -> Any:
-    union = datasketches.hll_union(LG_K)
-    union.update(left)
-    union.update(right)
-    return union.get_result()
+        sketches = [part.summary() for part in (self.numbers, self.texts, self.outputs, self.predictions)]
+        return msgspec.json.encode([self.requests, self.errors, sketches, self.extras])
 
 
 class Sketcher:
-    """Cells by pane and segment value."""
+    """Cells by pane, version and segment value."""
 
     def __init__(self, setting: Setting) -> None:
-        self.setting = prepared(setting)
-        self.decode = decoder(setting)
-        self.columns = columns(setting)
-        self.cells: dict[Key, Cell] = {}
-        self.requests = 0
-        self.published = 0
+        self.setting = setting
+        self.cells: dict[tuple[int, str, str], Cell] = {}
+        self.newest_ms = self.requests = self.late = self.published = 0
 
     def add(self, value: bytes) -> None:
-        event = self.decode(value)
-        key = minute_of(event.ts), event.segments.get(self.setting["segment"], "")
+        event = decode(value)
+        self.requests += 1
+        time_ms = int(time_of(event).timestamp() * 1000)
+        self.newest_ms = max(self.newest_ms, time_ms)
+        if self.newest_ms - time_ms > LATENESS_MS:
+            self.late += 1
+            return
+        key = time_ms // PANE_MS, *group_of(event, self.setting)
         cell = self.cells.get(key)
         if cell is None:
             cell = self.cells[key] = Cell(self.setting)
-        cell.add(*self.columns(event))
-        self.requests += 1
+        cell.add(event)
 
     def drain(self) -> list[tuple[bytes, bytes]]:
         """Key and value of every cell and of every pane's whole, which are then forgotten."""
         cells, self.cells = self.cells, {}
-        for (pane, _), cell in list(cells.items()):
-            whole = cells.get((pane, "*"))
-            cells[pane, "*"] = cell.merged(whole) if whole else cell
-        self.published += sum(cell.requests for (_, segment), cell in cells.items() if segment == "*")
-        return [(f"{pane}/{segment}".encode(), cell.summary()) for (pane, segment), cell in cells.items()]
+        for (pane, version, _), cell in list(cells.items()):
+            whole = cells.get((pane, version, "*"))
+            cells[pane, version, "*"] = cell.merged(whole) if whole else cell
+        self.published += sum(cell.requests for (_, _, segment), cell in cells.items() if segment == "*")
+        return [("/".join(map(str, key)).encode(), cell.summary()) for key, cell in cells.items()]
 
 
-def prepared(setting: Setting) -> Setting:
-    """With the position of every known category: of the texts, then of the prediction, a whole number."""
-    texts = [{text: i for i, text in enumerate(known)} for known in setting["categories"]]
-    return setting | {"positions": [*texts, {int(text): i for i, text in enumerate(setting["predictions"])}]}
+def time_of(event: Event) -> datetime:
+    return datetime.fromisoformat(event["ts"])
 
 
-def columns(setting: Setting) -> Callable[[Any], tuple[bool, tuple[Any, ...], tuple[Any, ...]]]:
-    """Event → whether it failed, its numbers, its texts."""
-    numbers = attrgetter(*(f"features.{name}" for name in setting["features"]), "score", "latency_ms")
-    texts = attrgetter(*(f"features.{name}" for name in setting["texts"]), "prediction")
-    return lambda event: (event.error is not None, numbers(event), texts(event))
-
-
-_minutes: dict[str, int] = {}
-
-
-def minute_of(ts: str) -> int:
-    """The minute of an event time; a text is parsed once a minute of event time."""
-    minute = _minutes.get(ts[:16])
-    if minute is None:
-        minute = _minutes[ts[:16]] = int(datetime.fromisoformat(ts).timestamp()) // PANE_S
-    return minute
+def group_of(event: Event, setting: Setting) -> tuple[str, str]:
+    """Version and segment value."""
+    return event.get("model_version", ""), event["segments"].get(setting["segment"], "")
 
 
 class Clock:
