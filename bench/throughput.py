@@ -34,6 +34,7 @@ from agents import topics
 from agents.clients import Connection
 from bench.stream import MODEL, fill, pairs, project
 from deploy.kafka import Broker, cache_folder
+from streams.batch import Gathered
 from streams.cells import profiles
 from streams.sketch.layout import ERROR_SLOT, OK_SLOT, Kind, Role
 
@@ -204,7 +205,8 @@ def _check_same_answers(setting: Setting, events: int = 5_000) -> None:
         sketcher.add(value)
     plan = project().plan
     model = plan.models[MODEL]
-    batch = model.columnizer.columns(plan.decoder().decode(values, [2**45] * events).models[MODEL])
+    model.columnizer.gather(plan.decoder().decode(values, [2**45] * events).models[MODEL], gathered := Gathered())
+    batch = model.columnizer.columns(gathered)
     panes_ms = batch.ts_ms // PANE_MS * PANE_MS
     for group, (version, _, value), profile in profiles(
         batch, model.layout, model.segmentation, panes_ms, batch.ts_ms * 0

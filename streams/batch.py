@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import accumulate
+from dataclasses import dataclass, field
 from types import NoneType
 from typing import Any
 
@@ -43,6 +42,7 @@ Index = NDArray[np.int64]
 
 _CLASS_OF_PAYLOAD = np.array([NULL, ABSENT, WRONG_CLASS, WRONG_CLASS])
 _TYPES: Mapping[Kind, set[type]] = {
+    Kind.NUMERIC: {int, float, NoneType},
     Kind.CATEGORICAL: {str, NoneType},
     Kind.BOOLEAN: {bool, NoneType},
     Kind.CODE: {int, float, NoneType},
@@ -68,28 +68,22 @@ class Columns:
     """Per numeric column without edges: the values, NaN where there is none."""
     extras: list[tuple[int, str]]
 
-    @classmethod
-    def joined(cls, parts: Sequence[Columns]) -> Columns:
-        """Batches of one layout, one after the other; there is at least one."""
-        if len(parts) == 1:
-            return parts[0]
-        first = [0, *accumulate(part.n for part in parts)]
-        unseen: dict[int, list[tuple[int, str]]] = {}
-        for start, part in zip(first, parts, strict=False):
-            for column, pairs in part.unseen.items():
-                unseen.setdefault(column, []).extend((row + start, text) for row, text in pairs)
-        return cls(
-            n=first[-1],
-            ts_ms=np.concatenate([part.ts_ms for part in parts]),
-            versions=[version for part in parts for version in part.versions],
-            segments=[np.concatenate(codes) for codes in zip(*(part.segments for part in parts), strict=True)],
-            slots=np.concatenate([part.slots for part in parts], axis=1),
-            unseen=unseen,
-            numbers={column: np.concatenate([part.numbers[column] for part in parts]) for column in parts[0].numbers},
-            extras=[
-                (row + start, name) for start, part in zip(first, parts, strict=False) for row, name in part.extras
-            ],
-        )
+
+@dataclass(slots=True)
+class Gathered:
+    """What is taken of rows before they go, column by column; grows until it becomes `Columns`."""
+
+    n: int = 0
+    ts_ms: list[Index] = field(default_factory=list)
+    versions: list[str] = field(default_factory=list)
+    failed: list[int] = field(default_factory=list)
+    segments: list[list[Index]] = field(default_factory=list)
+    places: dict[int, list[Index]] = field(default_factory=dict)
+    """Per column of categories: the slots in its block."""
+    floats: dict[int, bytearray] = field(default_factory=dict)
+    """Per numeric column: the values, eight bytes each."""
+    unseen: dict[int, list[tuple[int, str]]] = field(default_factory=dict)
+    extras: list[tuple[int, str]] = field(default_factory=list)
 
 
 class _Codes(dict[Any, int]):
@@ -137,81 +131,84 @@ class Columnizer:
         none = msgspec.defstruct("NoSegments", [(f"s{at}", str | None, None) for at in range(len(segments))])
         self._no_segments = none()
 
-    def columns(self, rows: Rows) -> Columns:
-        """Rows of one model. A thousand at a time is best: their objects stay in the processor's cache."""
-        events, layout = rows.rows, self.layout
-        n = len(events)
+    def gather(self, rows: Rows, into: Gathered) -> None:
+        """Takes what is counted of rows. A few hundred at a time are best: they stay in the processor's cache."""
+        events, first = rows.rows, into.n
+        into.n += len(events)
         fields = _transposed(events)
-        batch = Columns(
-            n=n,
-            ts_ms=rows.times_ms,
-            versions=list(fields["model_version"]),
-            segments=self._segment_codes(fields["segments"]),
-            slots=np.empty((len(layout.columns) + 1, n), np.int64),
-            unseen={},
-            numbers={},
-            extras=rows.extras,
-        )
-        batch.slots[0] = OK_SLOT
-        if fields["error"].count(None) < n:
-            batch.slots[0, [error is not None for error in fields["error"]]] = ERROR_SLOT
-        numbers: dict[int, NDArray[np.float64]] = {}
+        into.ts_ms.append(rows.times_ms)
+        into.versions += fields["model_version"]
+        into.extras += [(first + at, name) for at, name in rows.extras]
+        if fields["error"].count(None) < len(events):
+            into.failed += [first + at for at, error in enumerate(fields["error"]) if error is not None]
+        self._gather_segments(fields["segments"], into)
         for i, values in zip(self._features, _transposed(fields["features"]).values(), strict=False):
-            if layout.columns[i].kind is Kind.NUMERIC:
-                numbers[i] = _floats(values)
+            if self.layout.columns[i].kind is Kind.NUMERIC:
+                _add_floats(into, i, values)
             else:
-                self._text(batch, i, values)
+                self._gather_texts(i, values, into)
         for i in self._scores:
-            numbers[i] = _scores(fields["score"], layout.columns[i].name)
+            _add_floats(into, i, _scores(fields["score"], self.layout.columns[i].name))
         for i in self._latencies:
-            numbers[i] = _floats(fields["latency_ms"])
+            _add_floats(into, i, fields["latency_ms"])
         for i in self._predictions:
-            if layout.columns[i].kind is Kind.NUMERIC:
-                given = fields["prediction"]
-                numbers[i] = _floats([v if v.__class__ in (int, float, NoneType) else WRONG_NUMBER for v in given])
-            else:
-                self._prediction(batch, i, fields["prediction"])
-        self._numeric(batch, numbers)
-        return batch
+            self._gather_predictions(i, fields["prediction"], into)
 
-    def _segment_codes(self, found: Sequence[Any]) -> list[Index]:
-        if not self._segments:
-            return []
-        values = _transposed([self._no_segments if item is None else item for item in found]).values()
-        return [
-            np.fromiter(map(positions.__getitem__, column), np.int64, len(column))
-            for positions, column in zip(self._segments, values, strict=False)
-        ]
-
-    def _numeric(self, batch: Columns, numbers: Mapping[int, NDArray[np.float64]]) -> None:
-        """All numeric columns, by their edges."""
-        starts, places = self.layout.starts, list(numbers)
-        for column, values in numbers.items():
-            edges = self._edges[column]
-            np.add(edges.searchsorted(values, "right"), starts[column] + BINS, out=batch.slots[column + 1])
+    def columns(self, gathered: Gathered) -> Columns:
+        n, starts = gathered.n, self.layout.starts
+        slots = np.empty((len(starts) + 1, n), np.int64)
+        slots[0] = OK_SLOT
+        slots[0, gathered.failed] = ERROR_SLOT
+        for column, parts in gathered.places.items():
+            np.add(np.concatenate(parts), starts[column], out=slots[column + 1])
+        numbers = {}
+        for column, packed in gathered.floats.items():
+            values, edges = np.frombuffer(packed), self._edges[column]
+            np.add(edges.searchsorted(values, "right"), starts[column] + BINS, out=slots[column + 1])
+            missing = np.isnan(values)
+            if missing.any():
+                payload = values[missing].view(np.int64) & 3
+                slots[column + 1, missing] = starts[column] + _CLASS_OF_PAYLOAD[payload]
             if not len(edges):
-                batch.numbers[column] = values + 0.0  # −0 becomes 0
-        missing = np.isnan(list(numbers.values()))
-        for at in np.flatnonzero(missing.any(axis=1)).tolist() if places else ():
-            column, where = places[at], missing[at]
-            payload = numbers[column][where].view(np.int64) & 3
-            batch.slots[column + 1, where] = starts[column] + _CLASS_OF_PAYLOAD[payload]
+                numbers[column] = values + 0.0  # −0 becomes 0
+        return Columns(
+            n=n,
+            ts_ms=np.concatenate(gathered.ts_ms),
+            versions=gathered.versions,
+            segments=[np.concatenate(parts) for parts in gathered.segments],
+            slots=slots,
+            unseen=gathered.unseen,
+            numbers=numbers,
+            extras=gathered.extras,
+        )
 
-    def _text(self, batch: Columns, column: int, values: Sequence[Any]) -> None:
+    def _gather_segments(self, found: Sequence[Any], into: Gathered) -> None:
+        if not self._segments:
+            return
+        into.segments = into.segments or [[] for _ in self._segments]
+        values = _transposed([self._no_segments if item is None else item for item in found]).values()
+        for parts, positions, column in zip(into.segments, self._segments, values, strict=False):
+            parts.append(np.fromiter(map(positions.__getitem__, column), np.int64, len(column)))
+
+    def _gather_texts(self, column: int, values: Sequence[Any], into: Gathered) -> None:
         codes = self._codes[column]
-        place = np.fromiter(map(codes.__getitem__, values), np.int64, batch.n)
-        unseen = np.flatnonzero(place == codes.unseen)
+        places = np.fromiter(map(codes.__getitem__, values), np.int64, len(values))
+        into.places.setdefault(column, []).append(places)
+        unseen = np.flatnonzero(places == codes.unseen)
         if len(unseen):
-            batch.unseen[column] = [(row, text_of(values[row])) for row in unseen.tolist()]
-        batch.slots[column + 1] = place + self.layout.starts[column]
+            first = into.n - len(values)
+            into.unseen.setdefault(column, []).extend((first + row, text_of(values[row])) for row in unseen.tolist())
 
-    def _prediction(self, batch: Columns, column: int, values: Sequence[Any]) -> None:
+    def _gather_predictions(self, column: int, values: Sequence[Any], into: Gathered) -> None:
+        kind = self.layout.columns[column].kind
+        if kind is Kind.NUMERIC:
+            _add_floats(into, column, [v if v.__class__ in _TYPES[kind] else WRONG_NUMBER for v in values])
+            return
         # msgspec reads 1 as 1.0 where a float may stand, so a code is a float without a fraction here; and to a
         # mapping 1, 1.0 and true are one key.
-        kind = self.layout.columns[column].kind
         if not (set(map(type, values)) <= _TYPES[kind] and set(values) <= self._codes[column].keys()):
             values = [_as(kind, value) for value in values]
-        self._text(batch, column, values)
+        self._gather_texts(column, values, into)
 
 
 def _as(kind: Kind, value: Any) -> Any:
@@ -223,12 +220,12 @@ def _as(kind: Kind, value: Any) -> Any:
     return value if value.__class__ in _TYPES[kind] else WRONG
 
 
-def _scores(scores: Sequence[Any], name: str) -> NDArray[np.float64]:
+def _scores(scores: Sequence[Any], name: str) -> Sequence[Any]:
     if name == SCORE:
         classes = set(map(type, scores))
-        return _floats([WRONG_NUMBER if s.__class__ is dict else s for s in scores] if dict in classes else scores)
+        return [WRONG_NUMBER if s.__class__ is dict else s for s in scores] if dict in classes else scores
     key = name[len(SCORE) + 1 :]
-    return _floats([s.get(key, ABSENT_NUMBER) if s.__class__ is dict else _missing(s) for s in scores])
+    return [s.get(key, ABSENT_NUMBER) if s.__class__ is dict else _missing(s) for s in scores]
 
 
 def _missing(score: Any) -> float | None:
@@ -240,9 +237,10 @@ def _transposed(structs: Sequence[Any]) -> dict[str, tuple[Any, ...]]:
     return dict(zip(structs[0].__struct_fields__, zip(*map(astuple, structs), strict=True), strict=True))
 
 
-def _floats(values: Sequence[float | None]) -> NDArray[np.float64]:
-    """As an array, None as NaN; numpy's own way is four times as slow."""
+def _add_floats(into: Gathered, column: int, values: Sequence[Any]) -> None:
+    """None as NaN. Packing is four times as fast as numpy's conversion, which is for the columns that have a None."""
     try:
-        return np.frombuffer(struct.pack(f"{len(values)}d", *values))
+        packed = struct.pack(f"{len(values)}d", *values)
     except struct.error:
-        return np.array(values, float)
+        packed = np.array(values, float).tobytes()
+    into.floats.setdefault(column, bytearray()).extend(packed)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import msgspec
 import numpy as np
 
-from streams.batch import Columns
+from streams.batch import Gathered
 from streams.cells import Cells, added, profiles
 from streams.config import OTHER, bucket_of
 from streams.errors import UNREADABLE, SketchError
@@ -26,8 +26,8 @@ from streams.plan import ModelPlan, Plan
 BEAT_MS = 5_000
 """How often the books of every bucket are published, so that a silent model can be told from a lagging partition."""
 
-BLOCK_RECORDS = 1_024
-"""So many records are decoded and turned into columns at a time: their objects stay in the processor's cache."""
+BLOCK_RECORDS = 512
+"""So many records are decoded and taken apart at a time: their objects stay in the processor's cache."""
 MAX_BUFFERED_ROWS = 8_192
 """Rows of a model are counted when there are this many, or at a publication."""
 
@@ -96,8 +96,7 @@ class _ModelChunk:
 
     books: Books = field(default_factory=Books)
     seen_at_ms: int = 0
-    buffer: list[Columns] = field(default_factory=list)
-    buffered: int = 0
+    buffer: Gathered = field(default_factory=Gathered)
     panes: dict[tuple[int, int], Cells] = field(default_factory=dict)
     changed: set[int] = field(default_factory=set)
 
@@ -192,9 +191,8 @@ class SourceFold:
                 part.books.counted += len(rows.rows)
                 continue
             plan = self.plan.models[model]
-            part.buffer.append(plan.columnizer.columns(rows))
-            part.buffered += len(rows.rows)
-            if part.buffered >= MAX_BUFFERED_ROWS:
+            plan.columnizer.gather(rows, part.buffer)
+            if part.buffer.n >= MAX_BUFFERED_ROWS:
                 self._flush(plan, part)
         for reject in decoded.rejects:
             books = self._model(reject.model, clock_ms).books
@@ -209,10 +207,10 @@ class SourceFold:
 
     def _flush(self, plan: ModelPlan, part: _ModelChunk) -> None:
         """Buffered rows → profiles, the mark, and the books."""
-        if not part.buffer:
+        if not part.buffer.n:
             return
-        batch = Columns.joined(part.buffer)
-        part.buffer, part.buffered = [], 0
+        batch = plan.columnizer.columns(part.buffer)
+        part.buffer = Gathered()
         mark = self.marks_ms.get(plan.name, NO_MARK)
         classes, self.marks_ms[plan.name] = timeliness(batch.ts_ms, mark, plan.config.grace_ms, plan.config.lateness_ms)
         late = classes == Timeliness.LATE

@@ -267,11 +267,13 @@ class Decoder:
         rejects: list[Reject] = []
         extras: dict[int, list[str]] = {}
         rows = self._rows(values, headers, extras, rejects)
-        indices = np.delete(np.arange(len(values)), [reject.index for reject in rejects])
+        indices = np.arange(len(values))
+        if rejects:
+            indices = np.delete(indices, [reject.index for reject in rejects])
         times = times_ms(rows)
         ahead = times - np.array(stamps_ms, np.int64)[indices]
-        dated = (ahead <= self.future_ms) & (times >= MIN_TIME_MS) & (times <= MAX_TIME_MS)
-        if not dated.all():
+        if len(rows) and (ahead.max() > self.future_ms or times.min() < MIN_TIME_MS or times.max() > MAX_TIME_MS):
+            dated = (ahead <= self.future_ms) & (times >= MIN_TIME_MS) & (times <= MAX_TIME_MS)
             for at in np.flatnonzero(~dated).tolist():
                 rejects.append(self._misdated(int(indices[at]), rows[at], int(times[at]), int(ahead[at])))
             indices, times, rows = indices[dated], times[dated], list(compress(rows, dated.tolist()))

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.baseline import Baseline, Block, SegmentKey, Statistics
-from streams.batch import Columnizer
+from streams.batch import Columnizer, Gathered
 from streams.cells import Segmentation, profiles
 from streams.config import MAX_FEATURES, MAX_SEGMENTS, MAX_VERSION, OTHER, is_nameable
 from streams.decode import ModelCodec, Rows, segment_text, text_of
@@ -346,7 +346,8 @@ def _count(
     totals: Totals = {}
     blocks: dict[int, Totals] = {}
     for rows in _batches(codec, values, on_events):
-        batch = columnizer.columns(rows)
+        columnizer.gather(rows, gathered := Gathered())
+        batch = columnizer.columns(gathered)
         panes_ms = batch.ts_ms // pane_ms * pane_ms
         for group, (_, name, value), profile in profiles(
             batch, layout, segmentation, panes_ms, np.zeros(batch.n, np.int64)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from streams.batch import Columnizer
+from streams.batch import Columnizer, Gathered
 from streams.decode import MAX_LEARNED_EXTRAS, Decoder, ModelCodec, times_ms
 from streams.events import Invalid, Reason, read_event
 from streams.sketch.layout import ABSENT, BINS, NULL, WRONG, Column, Kind, Layout, Role
@@ -79,7 +79,9 @@ def outcome(one: Decoder, *values: bytes | None, headers: Any = ()) -> list[Any]
             for index in rows.indices.tolist():
                 found[index] = model
             continue
-        batch = Columnizer(LAYOUTS[model], SEGMENTS).columns(rows)
+        columnizer = Columnizer(LAYOUTS[model], SEGMENTS)
+        columnizer.gather(rows, gathered := Gathered())
+        batch = columnizer.columns(gathered)
         for at, index in enumerate(rows.indices.tolist()):
             found[index] = _counted(model, batch, rows.rows[at].event_id, at)
     assert None not in found, "every record is a row or a reject"
