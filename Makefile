@@ -20,7 +20,7 @@ demo: $(READY) ## A year of flights through an embedded broker: from events to a
 	$(BIN)/foreshock demo
 
 test: $(READY) ## Tests that need nothing but Python
-	$(BIN)/python -m pytest tests --ignore tests/kafka --ignore tests/faults
+	$(BIN)/python -m pytest -n auto --dist loadfile tests --ignore tests/kafka --ignore tests/faults
 
 test-kafka: $(READY) ## Tests on Apache Kafka, which is fetched once (needs Java 17 and Maven)
 	$(BIN)/python -m pytest tests/kafka tests/faults

@@ -249,6 +249,7 @@ def test_from_a_file_over_a_broker_to_the_actions(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a run in the background ignores it
     )
     assert followed.stdout is not None
     shown = [followed.stdout.readline() for _ in lines]
