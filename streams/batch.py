@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from types import NoneType
 from typing import Any
 
-import msgspec
 import numpy as np
 from msgspec import UnsetType
 from msgspec.structs import astuple
@@ -128,8 +127,7 @@ class Columnizer:
         self._edges = {i: np.array(c.edges) for i, c in enumerate(layout.columns) if c.kind is Kind.NUMERIC}
         self._codes = {i: _Codes(c) for i, c in enumerate(layout.columns) if c.kind is not Kind.NUMERIC}
         self._segments = [_Positions(values) for values in segments.values()]
-        none = msgspec.defstruct("NoSegments", [(f"s{at}", str | None, None) for at in range(len(segments))])
-        self._no_segments = none()
+        self._no_segments = (None,) * len(segments)
 
     def gather(self, rows: Rows, into: Gathered) -> None:
         """Takes what is counted of rows. A few hundred at a time are best: they stay in the processor's cache."""
@@ -186,7 +184,8 @@ class Columnizer:
         if not self._segments:
             return
         into.segments = into.segments or [[] for _ in self._segments]
-        values = _transposed([self._no_segments if item is None else item for item in found]).values()
+        # Undeclared dimensions that the decoder learned stand last, where there are segments at all.
+        values = zip(*(self._no_segments if item is None else astuple(item) for item in found), strict=False)
         for parts, positions, column in zip(into.segments, self._segments, values, strict=False):
             parts.append(np.fromiter(map(positions.__getitem__, column), np.int64, len(column)))
 

@@ -18,7 +18,7 @@ from aiokafka import TopicPartition
 from aiokafka.admin import NewPartitions
 from aiokafka.admin.records_to_delete import RecordsToDelete
 
-from agents import clients, topics
+from agents import clients, intake, topics
 from agents.clients import Connection, Security
 from agents.intake import Batch
 from agents.loader import read_to_end
@@ -236,7 +236,8 @@ def test_a_broker_that_restarts_is_waited_for(tmp_path: Path, topic: str, caplog
             loop = asyncio.get_running_loop()
             down_since = loop.time()
             await until(lambda: loop.time() - down_since > 5)
-            assert len(owner.batches) <= idle_before + 2 * 3  # who does not answer is not idle
+            fresh = intake.FRESH_MS / 1000 / intake.IDLE_EVERY_S
+            assert len(owner.batches) <= idle_before + 2 * (fresh + 1)  # who does not answer is not idle
             await asyncio.to_thread(kafka.restart)
             await produce(connection, topic, 1_000, first=1_000)
             await until(lambda: len(processed([owner], topic)) >= 2_000, 60)

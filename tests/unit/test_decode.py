@@ -444,6 +444,14 @@ class TestUnknownFields:
         (found,) = outcome(decoder(), raw(event(segments={"site": "x", "region": "north"})))
         assert (found["extras"], found["segments"]) == ([], [0, 1])
 
+    def test_events_with_and_without_segments_go_together_once_one_was_learned(self) -> None:
+        one = decoder()
+        given = [{"site": "x", "region": "north"}, None, {"region": "north"}, {}]
+        values = [raw(event(segments=item)) for item in given]
+        outcome(one, values[0])
+        assert one.codecs[MODEL].extra_names == ["segments.site"]
+        assert [item["segments"] for item in outcome(one, *values)] == [[0, 1], [3, 1], [0, 1], [3, 1]]
+
     def test_what_is_learned_is_capped_and_all_are_counted(self) -> None:
         one = decoder()
         names = [f"field {i}" for i in range(MAX_LEARNED_EXTRAS + 20)]
