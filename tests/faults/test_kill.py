@@ -7,6 +7,7 @@ import random
 import subprocess
 import threading
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -49,4 +50,19 @@ def test_killed_workers_leave_the_windows_and_the_actions_of_an_undisturbed_run(
     assert len(found.dead_letters) == stream.rejected
     assert found.action_ids == reference.action_ids
     assert len(reference.action_ids) >= 4
-    assert found.windows == reference.windows
+    assert not (wrong := differences(found.windows, reference.windows)), "\n".join(wrong[:100])
+
+
+def differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
+    """Every place where two answers differ, one a line: window, field, what was found, what was expected."""
+    lines: list[str] = []
+
+    def compare(place: str, one: Any, other: Any) -> None:
+        if isinstance(one, dict) and isinstance(other, dict):
+            for key in sorted(one.keys() | other.keys(), key=str):
+                compare(f"{place} {key}", one.get(key, "nothing"), other.get(key, "nothing"))
+        elif one != other:
+            lines.append(f"{place}: {one} instead of {other}")
+
+    compare("", found, expected)
+    return lines
