@@ -198,8 +198,10 @@ class BucketJudge:
                 self.judges[name].resume(start_ms, model.panes[start_ms].cells()[0])
 
     def advance(self) -> Iterator[Outcome]:
-        """Judges what the watermarks allow, then revises what changed after it was judged."""
+        """Judges what the watermarks allow, and revises what changed after it was judged."""
         for name, model in self.merge.models.items():
+            # Before too: after a rebuild every judged pane may have changed, and closing many forgets what was told.
+            yield from self._revisions(name, model)
             for pane in self.merge.close(model):
                 yield self.judges[name].close(pane)
             yield from self._revisions(name, model)
