@@ -19,7 +19,7 @@ from streams.partial import key_of, pack, unpack
 from streams.plan import Plan
 from streams.window import WindowRecord
 from tests.laws.test_replay import NOW_MS, PLAN, exact, messy
-from tests.synthetic import MODEL, Event, lines
+from tests.synthetic import MODEL, Event, events, lines
 
 BUCKET = PLAN.config.bucket(MODEL)
 
@@ -147,6 +147,22 @@ def test_a_kill_between_any_two_sends_leaves_no_trace(stream: list[Event], data:
     assert all(repeats[action.id] == action for action in killed.actions)
     assert killed.state[MODEL.encode()] == calm.state[MODEL.encode()]
     assert killed.rebuilt().merge.models[MODEL].books == calm.rebuilt().merge.models[MODEL].books
+
+
+def test_what_was_told_is_not_told_again_though_much_is_to_be_judged_after_a_restart() -> None:
+    """More panes than a worker remembers the published counts of."""
+    stream = list(events(30, 7, []))
+    first, *rest = batches_of_partials(stream, len(stream) // 6)
+    topics = run([first])
+    told = len(topics.windows)
+    assert told
+    for batch in rest:
+        topics.partials += batch
+    for outcome in topics.rebuilt().advance():
+        topics.publish(outcome)
+    assert len(topics.windows) > told
+    assert topics.final_windows() == run([first, *rest]).final_windows()
+    assert all(window.revision == 0 for window in topics.windows)
 
 
 def test_the_drawn_runs_do_act_and_are_killed() -> None:
