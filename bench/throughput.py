@@ -40,7 +40,7 @@ from streams.sketch.layout import ERROR_SLOT, OK_SLOT, Kind, Role
 
 HERE = Path(__file__).parent
 OURS = ("fetch", "decode", "stage-one", "foreshock")
-PEERS = ("faust", "bytewax", "quixstreams", "whylogs")
+PEERS = ("faust", "whylogs", "quixstreams", "quixstreams_sink", "bytewax")
 PREFIX = "bench-"
 TOPIC, SHORT_TOPIC = f"{PREFIX}inference", "short"
 PARTITIONS = 2
@@ -94,15 +94,17 @@ def python_of(name: str) -> str | None:
     """The interpreter of a contender: ours, or that of an environment made for it; None when it can't be made."""
     if name in OURS or name == "faust":
         return sys.executable
-    wanted = (HERE / "peers" / f"{name}.txt").read_text()
-    folder = cache_folder() / "bench-venvs" / name
+    tool = name.removesuffix("_sink")
+    requirements = HERE / "peers" / f"{tool}.txt"
+    wanted = requirements.read_text()
+    folder = cache_folder() / "bench-venvs" / tool
     python, ready = folder / "bin" / "python", folder / ".ready"
     if not ready.exists() or ready.read_text() != wanted:
         print(f"{name}: installing into {folder}", file=sys.stderr)
         install = [str(python), "-m", "pip", "install", "-q", "--only-binary", ":all:"]
         try:
             subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True, capture_output=True)
-            subprocess.run([*install, "-r", str(HERE / "peers" / f"{name}.txt")], check=True, capture_output=True)
+            subprocess.run([*install, "-r", str(requirements)], check=True, capture_output=True)
         except subprocess.CalledProcessError as error:
             said = error.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
             print(f"{name}: left out, it cannot be installed here: {said[-1]}", file=sys.stderr)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from itertools import compress
 from operator import attrgetter
 from typing import Annotated, Any, Union
@@ -24,9 +23,7 @@ from numpy.typing import NDArray
 
 from streams.config import OTHER
 from streams.events import (
-    EPOCH,
     MAX_TIME_MS,
-    MILLISECOND,
     MIN_TIME_MS,
     Event,
     Headers,
@@ -34,16 +31,15 @@ from streams.events import (
     Reason,
     Reject,
     nearest,
-    out_of_time,
     read_event,
+    time_ms,
 )
 from streams.sketch.layout import SCORE, Column, Kind, Role
+from streams.times import instants_ms
 
 Index = NDArray[np.int64]
 
 MAX_LEARNED_EXTRAS = 64
-EXACT_SECONDS = 2**31
-"""So near to the epoch a double tells microseconds apart."""
 
 
 def _nan(payload: int) -> float:
@@ -65,7 +61,7 @@ class Wrong:
 
 WRONG = Wrong()
 
-_Time = Annotated[datetime, msgspec.Meta(tz=True)] | Annotated[int, msgspec.Meta(ge=MIN_TIME_MS, le=MAX_TIME_MS)]
+_Time = str | Annotated[int, msgspec.Meta(ge=MIN_TIME_MS, le=MAX_TIME_MS)]
 _Scalar = float | str | bool | None
 _Unknown = _Scalar | list[_Scalar] | dict[str, _Scalar] | UnsetType
 """A learned slot's value. It is read, not skipped: msgspec lets pass in what it skips what the careful path rejects."""
@@ -275,7 +271,7 @@ class Decoder:
         if len(rows) and (ahead.max() > self.future_ms or times.min() < MIN_TIME_MS or times.max() > MAX_TIME_MS):
             dated = (ahead <= self.future_ms) & (times >= MIN_TIME_MS) & (times <= MAX_TIME_MS)
             for at in np.flatnonzero(~dated).tolist():
-                rejects.append(self._misdated(int(indices[at]), rows[at], int(times[at]), int(ahead[at])))
+                rejects.append(self._misdated(int(indices[at]), rows[at], int(ahead[at])))
             indices, times, rows = indices[dated], times[dated], list(compress(rows, dated.tolist()))
         decoded = Decoded(_by_model(indices, rows, times, self._model_of), rejects)
         self._note_extras(decoded, extras)
@@ -322,10 +318,12 @@ class Decoder:
             extras[index] = names
         return row
 
-    def _misdated(self, index: int, row: Any, time: int, ahead: int) -> Reject:
+    def _misdated(self, index: int, row: Any, ahead: int) -> Reject:
         model = self._model_of[type(row)]
-        if not MIN_TIME_MS <= time <= MAX_TIME_MS:
-            return Reject(index, Reason.WRONG_TYPE, out_of_time(row.ts), model)
+        try:
+            time_ms(row.ts)
+        except Invalid as invalid:
+            return Reject(index, invalid.reason, invalid.detail, model)
         return Reject(index, Reason.FUTURE, f"{ahead} ms ahead of its record, the limit is {self.future_ms}", model)
 
     def _known(self, model: str) -> str:
@@ -363,8 +361,9 @@ def _by_model(indices: Index, rows: list[Any], times: Index, model_of: Mapping[t
 def times_ms(rows: Sequence[Any]) -> Index:
     """Event times of rows in epoch milliseconds."""
     moments = [row.ts for row in rows]
-    if set(map(type, moments)) == {datetime}:
-        seconds = np.fromiter(map(datetime.timestamp, moments), float, len(moments))
-        if len(seconds) and np.abs(seconds).max() < EXACT_SECONDS:
-            return np.rint(seconds * 1e6).astype(np.int64) // 1000
-    return np.array([ts if ts.__class__ is int else (ts - EPOCH) // MILLISECOND for ts in moments], np.int64)
+    if set(map(type, moments)) == {str}:
+        return instants_ms(moments)
+    times = np.array([0 if moment.__class__ is str else moment for moment in moments], np.int64)
+    texts = [at for at, moment in enumerate(moments) if moment.__class__ is str]
+    times[texts] = instants_ms([moments[at] for at in texts])
+    return times

@@ -11,14 +11,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
 import msgspec
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MILLISECOND = timedelta(milliseconds=1)
+from streams.times import NO_TIME, instant_ms
+
 MAX_DEPTH = 16
 MAX_NAME = 256
 MAX_DETAIL = 200
@@ -192,22 +191,12 @@ def time_ms(value: Any) -> int:
         raise Invalid(Reason.MISSING_FIELD, "ts")
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise Invalid(Reason.WRONG_TYPE, f"ts: expected a time, got {_name(value)}")
-    time = _instant_ms(value) if isinstance(value, str) else nearest(value)
+    time = instant_ms(value) if isinstance(value, str) else nearest(value)
+    if time == NO_TIME:
+        raise Invalid(Reason.WRONG_TYPE, f"ts: expected RFC 3339, got {_short(value)}")
     if not MIN_TIME_MS <= time <= MAX_TIME_MS:
-        raise Invalid(Reason.WRONG_TYPE, out_of_time(value))
+        raise Invalid(Reason.WRONG_TYPE, f"ts: expected a time between the years 855 and 6429, got {_short(value)}")
     return math.floor(time)
-
-
-def _instant_ms(text: str) -> int:
-    try:
-        moment = msgspec.convert(text, datetime)
-    except msgspec.ValidationError:
-        raise Invalid(Reason.WRONG_TYPE, f"ts: expected RFC 3339, got {_short(text)}") from None
-    return (moment.replace(tzinfo=moment.tzinfo or UTC) - EPOCH) // MILLISECOND
-
-
-def out_of_time(value: object) -> str:
-    return f"ts: expected a time between the years 855 and 6429, got {_short(value)}"
 
 
 def nearest(value: int | float) -> float:

@@ -12,7 +12,7 @@ import bytewax.operators.windowing as win
 from bytewax.connectors.kafka import KafkaSink, KafkaSinkMessage, KafkaSource
 from bytewax.dataflow import Dataflow
 from bytewax.testing import run_main
-from sketching import LATENESS_MS, PANE_MS, Cell, Clock, decode, group_of, time_of
+from sketching import LATENESS_MS, PANE_MS, Cell, Clock, decode, encode, group_of, time_of
 
 setting = json.loads(sys.argv[1])
 clock = Clock()
@@ -35,7 +35,7 @@ def message(item: tuple[str, tuple[int, Cell]]) -> KafkaSinkMessage[bytes, bytes
     global published
     group, (window, cell) = item
     published += cell.requests
-    return KafkaSinkMessage(f"{window}/{group}".encode(), cell.summary())
+    return KafkaSinkMessage(f"{window}/{group}".encode(), encode(cell.state()))
 
 
 flow = Dataflow("bench")

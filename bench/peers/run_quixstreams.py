@@ -1,49 +1,55 @@
-"""quixstreams: a streaming dataframe into a sink that sketches an event at a time and publishes at every checkpoint."""
+"""quixstreams: a streaming dataframe, grouped by segment, reduced over its tumbling minutes, whose state it keeps."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
+import tempfile
 from typing import Any
 
-from confluent_kafka import Producer
 from quixstreams import Application
-from quixstreams.sinks import BaseSink
-from sketching import Clock, Sketcher
+from sketching import LATENESS_MS, PANE_MS, Cell, Clock, Event, group_of, time_of
 
 setting = json.loads(sys.argv[1])
-sketcher, clock = Sketcher(setting), Clock()
-app = Application(
-    broker_address=setting["broker"],
-    consumer_group=f"bench-quix-{os.getpid()}",
-    auto_offset_reset="earliest",
-    commit_interval=1.0,
-    loglevel="ERROR",
-    auto_create_topics=False,
-)
+clock = Clock()
+reduced = 0
 
 
-class Sketches(BaseSink):
-    """Sketches that are published, and acknowledged, before the offsets are committed."""
-
-    def setup(self) -> None:
-        self.producer = Producer({"bootstrap.servers": setting["broker"], "acks": "all"})
-
-    def add(self, value: bytes, *record: Any, **more: Any) -> None:
-        clock.start()
-        sketcher.add(value)
-        if sketcher.requests == setting["events"]:
-            app.stop()
-
-    def flush(self) -> None:
-        for key, summary in sketcher.drain():
-            self.producer.produce(setting["target"], key=key, value=summary)
-        self.producer.flush()
-        clock.stop()
+def stamp(event: Event, *message: Any) -> int:
+    clock.start()
+    return int(time_of(event).timestamp() * 1000)
 
 
-source = app.topic(setting["topic"], value_deserializer="bytes", key_deserializer="bytes")
-app.dataframe(source).sink(Sketches())
-app.run()
-clock.tell(sketcher.published)
+def begin(event: Event) -> list[Any]:
+    return fold(Cell(setting).state(), event)
+
+
+def fold(state: list[Any], event: Event) -> list[Any]:
+    global reduced
+    cell = Cell.of(setting, state)
+    cell.add(event)
+    reduced += 1
+    if reduced == setting["events"]:
+        app.stop()
+    return cell.state()
+
+
+with tempfile.TemporaryDirectory() as folder:
+    app = Application(
+        broker_address=setting["broker"],
+        consumer_group=f"bench-quix-{os.getpid()}",
+        auto_offset_reset="earliest",
+        commit_interval=1.0,
+        loglevel="ERROR",
+        state_dir=folder,
+    )
+    source = app.topic(setting["topic"], value_deserializer="json", key_deserializer="bytes")
+    target = app.topic(setting["target"], value_serializer="json", key_serializer="bytes")
+    frame = app.dataframe(source).group_by(lambda event: "/".join(group_of(event, setting)), name="segment")
+    frame = frame.set_timestamp(stamp)
+    frame = frame.tumbling_window(PANE_MS, grace_ms=LATENESS_MS).reduce(fold, begin).final()
+    frame.to_topic(target)
+    app.run()
+clock.stop()
+clock.tell(reduced)

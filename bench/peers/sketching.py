@@ -13,6 +13,7 @@ import json
 import resource
 import sys
 import time
+from base64 import b64decode, b64encode
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -30,6 +31,7 @@ _MISSING = object()
 Setting = dict[str, Any]
 Event = dict[str, Any]
 
+encode = msgspec.json.Encoder().encode
 decode = msgspec.json.Decoder(Event).decode
 """To plain objects: a decoder into a declared class would fail at the first value of another type."""
 
@@ -62,8 +64,11 @@ class Numbers:
         for (_, _, mine), (_, _, theirs) in zip(self.columns, other.columns, strict=True):
             mine[:] = map(int.__add__, mine, theirs)
 
-    def summary(self) -> list[list[int]]:
+    def state(self) -> list[list[int]]:
         return [counts for _, _, counts in self.columns]
+
+    def restore(self, state: list[list[int]]) -> None:
+        self.columns = [(name, edges, counts) for (name, edges, _), counts in zip(self.columns, state, strict=True)]
 
 
 class Texts:
@@ -109,8 +114,15 @@ class Texts:
             union.update(theirs[4])
             self.columns[at] = (*mine[:4], union.get_result())
 
-    def summary(self) -> list[tuple[list[int], bytes]]:
-        return [(counts, distinct.serialize_compact()) for _, _, _, counts, distinct in self.columns]
+    def state(self) -> list[tuple[list[int], str]]:
+        return [(counts, b64encode(distinct.serialize_compact()).decode()) for *_, counts, distinct in self.columns]
+
+    def restore(self, state: list[tuple[list[int], str]]) -> None:
+        read = datasketches.hll_sketch.deserialize
+        self.columns = [
+            (*column[:3], counts, read(b64decode(packed)))
+            for column, (counts, packed) in zip(self.columns, state, strict=True)
+        ]
 
 
 class Cell:
@@ -145,9 +157,21 @@ class Cell:
             both.extras += cell.extras
         return both
 
-    def summary(self) -> bytes:
-        sketches = [part.summary() for part in (self.numbers, self.texts, self.outputs, self.predictions)]
-        return msgspec.json.encode([self.requests, self.errors, sketches, self.extras])
+    def state(self) -> list[Any]:
+        """All of it, in what JSON can hold."""
+        return [self.requests, self.errors, [part.state() for part in self._parts()], self.extras]
+
+    @classmethod
+    def of(cls, setting: Setting, state: list[Any]) -> Cell:
+        cell = cls(setting)
+        cell.requests, cell.errors, parts, extras = state
+        for part, found in zip(cell._parts(), parts, strict=True):
+            part.restore(found)
+        cell.extras.update(extras)
+        return cell
+
+    def _parts(self) -> tuple[Any, ...]:
+        return self.numbers, self.texts, self.outputs, self.predictions
 
 
 class Sketcher:
@@ -179,7 +203,7 @@ class Sketcher:
             whole = cells.get((pane, version, "*"))
             cells[pane, version, "*"] = cell.merged(whole) if whole else cell
         self.published += sum(cell.requests for (_, _, segment), cell in cells.items() if segment == "*")
-        return [("/".join(map(str, key)).encode(), cell.summary()) for key, cell in cells.items()]
+        return [("/".join(map(str, key)).encode(), encode(cell.state())) for key, cell in cells.items()]
 
 
 def time_of(event: Event) -> datetime:
