@@ -54,9 +54,12 @@ def cli() -> None:
 @click.argument("reference_file", metavar="REFERENCE", type=click.Path(path_type=Path))
 @click.option("--model", required=True, help="The model's name, as its events have it.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for the configuration.")
+@click.option("--labels", type=click.Path(path_type=Path), help="The reference's labels, .ndjson[.gz].")
 @click.option("--segment", "segments", multiple=True, help="A column of a table to be watched by its values.")
 @click.option("--force", is_flag=True, help="Write over what is there.")
-def init(reference_file: Path, model: str, out: Path, segments: tuple[str, ...], force: bool) -> None:
+def init(
+    reference_file: Path, model: str, out: Path, labels: Path | None, segments: tuple[str, ...], force: bool
+) -> None:
     """Learn a configuration and a baseline from reference data (.ndjson, .ndjson.gz, .parquet, .csv)."""
     yaml_file, baseline_file = out / "foreshock.yaml", out / f"{slug(model)}.baseline"
     if yaml_file.exists() and not force:
@@ -65,7 +68,8 @@ def init(reference_file: Path, model: str, out: Path, segments: tuple[str, ...],
         )
     reference(reference_file, segments)
     with Told("learning") as told:
-        learned = learn(model, lambda: reference(reference_file, segments), told)
+        known = lines(existing(labels, "labels")) if labels else None
+        learned = learn(model, lambda: reference(reference_file, segments), told, known)
     text = foreshock_yaml(learned, reference_file.name, baseline_file.name)
     make_folder(out)
     baseline_file.write_bytes(learned.baseline.to_bytes())
@@ -100,12 +104,20 @@ def check(config_file: Path) -> None:
 @cli.command()
 @CONFIG
 @click.option("--events", type=click.Path(path_type=Path), required=True, help="Inference events, .ndjson[.gz].")
+@click.option("--labels", type=click.Path(path_type=Path), help="Their labels, .ndjson[.gz], in order of arrival.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for the results.")
-def backtest(config_file: Path, events: Path, out: Path) -> None:
+def backtest(config_file: Path, events: Path, labels: Path | None, out: Path) -> None:
     """Run the same pipeline over files: actions, windows, a summary, a page."""
     plan = read_plan(config_file)
-    if not events.exists():
-        raise ConfigError(place=str(events), seen="no such file", expected="inference events", mend="check the path")
+    existing(events, "inference events")
+    later = lines(existing(labels, "labels")) if labels else ()
+    if labels and not any(model.outcomes for model in plan.models.values()):
+        raise ConfigError(
+            place=str(config_file),
+            seen="--labels, but no model with 'labels:'",
+            expected="a model that says what its labels are",
+            mend="run 'foreshock init --labels', or add 'labels: {task: …}'",
+        )
     make_folder(out)
     run = Backtest(plan, time.time_ns() // 1_000_000)
     report = Report()
@@ -114,7 +126,7 @@ def backtest(config_file: Path, events: Path, out: Path) -> None:
         (out / "actions.ndjson").open("wb") as actions,
         (out / "windows.ndjson").open("wb") as windows,
     ):
-        for outcome in run.run(_counted(lines(events), told)):
+        for outcome in run.run(_counted(lines(events), told), later):
             _write(outcome, actions, windows)
             report.add(outcome)
     summary = run.summary()
@@ -122,6 +134,12 @@ def backtest(config_file: Path, events: Path, out: Path) -> None:
     (out / "report.html").write_text(report.html(plan, summary), encoding="utf-8")
     _tell(summary, run)
     click.echo(f"wrote actions.ndjson, windows.ndjson, summary.json and report.html in {out}")
+
+
+def existing(path: Path, what: str) -> Path:
+    if not path.exists():
+        raise ConfigError(place=str(path), seen="no such file", expected=what, mend="check the path")
+    return path
 
 
 def _counted(values: Any, told: Told) -> Any:
@@ -145,6 +163,9 @@ def _tell(summary: Summary, run: Backtest) -> None:
             f"{name}: read {model.read:,} = counted {model.counted:,} + late {model.late:,} + "
             f"rejected {model.rejected:,} + duplicate {model.duplicate:,}; incidents: {found}"
         )
+        if model.labels:
+            said = ", ".join(f"{what} {count:,}" for what, count in model.labels.items())
+            click.echo(f"{name}, labels: {said}")
     if summary.rejected:
         click.echo(f"rejected before a model could be read: {summary.rejected:,}")
     for reason, count in run.reject_reasons.most_common(5):

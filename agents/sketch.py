@@ -17,10 +17,11 @@ from agents.intake import Batch, Intake
 from agents.loader import Records as Loaded
 from agents.loader import read_to_end
 from agents.publish import Outgoing, cut, publish
-from streams.chunk import BEAT_MS, Progress, Records, RejectedRecord, SourceFold, Step
+from streams.chunk import BEAT_MS, Progress, SourceFold, Step
 from streams.errors import SketchError
 from streams.partial import key_of, pack
 from streams.plan import Plan
+from streams.records import Records, RejectedRecord
 
 log = logging.getLogger(__name__)
 

@@ -31,12 +31,13 @@ from rich.table import Table
 
 from agents.exporter import Exporter
 from agents.sketch import Work
-from streams.chunk import Records, SourceFold, Step
+from streams.chunk import SourceFold, Step
 from streams.config import load
 from streams.judge import BucketJudge
 from streams.learn import learn
 from streams.partial import key_of, pack, unpack
 from streams.plan import Plan, compile_plan
+from streams.records import Records
 from streams.scaffold import foreshock_yaml
 
 MODEL, TOPIC = "payments", "inference"

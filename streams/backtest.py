@@ -1,6 +1,7 @@
-"""Events of a file → windows and actions: the live pipeline, stage 1 to stage 2, without a broker.
+"""Events and labels of files → windows and actions: the live pipeline, stage 1 to stage 2, without a broker.
 
-The file is one source partition, its lines are records; partials go through their bytes as they would over Kafka.
+The files are one source partition, their lines are records; partials go through their bytes as they would over Kafka.
+Labels are read up to the time that the events have reached.
 """
 
 from __future__ import annotations
@@ -11,18 +12,22 @@ from itertools import islice
 
 import msgspec
 
-from streams.chunk import Records, SourceFold, Step
+from streams.chunk import SourceFold, Step
 from streams.config import OTHER
+from streams.join import JoinFold, MemoryStore
 from streams.judge import BucketJudge, Outcome
-from streams.partial import Books, key_of, pack, unpack
+from streams.labels import label_time_ms
+from streams.panes import NO_MARK
+from streams.partial import Books, LabelBooks, key_of, pack, unpack
 from streams.plan import Plan
+from streams.records import Records
 
 TOPIC, PARTITION, INCARNATION = "file", 0, "backtest"
 BATCH = 8_192
 
 
 class ModelSummary(msgspec.Struct, kw_only=True):
-    """The books of a model, its windows, and its incidents by response. Labels come with the label join."""
+    """The books of a model and of its labels, its windows, and its incidents by response."""
 
     read: int = 0
     counted: int = 0
@@ -48,19 +53,37 @@ class Backtest:
     def __init__(self, plan: Plan, now_ms: int) -> None:
         self.plan = plan
         self.now_ms = now_ms
-        self.fold = SourceFold(plan, TOPIC, PARTITION, None, now_ms)
+        joins = any(model.outcomes is not None for model in plan.models.values())
+        self.join = JoinFold(plan, plan.config.kafka.labels, PARTITION, MemoryStore(), now_ms) if joins else None
+        self.fold = SourceFold(plan, TOPIC, PARTITION, None, now_ms, join=self.join)
         self.reject_reasons: Counter[str] = Counter()
         self._buckets = {bucket: BucketJudge(plan, bucket, TOPIC, 1) for bucket in range(plan.config.kafka.buckets)}
 
-    def run(self, values: Iterable[bytes]) -> Iterator[Outcome]:
+    def run(self, values: Iterable[bytes], labels: Iterable[bytes] = ()) -> Iterator[Outcome]:
         """Outcomes as the watermark moves, and at the end those of the panes that are still open."""
-        lines = iter(values)
+        lines, later = iter(values), _Labels(labels)
         offset = 0
         while batch := list(islice(lines, BATCH)):
             steps = self.fold.take(self._records(offset, batch), self.now_ms)
             offset += len(batch)
+            steps += self._labels(later, self.join.reached_ms if self.join else NO_MARK)
             yield from self._fold([*steps, self.fold.publish(self.now_ms, caught_up=False)])
+        while rest := self._labels(later, None):
+            yield from self._fold(rest)
         yield from self._fold([self.fold.publish(self.now_ms, caught_up=True, final=True)])
+
+    def _labels(self, later: _Labels, until_ms: int | None) -> list[Step]:
+        """Reads labels up to a time, or a batch of those that are left."""
+        if self.join is None:
+            return []
+        steps: list[Step] = []
+        while batch := later.take(until_ms):
+            steps += self.fold.take_labels(self._records(later.offset - len(batch), batch), self.now_ms)
+            if until_ms is None:
+                return [*steps, self.fold.publish(self.now_ms, caught_up=False)]
+        if until_ms is not None:
+            self.join.unread_until_ms = until_ms
+        return steps
 
     def _records(self, offset: int, values: Sequence[bytes]) -> Records:
         return Records(range(offset, offset + len(values)), [self.now_ms] * len(values), values)
@@ -83,6 +106,8 @@ class Backtest:
         for bucket in self._buckets.values():
             for name, model in bucket.merge.models.items():
                 models[name] = _summary(model.books)
+                if model.plan.outcomes is not None:
+                    models[name].labels = label_summary(model.outcomes.total())
                 state = bucket.judges[name].state
                 if state:
                     models[name].windows, models[name].actions = state.windows, dict(state.actions)
@@ -93,6 +118,38 @@ class Backtest:
                     unread = unread.merged(other.books)
         read = unread.read + sum(model.read for model in models.values())
         return Summary(read=read, rejected=sum(unread.rejected.values()), models=models)
+
+
+class _Labels:
+    """Lines of a labels file, as far as their times allow."""
+
+    def __init__(self, values: Iterable[bytes]) -> None:
+        self._lines = iter(values)
+        self._next: bytes | None = next(self._lines, None)
+        self.offset = 0
+
+    def take(self, until_ms: int | None) -> list[bytes]:
+        """At most a batch; None: whatever their times."""
+        batch: list[bytes] = []
+        while self._next is not None and len(batch) < BATCH:
+            if until_ms is not None and label_time_ms(self._next) > until_ms:
+                break
+            batch.append(self._next)
+            self._next = next(self._lines, None)
+        self.offset += len(batch)
+        return batch
+
+
+def label_summary(books: LabelBooks) -> dict[str, int]:
+    return {
+        "read": books.read,
+        "matched": books.matched,
+        "pending": books.pending,
+        "duplicate": books.duplicate,
+        "orphan": books.orphan,
+        "rejected": sum(books.rejected.values()),
+        "corrected": books.corrected,
+    }
 
 
 def _summary(books: Books) -> ModelSummary:

@@ -15,7 +15,8 @@ import msgspec
 from streams.errors import UNREADABLE, ConfigError, SketchError
 from streams.partial import seal, unseal
 from streams.sketch.counts import Counts
-from streams.sketch.layout import Column, Layout
+from streams.sketch.layout import Column, Counter, Layout
+from streams.sketch.outcomes import OutcomeLayout
 
 SegmentKey = tuple[str, str]
 """Dimension and value; both empty for the whole model."""
@@ -46,6 +47,27 @@ class Statistics(msgspec.Struct, frozen=True):
     centres: tuple[float, ...] = ()
 
 
+class OutcomeReference(msgspec.Struct, frozen=True, kw_only=True):
+    """What the reference's predictions were worth: packed outcomes of the whole and of its blocks, by segment."""
+
+    layout: OutcomeLayout
+    total: dict[SegmentKey, bytes]
+    blocks: tuple[Block, ...]
+    timed: bool
+    """Whether the labels' times say how late they come."""
+
+    def opened(self) -> tuple[dict[SegmentKey, Counter], list[dict[SegmentKey, Counter]]]:
+        """Vectors of the whole, and of each block, by segment."""
+        whole = {key: Counts.from_bytes(data).dense() for key, data in self.total.items()}
+        return whole, [{k: Counts.from_bytes(d).dense() for k, d in block.counts.items()} for block in self.blocks]
+
+    def check(self) -> None:
+        """Raises SketchError unless everything was counted by its own layout."""
+        packed = [self.total, *(block.counts for block in self.blocks)]
+        if any(Counts.from_bytes(data).length != self.layout.length for found in packed for data in found.values()):
+            raise SketchError(seen="outcomes of another layout", expected="outcomes of its own classes and bins")
+
+
 class Baseline(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """Everything learned from reference data. `pane_ms` is 0 when the reference has no usable times."""
 
@@ -63,6 +85,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     blocks: tuple[Block, ...]
     thinning: int = 1
     """Of so many blocks that the reference has, one was kept."""
+    outcomes: OutcomeReference | None = None
 
     @cached_property
     def totals(self) -> dict[SegmentKey, Counts]:
@@ -83,6 +106,8 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True, dict=True):
                 counts.length != length for counts in baseline.totals.values()
             ):
                 raise SketchError(seen="counts of another layout", expected="counts of its own columns")
+            if baseline.outcomes is not None:
+                baseline.outcomes.check()
         except (SketchError, *UNREADABLE, zlib.error) as error:
             raise ConfigError(
                 place=place,

@@ -18,10 +18,12 @@ from streams.batch import Gathered
 from streams.cells import Cells, added, profiles
 from streams.config import OTHER, bucket_of
 from streams.errors import UNREADABLE, SketchError
-from streams.events import Headers, Reject
+from streams.events import Reject
+from streams.join import JoinFold
 from streams.panes import NO_MARK, Timeliness, timeliness
 from streams.partial import Books, BooksPart, BooksPartial, Cell, PanePart, PanePartial, Partial, seal, unseal
 from streams.plan import ModelPlan, Plan
+from streams.records import Records, RejectedRecord
 
 BEAT_MS = 5_000
 """How often the books of every bucket are published, so that a silent model can be told from a lagging partition."""
@@ -52,35 +54,6 @@ class Progress(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Records:
-    """Records of one source partition in offset order, as parallel lists. `headers` may be empty."""
-
-    offsets: Sequence[int]
-    stamps_ms: Sequence[int]
-    values: Sequence[bytes | None]
-    headers: Sequence[Headers] = ()
-
-    def __len__(self) -> int:
-        return len(self.offsets)
-
-    def part(self, start: int, stop: int) -> Records:
-        if start == 0 and stop == len(self):
-            return self
-        part = slice(start, stop)
-        return Records(self.offsets[part], self.stamps_ms[part], self.values[part], self.headers[part])
-
-
-@dataclass(frozen=True, slots=True)
-class RejectedRecord:
-    """A reject with the place and the bytes of its record."""
-
-    partition: int
-    offset: int
-    value: bytes | None
-    reject: Reject
-
-
-@dataclass(frozen=True, slots=True)
 class Step:
     """What the shell has to do, in this order: send the rejects, send the partials, then (if any) the progress."""
 
@@ -105,14 +78,22 @@ class SourceFold:
     """The state of one source partition."""
 
     def __init__(
-        self, plan: Plan, topic: str, partition: int, progress: Progress | None, clock_ms: int, first_offset: int = 0
+        self,
+        plan: Plan,
+        topic: str,
+        partition: int,
+        progress: Progress | None,
+        clock_ms: int,
+        first_offset: int = 0,
+        join: JoinFold | None = None,
     ) -> None:
-        self.plan, self.topic, self.partition = plan, topic, partition
+        self.plan, self.topic, self.partition, self.join = plan, topic, partition, join
         self.chunk_size = plan.config.kafka.chunk_size
         self.next_offset = progress.next_offset if progress else first_offset
         self.marks_ms: dict[str, int] = dict(progress.marks_ms) if progress else {}
         self.chunk = self.next_offset // self.chunk_size
         self.caught_up = False
+        self.labels_caught_up = False
         self.final = False
         self._decoder = plan.decoder()
         self._started_at_ms = clock_ms
@@ -139,6 +120,13 @@ class SourceFold:
                 steps.append(Step(self.partition, rejects))
             at = stop
         return steps
+
+    def take_labels(self, records: Records, clock_ms: int) -> list[Step]:
+        """Joins labels of the co-partitioned topic to their predictions."""
+        assert self.join is not None
+        self._dirty = True
+        rejects = self.join.take_labels(records, clock_ms)
+        return [Step(self.partition, rejects)] if rejects else []
 
     def publish(self, clock_ms: int, *, caught_up: bool, final: bool = False) -> Step:
         """All changed sketches so far, and books. `final` says that the stream has ended here, for now."""
@@ -191,6 +179,13 @@ class SourceFold:
                 part.books.counted += len(rows.rows)
                 continue
             plan = self.plan.models[model]
+            if self.join is not None:
+                offsets = [records.offsets[index] for index in rows.indices.tolist()]
+                read = len(rows.rows)
+                rows = self.join.take_predictions(model, rows, offsets)
+                part.books.duplicate += read - len(rows.rows)
+                if not rows.rows:
+                    continue
             plan.columnizer.gather(rows, part.buffer)
             if part.buffer.n >= MAX_BUFFERED_ROWS:
                 self._flush(plan, part)
@@ -228,7 +223,12 @@ class SourceFold:
         for model, part in self._models.items():
             if model in self.plan.models:
                 self._flush(self.plan.models[model], part)
-        partials: list[Partial] = [*self._pane_partials(), *self._books(clock_ms, complete, everywhere)]
+        joined: list[Partial] = []
+        if self.join is not None:
+            # Before the books, whose marks say that everything up to them can be judged.
+            self.join.commit(self.next_offset)
+            joined += self.join.partials(clock_ms, caught_up=self.labels_caught_up, final=self.final)
+        partials: list[Partial] = [*joined, *self._pane_partials(), *self._books(clock_ms, complete, everywhere)]
         self._forget()
         return partials
 

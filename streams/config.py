@@ -23,6 +23,7 @@ from streams.signals.distance import METHODS
 from streams.signals.names import SIGNALS
 from streams.signals.presets import PRESETS
 from streams.sketch.layout import Kind
+from streams.sketch.outcomes import MAX_CLASSES, Task
 
 OTHER = "__other__"
 """The bucket into which undeclared models, and versions and segment values beyond their caps, are folded."""
@@ -76,6 +77,7 @@ class Kafka(_Strict, frozen=True):
     prefix: str = ""
     group: str = "foreshock"
     inference: str = "inference"
+    labels: str = "labels"
     buckets: int = 16
     chunk_size: int = 65_536
     security: Security = msgspec.field(default_factory=Security)
@@ -122,6 +124,24 @@ class Rule(_Strict, frozen=True, rename={"for_panes": "for", "clear_panes": "cle
     runbook: str = ""
 
 
+class Labels(_Strict, frozen=True):
+    """How the model's labels are read, and joined to its predictions.
+
+    `classes`: of a binary model the negative one and the positive one, whose probability the score is. `critical`:
+    classes whose recall and precision are judged.
+    """
+
+    task: Task
+    classes: tuple[str, ...] = ()
+    critical: tuple[str, ...] = ()
+    threshold: float = 0.5
+    horizon: str = "30d"
+
+    @property
+    def horizon_ms(self) -> int:
+        return parse_ms(self.horizon)
+
+
 class Model(_Strict, frozen=True):
     """One monitored model."""
 
@@ -136,6 +156,7 @@ class Model(_Strict, frozen=True):
     owner: str = ""
     runbook: str = ""
     max_versions: int = 8
+    labels: Labels | None = None
     segments: Mapping[str, tuple[str, ...]] = {}
     signals: Mapping[str, Any] = {}
     features: Mapping[str, Any] = {}
@@ -382,6 +403,8 @@ def _model(reader: _Reader, name: str, value: object) -> Model:
     if not 1 <= model.max_versions <= 64:
         raise reader.fail((*path, "max_versions"), str(model.max_versions), "1 to 64", "use 8")
     _check_versions(reader, path, model)
+    if model.labels is not None:
+        _check_labels(reader, (*path, "labels"), model.labels)
     _check_segments(reader, path, model)
     if len(model.features) > MAX_FEATURES:
         raise reader.fail(
@@ -417,6 +440,19 @@ def _check_versions(reader: _Reader, path: tuple[str | int, ...], model: Model) 
             raise reader.fail(
                 (*path, "versions", i), f"{len(version)} characters", f"at most {MAX_VERSION}", "shorten it"
             )
+
+
+def _check_labels(reader: _Reader, path: tuple[str | int, ...], labels: Labels) -> None:
+    parse_ms(labels.horizon, reader.place((*path, "horizon")))
+    counts = {Task.BINARY: (2, 2), Task.MULTICLASS: (2, MAX_CLASSES), Task.REGRESSION: (0, 0)}
+    least, most = counts[labels.task]
+    if not least <= len(set(labels.classes)) == len(labels.classes) <= most:
+        wanted = f"{least} different ones" if least == most else f"{least} to {most} different ones"
+        raise reader.fail((*path, "classes"), str(list(labels.classes)), wanted, "name the values of the labels")
+    for i, name in enumerate(labels.critical):
+        _known(reader, (*path, "critical", i), name, dict.fromkeys(labels.classes), "class")
+    if not 0 <= labels.threshold <= 1:
+        raise reader.fail((*path, "threshold"), str(labels.threshold), "0 to 1", "use 0.5")
 
 
 def _check_segments(reader: _Reader, path: tuple[str | int, ...], model: Model) -> None:

@@ -24,8 +24,8 @@ NO_TRAFFIC_PANES = 24
 MOST_REVISIONS = 5
 """News of one incident is published no more often than this."""
 
-WHOLE_MODEL_SIGNALS = frozenset({"request_rate", "freshness"})
-"""Signals of the model as a whole; all others are of a version."""
+ABSENCE_SIGNALS = frozenset({"request_rate", "freshness", "label_rate", "label_maturity"})
+"""Signals that something is missing: they need no sample, and are of the model as a whole."""
 
 
 class Reason(StrEnum):
@@ -154,7 +154,7 @@ def _judgement(rule: Rule, cell: CellResult) -> _Judgement | None:
     results = [result for result in cell.results if result.signal.name in rule.signals]
     if not results:
         return None
-    whole = any(result.signal.name in WHOLE_MODEL_SIGNALS for result in results)
+    whole = any(result.signal.name in ABSENCE_SIGNALS for result in results)
     if cell.events < rule.min_n and not whole:
         return _Judgement(False, False, ())
     evidence: list[tuple[float, Evidence]] = []

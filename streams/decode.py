@@ -30,6 +30,7 @@ from streams.events import (
     Invalid,
     Reason,
     Reject,
+    checked_size,
     nearest,
     read_event,
     time_ms,
@@ -308,11 +309,7 @@ class Decoder:
         return [value if value is not None and len(value) <= self.max_record_bytes else None for value in values]
 
     def _read(self, index: int, value: bytes | None, headers: Headers, extras: dict[int, list[str]]) -> Any:
-        if value is None:
-            raise Invalid(Reason.NULL_VALUE, "a record without a value")
-        if len(value) > self.max_record_bytes:
-            raise Invalid(Reason.TOO_LARGE, f"{len(value)} bytes, the limit is {self.max_record_bytes}")
-        event = read_event(value, headers)
+        event = read_event(checked_size(value, self.max_record_bytes), headers)
         row, names = self.codecs.get(event.model, self._other).row(event)
         if names and event.model in self.codecs:
             extras[index] = names

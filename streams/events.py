@@ -76,19 +76,37 @@ class Event(msgspec.Struct, gc=False, kw_only=True):
 KNOWN_FIELDS = frozenset(Event.__struct_fields__) - {"ts_ms", "extras"} | {"ts"}
 
 
+def checked_size(value: bytes | None, limit: int) -> bytes:
+    """The value; Invalid if there is none, or too much of it."""
+    if value is None:
+        raise Invalid(Reason.NULL_VALUE, "a record without a value")
+    if len(value) > limit:
+        raise Invalid(Reason.TOO_LARGE, f"{len(value)} bytes, the limit is {limit}")
+    return value
+
+
 def read_event(value: bytes, headers: Headers = ()) -> Event:
     """The event of a record's value, as plain JSON or CloudEvents 1.0 (structured or binary).
 
     Raises:
         Invalid: with the reason, if the record is no usable event.
     """
+    return _event(*read_object(value, headers))
+
+
+def read_object(value: bytes, headers: Headers) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """The JSON object of a record, and the attributes of the CloudEvent that it came in.
+
+    Raises:
+        Invalid: if it holds none.
+    """
     plain = _parse(value)
     if not isinstance(plain, dict):
         raise Invalid(Reason.WRONG_TYPE, f"expected an object, got {_name(plain)}")
     envelope = {name[3:]: text for name, text in headers if name.startswith("ce_")}
     if "specversion" in plain and "data" in plain and (isinstance(plain["data"], dict) or "model" not in plain):
-        return _event(_inner(plain), {key: item for key, item in plain.items() if key != "data"})
-    return _event(plain, {key: text.decode("utf-8", "replace") for key, text in envelope.items()})
+        return _inner(plain), {key: item for key, item in plain.items() if key != "data"}
+    return plain, {key: text.decode("utf-8", "replace") for key, text in envelope.items()}
 
 
 def _inner(cloud_event: Mapping[str, Any]) -> dict[str, Any]:
@@ -185,17 +203,17 @@ def _event_id(value: Any) -> str:
     return str(value)
 
 
-def time_ms(value: Any) -> int:
+def time_ms(value: Any, name: str = "ts") -> int:
     """Epoch milliseconds of an RFC 3339 text (without a zone: UTC) or a number of milliseconds."""
     if value is None:
-        raise Invalid(Reason.MISSING_FIELD, "ts")
+        raise Invalid(Reason.MISSING_FIELD, name)
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise Invalid(Reason.WRONG_TYPE, f"ts: expected a time, got {_name(value)}")
+        raise Invalid(Reason.WRONG_TYPE, f"{name}: expected a time, got {_name(value)}")
     time = instant_ms(value) if isinstance(value, str) else nearest(value)
     if time == NO_TIME:
-        raise Invalid(Reason.WRONG_TYPE, f"ts: expected RFC 3339, got {_short(value)}")
+        raise Invalid(Reason.WRONG_TYPE, f"{name}: expected RFC 3339, got {_short(value)}")
     if not MIN_TIME_MS <= time <= MAX_TIME_MS:
-        raise Invalid(Reason.WRONG_TYPE, f"ts: expected a time between the years 855 and 6429, got {_short(value)}")
+        raise Invalid(Reason.WRONG_TYPE, f"{name}: expected a time between the years 855 and 6429, got {_short(value)}")
     return math.floor(time)
 
 

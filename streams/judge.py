@@ -15,12 +15,15 @@ from streams.action import Action, action_of, layer_of
 from streams.cells import Cells
 from streams.decide import Decision, RuleState, decide
 from streams.errors import UNREADABLE, SketchError
-from streams.merge import BucketMerge, ClosedPane, ModelMerge
+from streams.judge_outcomes import LabelledJudge
+from streams.merge import BucketMerge, ClosedPane, ModelMerge, ModelOutcomes
 from streams.panes import NO_MARK
 from streams.partial import Cell, seal, unseal
 from streams.plan import ModelPlan, Plan
 from streams.rollup import Rollup, Unit, merged_cells
 from streams.signals.evaluate import CellResult, Judge, Window
+from streams.signals.names import judges_labels
+from streams.signals.outcome import Sums
 from streams.sketch.layout import requests
 from streams.sketch.profile import Profile
 from streams.window import WindowRecord, window_record
@@ -40,6 +43,9 @@ class ModelState(msgspec.Struct, kw_only=True):
     """Incidents by response: those that began, and below those that ended."""
     resolved: dict[str, int] = {}
     rules: dict[str, RuleState] = {}
+    labels_until_ms: int | None = None
+    """Arrival panes up to here are judged."""
+    sums: Sums = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +69,11 @@ class ModelJudge:
         self.state = state
         self.rules = dict(state.rules) if state else {}
         self.judge = Judge(plan)
-        overs_ms = tuple(plan.config.over_ms(rule) for rule in plan.config.rules)
+        self.labelled = LabelledJudge(plan, dict(state.sums) if state else {}) if plan.outcomes else None
+        self._rules = tuple(rule for rule in plan.config.rules if not judges_labels(rule.signals))
+        overs_ms = tuple(plan.config.over_ms(rule) for rule in self._rules)
         self.rollup = Rollup(plan.config.pane_ms, overs_ms, plan.segmentation)
-        self._over_of = {rule.name: plan.config.over_ms(rule) for rule in plan.config.rules}
+        self._over_of = {rule.name: plan.config.over_ms(rule) for rule in self._rules}
         self.told: dict[int, int] = {}
         """Per judged pane the events of its last record, as long as late ones may still come."""
         self.latest: list[CellResult] = []
@@ -84,9 +92,16 @@ class ModelJudge:
             if over_ms == self.plan.config.pane_ms:
                 self.latest = cells
             windows += [window_record(self.plan, window, cell, 0) for cell in cells if worth_a_record(cell)]
-            decisions += decide(self.plan.config.rules, window, cells, self.rules, self._over_of)
+            decisions += decide(self._rules, window, cells, self.rules, self._over_of)
         actions = [action_of(self.plan.name, self.plan.config, item) for item in decisions if item.published]
-        self.state = self._next_state(pane, end_ms, last_event_ms, len(windows), decisions, actions)
+        before_state = self.state
+        self.state = ModelState(
+            model=self.plan.name,
+            judged_until_ms=end_ms,
+            first_pane_ms=before_state.first_pane_ms if before_state else pane.start_ms,
+            last_event_pane_ms=last_event_ms,
+        )
+        self._note(before_state, len(windows), decisions, actions)
         self.told[pane.start_ms] = count_events(pane.on_time)
         windows += self.revise(pane)
         self._forget(pane.start_ms)
@@ -130,16 +145,25 @@ class ModelJudge:
         partial = partial or (self.state is not None and start_ms <= self.state.first_pane_ms)
         return Window(start_ms, end_ms, over_ms, self.rollup.window(start_ms, end_ms), silent_ms, partial)
 
-    def _next_state(
+    def close_labelled(self, pane: ClosedPane, outcomes: ModelOutcomes) -> Outcome:
+        """Judges an arrival pane of labels. Some pane of events has been judged before."""
+        assert self.labelled is not None and self.state is not None
+        windows, decisions = self.labelled.close(pane, self.rules, outcomes)
+        actions = [action_of(self.plan.name, self.plan.config, item) for item in decisions if item.published]
+        before = self.state
+        self.state = msgspec.structs.replace(before, labels_until_ms=pane.start_ms + self.plan.config.pane_ms)
+        self._note(before, len(windows), decisions, actions)
+        return Outcome(self.plan.name, windows, actions, state=self.state)
+
+    def _note(
         self,
-        pane: ClosedPane,
-        end_ms: int,
-        last_event_ms: int,
+        before: ModelState | None,
         windows: int,
         decisions: Iterable[Decision],
         actions: Iterable[Action],
-    ) -> ModelState:
-        before = self.state
+    ) -> None:
+        """Carries what is remembered over into the state, and adds what was decided."""
+        assert self.state is not None
         reasons = dict(before.decisions) if before else {}
         for decision in decisions:
             reasons[decision.reason] = reasons.get(decision.reason, 0) + 1
@@ -148,17 +172,12 @@ class ModelJudge:
             incidents = ended if action.data.state == "resolved" else began
             if action.data.revision == 0 or incidents is ended:
                 incidents[action.data.action] = incidents.get(action.data.action, 0) + 1
-        return ModelState(
-            model=self.plan.name,
-            judged_until_ms=end_ms,
-            first_pane_ms=before.first_pane_ms if before else pane.start_ms,
-            last_event_pane_ms=last_event_ms,
-            windows=(before.windows if before else 0) + windows,
-            decisions=reasons,
-            actions=began,
-            resolved=ended,
-            rules=dict(self.rules),
-        )
+        if self.state.labels_until_ms is None and before:
+            self.state.labels_until_ms = before.labels_until_ms
+        self.state.windows = (before.windows if before else 0) + windows
+        self.state.decisions, self.state.actions, self.state.resolved = reasons, began, ended
+        self.state.rules = dict(self.rules)
+        self.state.sums = dict(self.labelled.sums) if self.labelled else {}
 
 
 def count_events(cells: Cells) -> int:
@@ -182,6 +201,7 @@ class BucketJudge:
         if state.model in self.judges:
             model = self.merge.models[state.model]
             model.judged_until_ms, model.first_pane_ms = state.judged_until_ms, state.first_pane_ms
+            model.outcomes.judged_until_ms = state.labels_until_ms
             self.judges[state.model] = ModelJudge(model.plan, state)
 
     def restore_unit(self, name: str, unit: Unit) -> None:
@@ -196,6 +216,10 @@ class BucketJudge:
                 continue
             for start_ms in sorted(at for at in model.panes if at < model.judged_until_ms):
                 self.judges[name].resume(start_ms, model.panes[start_ms].cells()[0])
+            labelled, until_ms = self.judges[name].labelled, model.outcomes.judged_until_ms
+            if labelled is not None and until_ms is not None:
+                for start_ms in sorted(at for at in model.outcomes.arrivals if at < until_ms):
+                    labelled.resume(ClosedPane(start_ms, *model.outcomes.arrivals[start_ms].cells(), partial=False))
 
     def advance(self) -> Iterator[Outcome]:
         """Judges what the watermarks allow, and revises what changed after it was judged."""
@@ -205,6 +229,23 @@ class BucketJudge:
             for pane in self.merge.close(model):
                 yield self.judges[name].close(pane)
             yield from self._revisions(name, model)
+            if self.judges[name].labelled is not None:
+                yield from self._labelled(name, model)
+
+    def _labelled(self, name: str, model: ModelMerge) -> Iterator[Outcome]:
+        """What the labels say: cohorts and arrival panes that became known, and the panes that can be judged."""
+        judge = self.judges[name]
+        labelled = judge.labelled
+        assert labelled is not None
+        cohorts = list(self.merge.revised_cohorts(model))
+        labelled.know(iter(cohorts))
+        windows = [record for start_ms, cells in cohorts for record in labelled.revise_cohort(start_ms, cells)]
+        for pane in self.merge.revised_arrivals(model):
+            windows += labelled.revise_arrival(pane)
+        if windows:
+            yield Outcome(name, windows, ())
+        for pane in self.merge.close_outcomes(model, labelled.reach_ms):
+            yield judge.close_labelled(pane, model.outcomes)
 
     def _revisions(self, name: str, model: ModelMerge) -> Iterator[Outcome]:
         for pane in self.merge.revised(model):

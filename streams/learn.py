@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.baseline import Baseline, Block, SegmentKey, Statistics
+from streams.baseline import Baseline, Block, OutcomeReference, SegmentKey, Statistics
 from streams.batch import Columnizer, Gathered
 from streams.cells import Segmentation, profiles
 from streams.config import MAX_FEATURES, MAX_SEGMENTS, MAX_VERSION, OTHER, is_nameable
@@ -21,6 +22,7 @@ from streams.decode import ModelCodec, Rows, segment_text, text_of
 from streams.duration import DAY_MS, UNITS_MS
 from streams.errors import DataError
 from streams.events import Event, Invalid, read_event
+from streams.learn_outcomes import Labels, Worth, count_outcomes, read_reference_labels, understand
 from streams.signals.measure import RARE
 from streams.sketch.counts import Counts
 from streams.sketch.layout import (
@@ -34,6 +36,7 @@ from streams.sketch.layout import (
     Role,
     numeric_edges,
 )
+from streams.sketch.outcomes import Task
 
 QUANTILE_BINS = 20
 MAX_CATEGORIES = 256
@@ -87,6 +90,9 @@ class _Seen:
         elif value.__class__ is bool:
             self.flags[value] += 1
 
+    def values(self) -> NDArray[np.float64]:
+        return np.frombuffer(self.numbers, float) if self.numbers else np.zeros(0)
+
     @property
     def kind(self) -> Kind | None:
         counts = {
@@ -128,8 +134,13 @@ class Learned:
     skipped_features: tuple[str, ...]
 
 
-def learn(model: str, read: Read, on_events: Callable[[int], None] = lambda events: None) -> Learned:
-    """Learns from `read()`, which is called twice and gives inference events as JSON.
+def learn(
+    model: str,
+    read: Read,
+    on_events: Callable[[int], None] = lambda events: None,
+    labels: Iterable[bytes] | None = None,
+) -> Learned:
+    """Learns from `read()`, which is called twice, or four times with labels, and gives inference events as JSON.
 
     Raises:
         DataError: if there is nothing to learn from.
@@ -143,7 +154,9 @@ def learn(model: str, read: Read, on_events: Callable[[int], None] = lambda even
             mend="see 'Reference data' in the README",
         )
     skipped = _skipped(survey)
-    columns, statistics = _columns(survey)
+    known = read_reference_labels(labels) if labels is not None else {}
+    worth = understand(_events(read(), Tally()), known) if labels is not None else None
+    columns, statistics = _columns(survey, worth.cuts if worth else ())
     segments, dropped = _segments(survey)
     times = np.sort(np.frombuffer(survey.times, np.int64)) if survey.times else np.zeros(0, np.int64)
     timed = len(times) > 1 and int(times[-1] - times[0]) >= 1000
@@ -162,6 +175,7 @@ def learn(model: str, read: Read, on_events: Callable[[int], None] = lambda even
         total={key: counts.to_bytes() for key, counts in totals.items()},
         blocks=tuple(_packed(blocks)) if timed else (),
         thinning=_thinning(blocks),
+        outcomes=_outcomes(worth, columns, _events(read(), Tally()), known, segments, pane_ms) if worth else None,
     )
     return Learned(
         baseline=baseline,
@@ -215,7 +229,22 @@ def _events(values: Iterable[bytes], rejected: Tally[str]) -> Iterator[Event]:
             rejected[f"{invalid.reason} ({invalid.detail})" if len(rejected) < 20 else str(invalid.reason)] += 1
 
 
-def _columns(survey: _Survey) -> tuple[tuple[Column, ...], tuple[Statistics, ...]]:
+def _outcomes(
+    worth: Worth,
+    columns: Sequence[Column],
+    events: Iterable[Event],
+    labels: Labels,
+    segments: dict[str, tuple[str, ...]],
+    pane_ms: int,
+) -> OutcomeReference:
+    layout = worth.layout
+    if layout.task is Task.BINARY:
+        (score,) = (column for column in columns if column.name == SCORE)
+        layout = msgspec.structs.replace(layout, edges=score.edges)
+    return count_outcomes(layout, events, labels, segments, pane_ms or UNITS_MS["m"])
+
+
+def _columns(survey: _Survey, cuts: tuple[float, ...]) -> tuple[tuple[Column, ...], tuple[Statistics, ...]]:
     found: list[tuple[Column, Statistics]] = []
     for name, seen in survey.features.items():
         if seen.kind is not None:
@@ -223,7 +252,7 @@ def _columns(survey: _Survey) -> tuple[tuple[Column, ...], tuple[Statistics, ...
     classes = sorted(name for name, seen in survey.scores.items() if name and seen.numbers)
     for name in classes[:MAX_PREDICTIONS] or [""]:
         column = f"{SCORE}.{name}" if name else SCORE
-        found.append(_column(column, Role.SCORE, survey.scores.get(name, _Seen()), Kind.NUMERIC))
+        found.append(_numeric(column, Role.SCORE, survey.scores.get(name, _Seen()).values(), () if name else cuts))
     found.append(_column(PREDICTION, Role.PREDICTION, survey.prediction, _prediction_kind(survey.prediction)))
     latency = Column(name=LATENCY, role=Role.LATENCY, kind=Kind.NUMERIC, edges=LATENCY_EDGES_MS)
     found.append((latency, Statistics()))
@@ -239,7 +268,7 @@ def _prediction_kind(seen: _Seen) -> Kind:
 
 def _column(name: str, role: Role, seen: _Seen, kind: Kind) -> tuple[Column, Statistics]:
     if kind is Kind.NUMERIC:
-        return _numeric(name, role, np.frombuffer(seen.numbers, float) if seen.numbers else np.zeros(0))
+        return _numeric(name, role, seen.values())
     if kind is Kind.CODE:
         tally = Tally({str(int(value)): count for value, count in Tally(seen.numbers).items()})
     elif kind is Kind.BOOLEAN:
@@ -258,7 +287,10 @@ def _column(name: str, role: Role, seen: _Seen, kind: Kind) -> tuple[Column, Sta
     return Column(name=name, role=role, kind=kind, categories=tuple(value for value, _ in listed)), statistics
 
 
-def _numeric(name: str, role: Role, values: NDArray[np.float64]) -> tuple[Column, Statistics]:
+def _numeric(
+    name: str, role: Role, values: NDArray[np.float64], cuts: tuple[float, ...] = ()
+) -> tuple[Column, Statistics]:
+    """Bins on the quantiles; `cuts` are edges too."""
     if not len(values):
         return Column(name=name, role=role, kind=Kind.NUMERIC), Statistics()
     values = values + 0.0  # −0 becomes 0
@@ -266,7 +298,7 @@ def _numeric(name: str, role: Role, values: NDArray[np.float64]) -> tuple[Column
     inner = (
         distinct if len(distinct) <= QUANTILE_BINS else np.quantile(values, np.arange(1, QUANTILE_BINS) / QUANTILE_BINS)
     )
-    edges = numeric_edges(inner, float(distinct[0]), float(distinct[-1]))
+    edges = numeric_edges([*inner, *cuts], float(distinct[0]), float(distinct[-1]))
     place = np.searchsorted(np.array(edges), values, "right")
     size = np.bincount(place, minlength=len(edges) + 1)
     sums = np.bincount(place, weights=values, minlength=len(edges) + 1)

@@ -15,12 +15,24 @@ import msgspec
 from streams.cells import Cells, Segmentation
 from streams.errors import SketchError
 from streams.panes import NO_MARK
-from streams.partial import Books, BooksPart, BooksPartial, PanePart, PanePartial, Partial
+from streams.partial import (
+    Books,
+    BooksPart,
+    BooksPartial,
+    LabelBooks,
+    LabelBooksPartial,
+    OutcomePartial,
+    PanePart,
+    PanePartial,
+    Partial,
+)
 from streams.plan import ModelPlan, Plan
 from streams.rollup import merged_cells
 from streams.sketch.profile import Profile
 
 FINAL_MARK = 2**62
+MOST_MATURITY_PANES = 200
+"""Label flow is looked at over no more panes than this."""
 
 
 @dataclass(slots=True)
@@ -105,11 +117,75 @@ class ModelBooks:
         return total
 
 
+@dataclass(slots=True)
+class OutcomePane:
+    """A cohort, or the labels that arrived in a pane: per source partition the latest publication."""
+
+    segmentation: Segmentation
+    parts: dict[int, tuple[int, PanePart]] = field(default_factory=dict)
+    _cells: tuple[Cells, Cells] | None = None
+
+    def apply(self, partition: int, end_offset: int, part: PanePart) -> bool:
+        """Whether this changed what is there."""
+        known = self.parts.get(partition)
+        if known is not None and end_offset < known[0]:
+            return False
+        self.parts[partition] = (end_offset, part)
+        self._cells = None if known is None or known[1] != part else self._cells
+        return self._cells is None
+
+    def cells(self) -> tuple[Cells, Cells]:
+        """What had come when it was judged, and what stands; of a cohort both are what stands."""
+        if self._cells is None:
+            opened = [_opened(part) for _, part in self.parts.values()]
+            self._cells = (
+                merged_cells((on_time for on_time, _ in opened), self.segmentation),
+                merged_cells((welcome for _, welcome in opened), self.segmentation),
+            )
+        return self._cells
+
+
+@dataclass(slots=True)
+class ModelOutcomes:
+    """Outcomes of one model, on both clocks."""
+
+    segmentation: Segmentation
+    cohorts: dict[int, OutcomePane] = field(default_factory=dict)
+    arrivals: dict[int, OutcomePane] = field(default_factory=dict)
+    books: dict[int, LabelBooks] = field(default_factory=dict)
+    judged_until_ms: int | None = None
+    changed_cohorts: set[int] = field(default_factory=set)
+    changed_arrivals: set[int] = field(default_factory=set)
+    expired_before_ms: dict[bool, int] = field(default_factory=lambda: {False: NO_MARK, True: NO_MARK})
+
+    def apply(self, partial: OutcomePartial, part: PanePart) -> None:
+        panes = self.cohorts if partial.cohort else self.arrivals
+        pane = panes.setdefault(partial.pane_ms, OutcomePane(self.segmentation))
+        if not pane.apply(partial.partition, partial.end_offset, part):
+            return
+        if partial.cohort:
+            self.changed_cohorts.add(partial.pane_ms)
+        elif self.judged_until_ms is not None and partial.pane_ms < self.judged_until_ms:
+            self.changed_arrivals.add(partial.pane_ms)
+
+    def total(self) -> LabelBooks:
+        total = LabelBooks()
+        for books in self.books.values():
+            total = total.merged(books)
+        return total
+
+    def forget(self, cohorts_before_ms: int, arrivals_before_ms: int) -> None:
+        self.expired_before_ms = {True: cohorts_before_ms, False: arrivals_before_ms}
+        self.cohorts = {at: pane for at, pane in self.cohorts.items() if at >= cohorts_before_ms}
+        self.arrivals = {at: pane for at, pane in self.arrivals.items() if at >= arrivals_before_ms}
+
+
 @dataclass(slots=True, kw_only=True)
 class ModelMerge(ModelBooks):
     """One declared model of a bucket."""
 
     plan: ModelPlan
+    outcomes: ModelOutcomes
     panes: dict[int, PaneState] = field(default_factory=dict)
     judged_until_ms: int | None = None
     first_pane_ms: int | None = None
@@ -134,21 +210,35 @@ class BucketMerge:
     def __init__(self, plan: Plan, bucket: int, topic: str, partitions: int) -> None:
         self.plan, self.bucket, self.topic, self.partitions = plan, bucket, topic, partitions
         self.sources: dict[int, Source] = {}
-        self.models = {model.name: ModelMerge(plan=model) for model in plan.in_bucket(bucket)}
+        self.models = {
+            model.name: ModelMerge(plan=model, outcomes=ModelOutcomes(model.segmentation))
+            for model in plan.in_bucket(bucket)
+        }
         self.others: dict[str, ModelBooks] = {}
         """Books of what is no declared model: undeclared ones, and records of which no model could be read."""
         self.keys: dict[int, set[bytes]] = {}
         """Record keys by pane, for the tombstones."""
         self.book_keys: dict[bytes, tuple[int, int]] = {}
+        self.label_sources: dict[int, LabelBooksPartial] = {}
+        """Per source partition the latest label books, without their models."""
+        self.other_labels: dict[tuple[int, str], LabelBooks] = {}
+        """Per source partition, label books of what is no declared model."""
+        self.outcome_keys: dict[tuple[bool, int], set[bytes]] = {}
 
     def apply(self, partial: Partial, key: bytes = b"", *, fresh: bool = True) -> None:
         """Takes a publication. `fresh` is false while rebuilding: an old claim to be idle is not believed then."""
-        if partial.topic != self.topic or partial.bucket != self.bucket:
+        labelled = isinstance(partial, OutcomePartial | LabelBooksPartial)
+        topic = self.plan.config.kafka.labels if labelled else self.topic
+        if partial.topic != topic or partial.bucket != self.bucket:
             raise SketchError(seen=f"a partial of {partial.topic}, bucket {partial.bucket}", expected="this bucket's")
         if isinstance(partial, PanePartial):
             self._apply_pane(partial, key)
-        else:
+        elif isinstance(partial, BooksPartial):
             self._apply_books(partial, key, fresh)
+        elif isinstance(partial, OutcomePartial):
+            self._apply_outcome(partial, key)
+        else:
+            self._apply_labels(partial, fresh)
 
     def _apply_pane(self, partial: PanePartial, key: bytes) -> None:
         if key:
@@ -190,6 +280,31 @@ class BucketMerge:
             if partial.chunk > source.booked_chunk:
                 model.open_books[(partial.partition, partial.chunk)] = part.books
         self._fold(partial.partition, partial.chunk if partial.complete else partial.chunk - 1)
+
+    def _apply_outcome(self, partial: OutcomePartial, key: bytes) -> None:
+        if key:
+            self.outcome_keys.setdefault((partial.cohort, partial.pane_ms), set()).add(key)
+        for part in partial.models:
+            model = self.models.get(part.model)
+            if model is None or model.plan.outcomes is None:
+                continue
+            if part.layout != model.plan.outcomes.digest:
+                model.foreign += 1
+            elif partial.pane_ms >= model.outcomes.expired_before_ms[partial.cohort]:
+                model.outcomes.apply(partial, part)
+
+    def _apply_labels(self, partial: LabelBooksPartial, fresh: bool) -> None:
+        known = self.label_sources.get(partial.partition)
+        if known is not None and partial.end_offset < known.end_offset:
+            return
+        self.label_sources[partial.partition] = msgspec.structs.replace(
+            partial, caught_up=partial.caught_up and fresh, models=[]
+        )
+        for part in partial.models:
+            if part.model in self.models:
+                self.models[part.model].outcomes.books[partial.partition] = part.books
+            else:
+                self.other_labels[partial.partition, part.model] = part.books
 
     def _model(self, name: str) -> ModelBooks:
         return self.models[name] if name in self.models else self.others.setdefault(name, ModelBooks())
@@ -269,6 +384,59 @@ class BucketMerge:
             return None
         return start
 
+    def outcome_watermark_ms(self, model: ModelMerge) -> int | None:
+        """The event time up to which predictions and labels have been read: the labels of idle partitions excepted."""
+        watermark = self.watermark_ms(model)
+        if watermark is None:
+            return None
+        marks = [watermark]
+        for partition in range(self.partitions):
+            source = self.label_sources.get(partition)
+            if source is None:
+                return None
+            idle = source.caught_up and source.clock_ms - source.seen_at_ms >= model.plan.config.idle_ms
+            if source.final or idle:
+                continue
+            if source.mark_ms is None:
+                return None
+            marks.append(source.mark_ms)
+        return min(marks)
+
+    def close_outcomes(self, model: ModelMerge, reach_ms: int) -> Iterator[ClosedPane]:
+        """Arrival panes in order, as far as the watermark allows; `reach_ms`: so far a window looks back."""
+        found = model.outcomes
+        watermark = self.outcome_watermark_ms(model)
+        if watermark is None or model.first_pane_ms is None:
+            return
+        pane_ms, grace_ms = model.plan.config.pane_ms, model.plan.config.grace_ms
+        while True:
+            start = model.first_pane_ms if found.judged_until_ms is None else found.judged_until_ms
+            last = max((at for at in found.arrivals if at <= start), default=model.first_pane_ms)
+            if start not in found.arrivals and start - last > reach_ms + MOST_EMPTY_PANES * pane_ms:
+                later = min((at for at in found.arrivals if at > start), default=None)
+                if later is None:
+                    return
+                start = later  # a long silence: its windows are empty, all alike, and have been judged
+            if start + pane_ms + grace_ms > watermark:
+                return
+            if watermark == FINAL_MARK and start > max((*found.arrivals, *model.panes), default=start):
+                return
+            arrived, standing = found.arrivals[start].cells() if start in found.arrivals else ({}, {})
+            found.judged_until_ms = start + pane_ms
+            yield ClosedPane(start, arrived, standing, partial=False)
+
+    def revised_arrivals(self, model: ModelMerge) -> Iterator[ClosedPane]:
+        """Judged arrival panes that stand otherwise since."""
+        changed, model.outcomes.changed_arrivals = model.outcomes.changed_arrivals, set()
+        for start in sorted(changed & model.outcomes.arrivals.keys()):
+            yield ClosedPane(start, *model.outcomes.arrivals[start].cells(), partial=True)
+
+    def revised_cohorts(self, model: ModelMerge) -> Iterator[tuple[int, Cells]]:
+        """Cohorts of which something has become known."""
+        changed, model.outcomes.changed_cohorts = model.outcomes.changed_cohorts, set()
+        for start in sorted(changed & model.outcomes.cohorts.keys()):
+            yield start, model.outcomes.cohorts[start].cells()[1]
+
     def revised(self, model: ModelMerge) -> Iterator[ClosedPane]:
         """Judged panes to which something has come since."""
         changed, model.changed = model.changed, set()
@@ -286,6 +454,7 @@ class BucketMerge:
             horizon_ms = self._horizon_ms(model)
             if horizon_ms is not None:
                 model.forget(horizon_ms)
+                self._forget_outcomes(model, horizon_ms)
         passed_ms = max((model.expired_before_ms for model in self.models.values()), default=NO_MARK)
         needed = {start for model in self.models.values() for start in model.panes}
         gone = [start for start in self.keys if start < passed_ms and start not in needed]
@@ -294,7 +463,21 @@ class BucketMerge:
             if chunk < self.sources[partition].folded_chunk:
                 keys.append(key)
                 del self.book_keys[key]
+        for cohort, start in list(self.outcome_keys):
+            if all(start < model.outcomes.expired_before_ms[cohort] for model in self.models.values()):
+                keys += self.outcome_keys.pop((cohort, start))
         return keys
+
+    def _forget_outcomes(self, model: ModelMerge, horizon_ms: int) -> None:
+        plan, until_ms = model.plan, model.outcomes.judged_until_ms
+        if plan.outcomes is None:
+            model.outcomes.forget(FINAL_MARK, FINAL_MARK)  # nothing of it is kept
+        elif until_ms is not None:
+            before_ms = min(horizon_ms, until_ms)
+            model.outcomes.forget(
+                before_ms - 2 * plan.horizon_ms - plan.cohort_ms,
+                before_ms - 2 * plan.config.lateness_ms - MOST_MATURITY_PANES * plan.config.pane_ms,
+            )
 
     def _horizon_ms(self, model: ModelMerge) -> int | None:
         if model.judged_until_ms is None:

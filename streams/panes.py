@@ -5,6 +5,8 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from streams.duration import DAY_MS, HOUR_MS
+
 Times = NDArray[np.int64]
 
 NO_MARK = -(2**62)
@@ -38,3 +40,16 @@ def timeliness(times_ms: Times, mark_ms: int, grace_ms: int, lateness_ms: int) -
     behind = marks - times_ms
     classes = (behind > grace_ms).astype(np.int64) + (behind > lateness_ms)
     return classes, int(marks[-1]) if len(marks) else mark_ms
+
+
+def levels_ms(pane_ms: int) -> tuple[int, ...]:
+    """The pane, and the hour and the day where they are whole numbers of the level below.
+
+    >>> levels_ms(900_000)
+    (900000, 3600000, 86400000)
+    """
+    levels = [pane_ms]
+    for unit in (HOUR_MS, DAY_MS):
+        if unit > levels[-1] and unit % levels[-1] == 0:
+            levels.append(unit)
+    return tuple(levels)

@@ -107,7 +107,84 @@ class BooksPartial(msgspec.Struct, array_like=True, forbid_unknown_fields=True, 
     models: list[BooksPart]
 
 
-Partial = PanePartial | BooksPartial
+class OutcomePartial(msgspec.Struct, array_like=True, forbid_unknown_fields=True, tag="outcome"):
+    """Outcomes of one cohort or arrival pane and bucket, cumulative over all that the join has covered.
+
+    `end_offset`: sum of the next offsets of both topics. Of a cohort both lists of cells are what stands; of an arrival
+    pane the on-time cells are what it is judged on, the welcome ones what stands.
+    """
+
+    topic: str
+    partition: int
+    cohort: bool
+    end_offset: int
+    bucket: int
+    pane_ms: int
+    models: list[PanePart]
+
+
+class LabelBooks(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """read = matched + pending + duplicate + orphan + rejected, of one model. Corrections are among the matched."""
+
+    read: int = 0
+    matched: int = 0
+    pending: int = 0
+    duplicate: int = 0
+    orphan: int = 0
+    corrected: int = 0
+    rejected: dict[str, int] = {}
+
+    def balanced(self) -> bool:
+        return self.read == self.matched + self.pending + self.duplicate + self.orphan + sum(self.rejected.values())
+
+    def reject(self, reason: str) -> None:
+        self.read += 1
+        self.rejected[reason] = self.rejected.get(reason, 0) + 1
+
+    def forget_pending(self) -> None:
+        """A label that waited is read once more, by the model whose prediction it met."""
+        self.read -= 1
+        self.pending -= 1
+
+    def merged(self, other: LabelBooks) -> LabelBooks:
+        rejected = dict(self.rejected)
+        for reason, count in other.rejected.items():
+            rejected[reason] = rejected.get(reason, 0) + count
+        return LabelBooks(
+            self.read + other.read,
+            self.matched + other.matched,
+            self.pending + other.pending,
+            self.duplicate + other.duplicate,
+            self.orphan + other.orphan,
+            self.corrected + other.corrected,
+            rejected,
+        )
+
+
+class LabelBooksPart(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """A model's label books, and the event time up to which its predictions have been joined."""
+
+    model: str
+    books: LabelBooks
+    mark_ms: int | None
+
+
+class LabelBooksPartial(msgspec.Struct, array_like=True, forbid_unknown_fields=True, tag="labels"):
+    """Label books of a bucket. `mark_ms`: the highest label time; `seen_at_ms`: stage 1's clock when a label came."""
+
+    topic: str
+    partition: int
+    end_offset: int
+    bucket: int
+    clock_ms: int
+    seen_at_ms: int
+    mark_ms: int | None
+    caught_up: bool
+    final: bool
+    models: list[LabelBooksPart]
+
+
+Partial = PanePartial | BooksPartial | OutcomePartial | LabelBooksPartial
 _DECODER = msgspec.msgpack.Decoder(Partial)
 T = TypeVar("T")
 
@@ -118,9 +195,15 @@ def key_of(partial: Partial, incarnation: str) -> bytes:
     Compaction keeps the latest record of a key, not the one with the highest end offset. With the incarnation in the
     key, a zombie that writes an older state of a chunk after its successor cannot make compaction drop the newer one.
     """
-    pane = f"{partial.pane_ms}.{partial.lap}" if isinstance(partial, PanePartial) else "books"
-    identity = f"{partial.topic}/{partial.partition}/{partial.chunk}/{pane}/{partial.bucket}"
-    return f"{identity}/{incarnation}".encode()
+    if isinstance(partial, PanePartial):
+        place = f"{partial.chunk}/{partial.pane_ms}.{partial.lap}"
+    elif isinstance(partial, BooksPartial):
+        place = f"{partial.chunk}/books"
+    elif isinstance(partial, OutcomePartial):
+        place = f"{'cohort' if partial.cohort else 'arrival'}/{partial.pane_ms}"
+    else:
+        place = "books"
+    return f"{partial.topic}/{partial.partition}/{place}/{partial.bucket}/{incarnation}".encode()
 
 
 def pack(partial: Partial) -> bytes:

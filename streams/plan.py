@@ -14,7 +14,14 @@ from streams.cells import Segmentation
 from streams.config import Config, Feature, Model
 from streams.decode import Decoder, ModelCodec
 from streams.errors import ConfigError
+from streams.panes import levels_ms, pane_start
 from streams.sketch.layout import LATENCY, LATENCY_EDGES_MS, Column, Kind, Layout, Role
+from streams.sketch.outcomes import OutcomeLayout, Task
+
+MOST_COHORTS = 1_000
+"""Cohorts are hours or days where panes would be more than this in a horizon."""
+EVEN_EDGES = tuple(i / 20 for i in range(1, 20))
+"""Score bins of a model whose reference had no labels."""
 
 DEFAULT_COLUMNS = (
     Column(name="score", role=Role.SCORE, kind=Kind.NUMERIC),
@@ -34,6 +41,18 @@ class ModelPlan:
     layout: Layout
     segmentation: Segmentation
     columnizer: Columnizer
+    outcomes: OutcomeLayout | None
+    """How outcomes are counted; None: the model's labels are not joined."""
+    horizon_ms: int
+    """So long a prediction waits for its label."""
+    cohort_ms: int
+    """Predictions of so long a span are one cohort."""
+
+    def cohort_start(self, time_ms: int) -> int:
+        return time_ms // self.cohort_ms * self.cohort_ms
+
+    def pane_start(self, time_ms: int) -> int:
+        return pane_start(time_ms, self.config.pane_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +83,7 @@ def compile_plan(config: Config, baselines: Mapping[str, Baseline]) -> Plan:
 
 def compile_model(name: str, model: Model, baseline: Baseline | None) -> ModelPlan:
     layout = Layout(tuple(_columns(name, model, baseline)))
+    horizon_ms, levels = model.labels.horizon_ms if model.labels else 0, levels_ms(model.pane_ms)
     return ModelPlan(
         name=name,
         config=model,
@@ -71,7 +91,22 @@ def compile_model(name: str, model: Model, baseline: Baseline | None) -> ModelPl
         layout=layout,
         segmentation=Segmentation.of(model.segments, model.versions, model.max_versions),
         columnizer=Columnizer(layout, model.segments),
+        outcomes=_outcomes(model, baseline),
+        horizon_ms=horizon_ms,
+        cohort_ms=next((ms for ms in levels if horizon_ms <= ms * MOST_COHORTS), levels[-1]),
     )
+
+
+def _outcomes(model: Model, baseline: Baseline | None) -> OutcomeLayout | None:
+    """As the baseline's outcomes were counted, if they are those that the configuration names."""
+    labels = model.labels
+    if labels is None:
+        return None
+    known = baseline.outcomes.layout if baseline and baseline.outcomes else None
+    if known and known.task is labels.task and known.classes == labels.classes:
+        return msgspec.structs.replace(known, threshold=labels.threshold)
+    edges = () if labels.task is Task.REGRESSION else EVEN_EDGES
+    return OutcomeLayout(task=labels.task, classes=labels.classes, edges=edges, threshold=labels.threshold)
 
 
 def _columns(name: str, model: Model, baseline: Baseline | None) -> list[Column]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from streams.cells import Cells, Segmentation, cap_versions
-from streams.duration import DAY_MS, HOUR_MS
+from streams.panes import levels_ms
 
 UNITS_PER_WINDOW = 12
 """A window is made of whole hours (days) once it holds at least this many of them: its start is rounded down."""
@@ -20,19 +20,6 @@ def merged_cells(parts: Iterable[Cells], segmentation: Segmentation) -> Cells:
             union[key] = union[key].merged(profile) if key in union else profile
     cap_versions(union, segmentation)
     return union
-
-
-def levels_ms(pane_ms: int) -> tuple[int, ...]:
-    """The pane, and the hour and the day where they are whole numbers of the level below.
-
-    >>> levels_ms(900_000)
-    (900000, 3600000, 86400000)
-    """
-    levels = [pane_ms]
-    for unit in (HOUR_MS, DAY_MS):
-        if unit > levels[-1] and unit % levels[-1] == 0:
-            levels.append(unit)
-    return tuple(levels)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from streams.baseline import WHOLE
 from streams.duration import DAY_MS, format_ms
 from streams.learn import Learned
 from streams.sketch.layout import NULL, Column, Kind, Layout, Role, requests
+from streams.sketch.outcomes import Task
 
 DEFAULT_RULES = """
       # The pipeline is broken: somebody upstream has to act, and nobody should retrain on this data.
@@ -25,6 +26,19 @@ DEFAULT_RULES = """
       - {name: inputs-drifting, signals: [feature_drift], response: human_review, for: 2, clear: 4}
       # The model answers differently.
       - {name: scores-drifting, signals: [score_drift, prediction_drift], response: human_review, for: 2, clear: 4}
+"""
+
+LABEL_RULES = """
+      # The labels have stopped, or belong to nothing: what follows cannot be judged until they are back.
+      - {name: labels-missing, signals: [label_rate, label_maturity], response: data_incident, for: 2}
+      - {name: labels-unmatched, signals: [label_unmatched_rate], response: data_incident, for: 2}
+      # What the scores were worth, as the labels come.
+      - {name: performance-falling, signals: [accuracy, log_loss, auc, mae, rmse], response: retrain, severity: critical, for: 2, clear: 3}
+      - {name: calibration-off, signals: [calibration_error, calibration_intercept, calibration_slope], response: retrain, for: 2, clear: 3}
+      - {name: segment-failing, signals: [segment_error_rate], response: human_review, for: 2, clear: 3}
+      - {name: class-failing, signals: [class_recall, class_precision], response: human_review, for: 2, clear: 3}
+      # What they will be worth, if only the inputs have moved: valid under covariate shift alone.
+      - {name: performance-expected-to-fall, signals: [estimated_accuracy], response: human_review, for: 2, clear: 4}
 """
 
 MAX_NOTE = 60
@@ -53,6 +67,7 @@ def _lines(learned: Learned, source: str, baseline_file: str) -> Iterator[str]:
     yield f"    lateness: {format_ms(max(DAY_MS, 2 * learned.pane_ms)):<8}     # later than this an event is counted late and left out"
     yield "    false_alarms_per_week: 1 # the budget that all tests of this model share"
     yield "    # preset: evidently      # or nannyml, sagemaker, vertex: their fixed thresholds for drift, instead of the budget"
+    yield from _label_lines(learned)
     yield from _segment_lines(learned)
     lines = list(_feature_lines(learned))
     yield "    features:" if any(column.role is Role.FEATURE for column in baseline.columns) else "    features: {}"
@@ -61,6 +76,8 @@ def _lines(learned: Learned, source: str, baseline_file: str) -> Iterator[str]:
     yield "    #   feature_drift: {effect: 0.2, method: psi, categorical_method: psi}"
     yield "    rules:"
     yield DEFAULT_RULES.strip("\n")
+    if baseline.outcomes is not None:
+        yield LABEL_RULES.strip("\n")
 
 
 def _pane_reason(learned: Learned) -> str:
@@ -73,6 +90,24 @@ def _pane_reason(learned: Learned) -> str:
 def _median_events(learned: Learned) -> int:
     sizes = sorted(int(requests(block[WHOLE].dense())) for block in learned.baseline.opened_blocks())
     return sizes[len(sizes) // 2]
+
+
+def _label_lines(learned: Learned) -> Iterator[str]:
+    if learned.baseline.outcomes is None:
+        yield '    # labels: {task: binary, classes: ["0", "1"]}   # joins labels to predictions; \'foreshock init --labels\' learns more'
+        return
+    layout = learned.baseline.outcomes.layout
+    yield "    labels:                  # the topic that tells, later, what was true"
+    yield f"      task: {layout.task}"
+    if layout.classes:
+        note = (
+            "   # the negative one, then the one whose probability the score is" if layout.task is Task.BINARY else ""
+        )
+        yield f"      classes: {_list(layout.classes)}{note}"
+        yield f"      critical: {_list(layout.classes[1:] if layout.task is Task.BINARY else ())}   # classes whose recall and precision are judged"
+    if layout.task is Task.BINARY:
+        yield f"      threshold: {layout.threshold:.6g}         # decides where an event has no prediction"
+    yield "      horizon: 30d           # so long a prediction waits for its label"
 
 
 def _segment_lines(learned: Learned) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from enum import StrEnum
 
 import msgspec
 import numpy as np
@@ -13,10 +14,19 @@ from streams.decide import number
 from streams.plan import ModelPlan
 from streams.signals.evaluate import CellResult, Result, Window
 from streams.sketch.layout import ERROR_SLOT
+from streams.sketch.outcomes import PREDICTIONS, UNUSABLE
 from streams.times import rfc3339
 
 TOP_VALUES = 5
 QUANTILE_LEVELS = (0.01, 0.25, 0.5, 0.75, 0.99)
+
+
+class Clock(StrEnum):
+    """What a window's span is about: events by their own time, labels by their arrival, or predictions of a cohort."""
+
+    EVENT = "event"
+    ARRIVAL = "arrival"
+    COHORT = "cohort"
 
 
 class SignalRecord(msgspec.Struct, frozen=True):
@@ -47,11 +57,40 @@ class WindowRecord(msgspec.Struct, frozen=True, kw_only=True):
     top_unseen: dict[str, list[tuple[str, int]]]
     quantiles: dict[str, dict[str, float]]
     signals: tuple[SignalRecord, ...]
+    clock: Clock = Clock.EVENT
+    maturity: float | None = None
+    """Of a cohort the share of its predictions that have a label."""
 
     @property
     def key(self) -> bytes:
         segment = "/".join(f"{name}={value}" for name, value in (self.segment or {}).items())
-        return f"{self.model}/{self.version}/{segment}/{self.start}/{self.end}".encode()
+        clock = "" if self.clock is Clock.EVENT else f"/{self.clock}"
+        return f"{self.model}/{self.version}/{segment}/{self.start}/{self.end}{clock}".encode()
+
+
+def outcome_record(plan: ModelPlan, window: Window, cell: CellResult, clock: Clock, revision: int) -> WindowRecord:
+    """A window of labelled outcomes."""
+    vector = cell.profile.counts.dense()
+    counts = {"labels": cell.events}
+    if clock is Clock.COHORT:
+        counts["predictions"] = int(vector[PREDICTIONS])
+    if cell.version is not None:
+        counts["unusable"] = int(vector[UNUSABLE])
+    share = cell.events / counts["predictions"] if counts.get("predictions") else None
+    return WindowRecord(
+        model=plan.name,
+        version=cell.version,
+        segment=segment_object(cell.segment),
+        start=rfc3339(window.start_ms),
+        end=rfc3339(window.end_ms),
+        revision=revision,
+        counts=counts,
+        top_unseen={},
+        quantiles={},
+        signals=tuple(_records(cell)),
+        clock=clock,
+        maturity=None if share is None else number(min(1.0, share)),
+    )
 
 
 def window_record(plan: ModelPlan, window: Window, cell: CellResult, revision: int) -> WindowRecord:

@@ -11,11 +11,11 @@ import msgspec
 from hypothesis import strategies as st
 
 from streams.cells import Cells
-from streams.chunk import Records
 from streams.config import load
 from streams.merge import BucketMerge
 from streams.partial import CellKey, Partial, pack, unpack
 from streams.plan import Plan, compile_plan
+from streams.records import Records
 from streams.sketch.profile import Profile
 
 # --- Values

@@ -71,6 +71,8 @@ class Result:
     @property
     def breached(self) -> NDArray[np.bool_]:
         with np.errstate(invalid="ignore"):
+            if self.signal.two_sided:
+                return np.abs(self.value - self.baseline) > np.abs(self.threshold - self.baseline)
             return self.value < self.threshold if self.signal.lower else self.value > self.threshold
 
 
@@ -82,10 +84,8 @@ class CellResult:
     segment: SegmentKey
     profile: Profile
     results: tuple[Result, ...]
-
-    @property
-    def events(self) -> int:
-        return int(requests(self.profile.counts.dense()))
+    events: int
+    """The sample that the rules' `min_n` is about."""
 
 
 class Judge:
@@ -106,7 +106,8 @@ class Judge:
         per_cell = 4 + sum(max(1, len(rate_columns(self.shape, name))) for name in RATES)
         per_cell += sum(len(bins.columns) for bins in self.reference.bins.values()) + len(self.shape.categorical)
         panes = max(1.0, WEEK_MS / self.plan.config.pane_ms)
-        return self.plan.config.false_alarms_per_week / (per_cell * len(self.reference.segments) * windows * panes)
+        budget = self.plan.config.false_alarms_per_week / (2 if self.plan.outcomes else 1)  # half is for the labels
+        return budget / (per_cell * len(self.reference.segments) * windows * panes)
 
     def evaluate(self, window: Window) -> list[CellResult]:
         """A result for the model as a whole and for each version, in total and by declared segment."""
@@ -124,7 +125,7 @@ class Judge:
             results = [self._request_rate(window, key, profile)]
             if key == WHOLE:
                 results.append(self._freshness(window))
-            yield CellResult(None, key, profile, tuple(results))
+            yield CellResult(None, key, profile, tuple(results), _events(profile))
 
     def _request_rate(self, window: Window, key: SegmentKey, profile: Profile) -> Result:
         limits = self._limits[window.over_ms, key]
@@ -134,7 +135,7 @@ class Judge:
         if limits and not window.partial:
             certain = poisson_floor(usual * window.seconds, self.alpha) / window.seconds
             threshold = max(0.0, min(limits.lowest_rate, usual * self._rate_effect(), certain))
-        return _single("request_rate", events / window.seconds, usual, threshold, events)
+        return single("request_rate", events / window.seconds, usual, threshold, events)
 
     def _rate_effect(self) -> float:
         """The share of the usual volume below which it is missing: a short reference does not know the night."""
@@ -147,7 +148,7 @@ class Judge:
         gap = baseline.longest_gap_ms / 1000 if baseline and baseline.pane_ms else np.nan
         pane = self.plan.config.pane_ms / 1000
         threshold = max(gap * self._effect("freshness"), 2 * pane) if gap == gap else np.nan
-        return _single("freshness", window.silent_ms / 1000, gap, threshold, np.nan)
+        return single("freshness", window.silent_ms / 1000, gap, threshold, np.nan)
 
     # Each version: everything else
 
@@ -172,7 +173,7 @@ class Judge:
             results = [table.row(row, bool(enough[row])) for table in tables if table.columns]
             if segments[row] == WHOLE:
                 results.append(self._new_fields(profile, bool(enough[row])))
-            yield CellResult(key[0], segments[row], profile, tuple(results))
+            yield CellResult(key[0], segments[row], profile, tuple(results), _events(profile))
 
     def _effect(self, name: str) -> float:
         tuning = self.plan.config.signals.get(name)
@@ -291,7 +292,12 @@ def _design_effect(limits: Blocks, name: str, shape: tuple[int, ...]) -> Values:
     return np.array([found.design_effect[name] if found else np.ones(shape[1]) for found in limits]).reshape(shape)
 
 
-def _single(name: str, value: float, baseline: float, threshold: float, n: float) -> Result:
+def _events(profile: Profile) -> int:
+    return int(requests(profile.counts.dense()))
+
+
+def single(name: str, value: float, baseline: float, threshold: float, n: float) -> Result:
+    """A signal that is one number."""
     parts = (np.array([number], float) for number in (value, baseline, threshold, n))
     return Result(SIGNALS[name], (None,), *parts)
 

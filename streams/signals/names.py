@@ -1,6 +1,6 @@
 """The signals as a table: name → family, layer, which way it alarms, and the smallest effect worth a decision."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 
@@ -15,6 +15,8 @@ class Signal:
     relative: bool = False
     lower: bool = False
     """Alarms when the value falls below its threshold."""
+    two_sided: bool = False
+    """Alarms when the value is further from its baseline than its threshold is."""
     per_column: bool = False
     """Has one value a column (named in `feature`)."""
 
@@ -39,4 +41,28 @@ SIGNALS = _table(
     Signal("feature_drift", "drift", 2, 0.25, per_column=True),
     Signal("score_drift", "score", 3, 0.15, per_column=True),
     Signal("prediction_drift", "score", 3, 0.15, per_column=True),
+    Signal("calibration_error", "calibration", 3, 0.05),
+    Signal("calibration_intercept", "calibration", 3, 0.5, two_sided=True),
+    Signal("calibration_slope", "calibration", 3, 0.5, two_sided=True),
+    Signal("accuracy", "performance", 3, 0.05, lower=True),
+    Signal("log_loss", "performance", 3, 1.25, relative=True),
+    Signal("auc", "performance", 3, 0.05, lower=True),
+    Signal("class_recall", "performance", 3, 0.15, lower=True, per_column=True),
+    Signal("class_precision", "performance", 3, 0.15, lower=True, per_column=True),
+    Signal("segment_error_rate", "performance", 3, 0.1),
+    Signal("mae", "performance", 3, 1.25, relative=True),
+    Signal("rmse", "performance", 3, 1.5, relative=True),
+    Signal("estimated_accuracy", "performance", 3, 0.05, lower=True),
+    Signal("label_rate", "labels", 3, 0.5, relative=True, lower=True),
+    Signal("label_maturity", "labels", 3, 0.7, relative=True, lower=True),
+    Signal("label_unmatched_rate", "labels", 3, 0.2),
 )
+
+
+def judges_labels(names: Iterable[str]) -> bool:
+    """Whether these are signals of labels: they are judged as the labels arrive, all others as the events do."""
+    return any(SIGNALS[name].family in ("calibration", "performance", "labels") for name in names if name != ESTIMATED)
+
+
+ESTIMATED = "estimated_accuracy"
+"""What the scores say of the labels to come: judged as the events arrive."""

@@ -64,7 +64,7 @@ def cell(
         np.full(size, limit),
         np.full(size, float(n)),
     )
-    return CellResult(version, segment, Profile(Counts.of(dense)), (result,))
+    return CellResult(version, segment, Profile(Counts.of(dense)), (result,), n)
 
 
 class Model:

@@ -1,0 +1,536 @@
+"""Predictions and labels of one source partition → what the predictions were worth.
+
+The outcome of a prediction is that of its latest label, so everything here is a function of the set of predictions and
+labels, whatever the order in which the two topics are read. Rows, sketches, books and the offsets that they cover are
+written to the store at once; a store that is gone is rebuilt by reading both topics again.
+
+Two clocks: a *cohort* is the predictions of one span, as their labels come and are corrected. An *arrival* pane is the
+labels that came in one pane, and has two views: what had come when it was judged, and what still stands. A label
+arrives at the highest label time that its partition has shown, so no label is ever too late.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from enum import IntEnum
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+from msgspec.structs import astuple
+
+from streams.config import MAX_VERSION, OTHER, bucket_of
+from streams.decode import Rows
+from streams.duration import HOUR_MS
+from streams.labels import Label, read_labels
+from streams.panes import NO_MARK
+from streams.partial import Cell, CellKey, LabelBooks, LabelBooksPart, LabelBooksPartial, OutcomePartial, PanePart
+from streams.plan import ModelPlan, Plan
+from streams.records import Records, RejectedRecord
+from streams.sketch.counts import Counts
+from streams.sketch.outcomes import CHANGES, PREDICTIONS, Index, OutcomeLayout, Prediction, class_text
+from streams.sketch.profile import Profile
+
+MAX_PENDING = 100_000
+"""Labels of a partition that wait for their prediction; beyond that one is an orphan at once."""
+MAX_HISTORY = 16
+"""Labels of one event id that are remembered: the first ones, and always the last."""
+LONGEST_KEY = 64
+
+
+class Store(Protocol):
+    """Keys and values in order of the keys. `write` is atomic; None deletes."""
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]: ...
+    def scan(self, prefix: bytes) -> Iterable[tuple[bytes, bytes]]: ...
+    def write(self, changes: Mapping[bytes, bytes | None]) -> None: ...
+
+
+class MemoryStore:
+    """A store for files and tests."""
+
+    def __init__(self) -> None:
+        self._values: dict[bytes, bytes] = {}
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        return list(map(self._values.get, keys))
+
+    def scan(self, prefix: bytes) -> Iterable[tuple[bytes, bytes]]:
+        return sorted((key, value) for key, value in self._values.items() if key.startswith(prefix))
+
+    def write(self, changes: Mapping[bytes, bytes | None]) -> None:
+        for key, value in changes.items():
+            if value is None:
+                self._values.pop(key, None)
+            else:
+                self._values[key] = value
+
+
+class View(IntEnum):
+    """Which sum of outcomes a cell belongs to."""
+
+    COHORT = 0
+    ARRIVED = 1
+    STANDING = 2
+
+
+class Entry(msgspec.Struct, array_like=True, gc=False):
+    """A label as it is remembered. `joined`: it has met a prediction."""
+
+    offset: int
+    arrival_ms: int
+    model: str
+    label: float | str | bool | None
+    joined: bool = False
+
+
+class Row(msgspec.Struct, array_like=True, gc=False):
+    """All that is known of one event id; models may share ids."""
+
+    predictions: list[Prediction]
+    labels: list[Entry]
+
+
+class Covered(msgspec.Struct, array_like=True):
+    """The next offsets of both topics: what the store holds is the fold of everything before them."""
+
+    inference: int = 0
+    labels: int = 0
+
+
+class _Meta(msgspec.Struct):
+    covered: Covered = msgspec.field(default_factory=Covered)
+    marks_ms: dict[str, int] = {}
+    label_mark_ms: int = NO_MARK
+    versions: dict[str, list[str]] = {}
+    books: dict[str, LabelBooks] = {}
+    pending: int = 0
+    expired_hour: int = -(2**40)
+    sequence: int = 0
+
+
+Place = tuple[View, str, int]
+"""View, model, and start of the cohort or the pane."""
+_Outcome = tuple[View, int, Prediction, Any, int, int]
+"""View, start, prediction, label, delay, and +1 or -1."""
+
+_META, _CELLS, _EXPIRY = b"m", b"c", b"x"
+_pack = msgspec.msgpack.Encoder().encode
+_row = msgspec.msgpack.Decoder(Row).decode
+_cells = msgspec.msgpack.Decoder(list[Cell]).decode
+_place = msgspec.msgpack.Decoder(tuple[int, str, int]).decode
+_meta = msgspec.msgpack.Decoder(_Meta).decode
+_ids = msgspec.msgpack.Decoder(list[bytes]).decode
+
+
+class JoinFold:
+    """The state of one source partition; `store` keeps what memory need not."""
+
+    def __init__(self, plan: Plan, topic: str, partition: int, store: Store, clock_ms: int) -> None:
+        self.plan, self.topic, self.partition, self.store = plan, topic, partition, store
+        self.models = {name: model for name, model in plan.models.items() if model.outcomes is not None}
+        self._sole = next(iter(self.models)) if len(self.models) == 1 else ""
+        (found,) = store.get_many([_META])
+        self.meta = _meta(found) if found else _Meta()
+        self.cells: dict[Place, dict[CellKey, Index]] = {}
+        for key, value in store.scan(_CELLS):
+            view, model, start_ms = _place(key[1:])
+            vectors = {cell.key: Profile.from_bytes(cell.profile).counts.dense().copy() for cell in _cells(value)}
+            self.cells[View(view), model, start_ms] = vectors
+        self.unread_until_ms = NO_MARK
+        """No label before this time is left to read, where the reader can tell."""
+        self.seen_at_ms = clock_ms
+        self._rows: dict[bytes, Row] = {}
+        self._dirty: set[bytes] = set()
+        self._new: dict[int, list[bytes]] = {}
+        self._unpublished: set[Place] = set(self.cells)
+        self._outcomes: dict[str, list[_Outcome]] = {}
+        self._sums: list[tuple[ModelPlan, View, int, Prediction, int, int]] = []
+        """Plan, view, start, prediction, slot, and how much."""
+
+    @property
+    def end_offset(self) -> int:
+        return self.meta.covered.inference + self.meta.covered.labels
+
+    @property
+    def reached_ms(self) -> int:
+        """The highest event time of the predictions."""
+        return max(self.meta.marks_ms.values(), default=NO_MARK)
+
+    # Predictions
+
+    def take_predictions(self, model: str, rows: Rows, offsets: Sequence[int]) -> Rows:
+        """Remembers predictions; gives the rows without those whose event id was seen before at another offset."""
+        plan = self.models.get(model)
+        if plan is None:
+            return rows
+        keys = [_key(row.event_id) for row in rows.rows]
+        self._load(keys)
+        mark, covered = self.meta.marks_ms.get(model, NO_MARK), self.meta.covered.inference
+        grace_ms, lateness_ms = plan.config.grace_ms, plan.config.lateness_ms
+        segments = _Segments(plan)
+        kept: list[int] = []
+        for at, (key, row, time_ms) in enumerate(zip(keys, rows.rows, rows.times_ms.tolist(), strict=True)):
+            known = self._rows.get(key)
+            if known is not None:
+                first = next((given.offset for given in known.predictions if given.model == model), offsets[at])
+                if first != offsets[at]:
+                    continue  # a duplicate
+            kept.append(at)
+            if offsets[at] < covered:
+                continue  # read again after a restart
+            mark = max(mark, time_ms)
+            if mark - time_ms <= lateness_ms:
+                version = self._version(plan, row.model_version)
+                on_time = mark - time_ms <= grace_ms
+                places = segments.places(row.segments)
+                given = Prediction(model, offsets[at], time_ms, on_time, version, places, row.score, row.prediction)
+                self._remember(plan, key, known, given)
+        self.meta.marks_ms[model] = mark
+        return rows if len(kept) == len(keys) else _only(rows, kept)
+
+    def _load(self, keys: Iterable[bytes]) -> None:
+        missing = [key for key in dict.fromkeys(keys) if key not in self._rows]
+        for key, value in zip(missing, self.store.get_many(missing), strict=True):
+            if value is not None:
+                self._rows[key] = _row(value)
+
+    def _remember(self, plan: ModelPlan, key: bytes, row: Row | None, given: Prediction) -> None:
+        if row is None:
+            row = self._rows[key] = Row([], [])
+        row.predictions.append(given)
+        self._dirty.add(key)
+        self._expire_at(given.ts_ms, key)
+        if given.on_time:
+            self._sums.append((plan, View.COHORT, plan.cohort_start(given.ts_ms), given, PREDICTIONS, 1))
+        current: Entry | None = None
+        for entry in row.labels:
+            if entry.model in ("", given.model):
+                if not entry.joined:
+                    self._books(entry.model or self._sole).forget_pending()
+                    self.meta.pending -= 1
+                    entry.joined = True
+                current = self._join(plan, given, current, entry)
+
+    def _version(self, plan: ModelPlan, version: str) -> str:
+        """The version, or the bucket of those beyond the cap: by the order of the log."""
+        known = self.meta.versions.setdefault(plan.name, list(plan.config.versions))
+        if version not in known:
+            if len(known) >= plan.config.max_versions or len(version) > MAX_VERSION:
+                return OTHER
+            known.append(version)
+        return version
+
+    # Labels
+
+    def take_labels(self, records: Records, clock_ms: int) -> list[RejectedRecord]:
+        limits = self.plan.config.limits
+        labels, rejects = read_labels(
+            records.values,
+            records.stamps_ms,
+            records.headers,
+            max_record_bytes=limits.max_record_bytes,
+            future_ms=limits.future_ms,
+        )
+        self.seen_at_ms = clock_ms
+        keys = [_key(label.event_id) for _, label in labels]
+        self._load(keys)
+        for (index, label), key in zip(labels, keys, strict=True):
+            if records.offsets[index] >= self.meta.covered.labels:
+                self._take(key, label, records.offsets[index])
+        for reject in rejects:
+            if records.offsets[reject.index] >= self.meta.covered.labels:
+                self._books(self._known(reject.model) or self._sole).reject(reject.reason)
+        self.meta.covered.labels = max(self.meta.covered.labels, records.offsets[-1] + 1)
+        return [
+            RejectedRecord(self.partition, records.offsets[reject.index], records.values[reject.index], reject)
+            for reject in rejects
+        ]
+
+    def _take(self, key: bytes, label: Label, offset: int) -> None:
+        self.meta.label_mark_ms = max(self.meta.label_mark_ms, label.ts_ms)
+        entry = Entry(offset, self.meta.label_mark_ms, label.model, label.label)
+        row = self._rows.get(key)
+        if row is None:
+            row = self._rows[key] = Row([], [])
+        before = list(row.labels)
+        for given in row.predictions:
+            if entry.model in ("", given.model):
+                entry.joined = True
+                plan = self.models[given.model]
+                self._join(plan, given, self._current(plan, given, before), entry)
+        if not entry.joined:
+            books = self._books(self._known(entry.model) or self._sole)
+            books.read += 1
+            if self.meta.pending >= MAX_PENDING:
+                books.orphan += 1
+                return
+            books.pending += 1
+            self.meta.pending += 1
+        self._dirty.add(key)
+        self._expire_at(entry.arrival_ms, key)
+        if len(row.labels) == MAX_HISTORY:
+            row.labels[-1] = entry
+        else:
+            row.labels.append(entry)
+
+    def _known(self, model: str) -> str:
+        return model if not model or model in self.models else OTHER
+
+    def _current(self, plan: ModelPlan, given: Prediction, entries: Iterable[Entry]) -> Entry | None:
+        """The label that holds after these."""
+        current: Entry | None = None
+        for entry in entries:
+            if entry.model in ("", given.model) and _near(plan, given, entry):
+                current = entry
+        return current
+
+    def _join(self, plan: ModelPlan, given: Prediction, before: Entry | None, entry: Entry) -> Entry | None:
+        """A label meets its prediction; gives the label that holds now."""
+        books = self._books(given.model)
+        books.read += 1
+        if not _near(plan, given, entry):
+            books.orphan += 1
+            return before
+        if _same(before.label if before else None, entry.label):
+            books.duplicate += 1
+            return entry
+        books.matched += 1
+        cohort = plan.cohort_start(given.ts_ms)
+        self._sums.append((plan, View.COHORT, cohort, given, CHANGES, 1))
+        if before is not None and before.label is not None:
+            books.corrected += 1
+            self._outcome(plan, View.COHORT, cohort, given, before, -1)
+            if entry.arrival_ms - before.arrival_ms <= plan.config.lateness_ms:
+                self._outcome(plan, View.STANDING, plan.pane_start(before.arrival_ms), given, before, -1)
+        if entry.label is not None:
+            pane = plan.pane_start(entry.arrival_ms)
+            self._outcome(plan, View.COHORT, cohort, given, entry, 1)
+            if given.ts_ms - entry.arrival_ms <= plan.config.lateness_ms:
+                self._outcome(plan, View.STANDING, pane, given, entry, 1)
+                # A prediction that is read after its label's pane may have been judged has no part in the judgement.
+                if given.on_time and given.ts_ms < pane + plan.config.pane_ms:
+                    self._outcome(plan, View.ARRIVED, pane, given, entry, 1)
+        return entry
+
+    def _outcome(self, plan: ModelPlan, view: View, start_ms: int, given: Prediction, entry: Entry, sign: int) -> None:
+        delay_ms = max(0, entry.arrival_ms - given.ts_ms)
+        self._outcomes.setdefault(given.model, []).append((view, start_ms, given, entry.label, delay_ms, sign))
+
+    def _books(self, model: str) -> LabelBooks:
+        return self.meta.books.setdefault(model, LabelBooks())
+
+    def _expire_at(self, time_ms: int, key: bytes) -> None:
+        self._new.setdefault(time_ms // HOUR_MS, []).append(key)
+
+    # Writing
+
+    def commit(self, next_inference: int) -> None:
+        """Everything since the last commit, to the store at once. `next_inference`: the next offset of that topic."""
+        self.meta.covered.inference = max(self.meta.covered.inference, next_inference)
+        changed = self._summed()
+        changes: dict[bytes, bytes | None] = {key: _pack(self._rows[key]) for key in self._dirty}
+        for hour, keys in self._new.items():
+            self.meta.sequence += 1
+            changes[_EXPIRY + _ordered(hour) + _ordered(self.meta.sequence)] = _pack(keys)
+        changes |= self._expired()
+        changes |= {_cells_key(place): self._packed(place) for place in changed}
+        changes[_META] = _pack(self.meta)
+        self.store.write(changes)
+        self._unpublished |= changed
+        self._rows, self._new, self._dirty = {}, {}, set()
+
+    def _packed(self, place: Place) -> bytes | None:
+        return _pack(_to_cells(self.cells[place])) if place in self.cells else None
+
+    def _summed(self) -> set[Place]:
+        """Adds what has come to the cells; gives the places that changed."""
+        changed: set[Place] = set()
+        for plan, view, start_ms, given, slot, amount in self._sums:
+            place = (view, given.model, start_ms)
+            changed.add(place)
+            for key in _cells_of(plan, given):
+                self._vector(plan, place, key)[slot] += amount
+        for model, deltas in self._outcomes.items():
+            plan = self.models[model]
+            layout = _layout(plan)
+            delays_ms = np.array([delta[4] for delta in deltas], np.int64)
+            joined, labels = [delta[2] for delta in deltas], [delta[3] for delta in deltas]
+            slots, amounts = layout.contributions(joined, labels, delays_ms)
+            amounts = amounts * np.array([delta[5] for delta in deltas], np.int64)
+            members: dict[tuple[Place, CellKey], list[int]] = {}
+            for at, (view, start_ms, prediction, _, _, _) in enumerate(deltas):
+                for key in _cells_of(plan, prediction):
+                    members.setdefault(((view, model, start_ms), key), []).append(at)
+            for (place, key), columns in members.items():
+                changed.add(place)
+                np.add.at(self._vector(plan, place, key), slots[:, columns], amounts[:, columns])
+        self._sums, self._outcomes = [], {}
+        return changed
+
+    def _vector(self, plan: ModelPlan, place: Place, key: CellKey) -> Index:
+        cells = self.cells.setdefault(place, {})
+        vector = cells.get(key)
+        if vector is None:
+            vector = cells[key] = np.zeros(_layout(plan).length, np.int64)
+        return vector
+
+    def _expired(self) -> dict[bytes, bytes | None]:
+        """Forgets rows and cells that nothing can change any more; a label that never met a prediction is an orphan."""
+        marks = [mark for mark in self.meta.marks_ms.values() if mark != NO_MARK]
+        if not marks:
+            return {}
+        horizon_ms = max(model.horizon_ms for model in self.models.values())
+        # Labels that are read late still find their predictions, for one more horizon.
+        limit_ms = max(min(min(marks), self.meta.label_mark_ms), min(marks) - horizon_ms) - horizon_ms
+        if limit_ms // HOUR_MS <= self.meta.expired_hour:
+            return {}
+        self.meta.expired_hour = limit_ms // HOUR_MS
+        gone: dict[bytes, bytes | None] = {}
+        for index, value in self.store.scan(_EXPIRY):
+            if index >= _EXPIRY + _ordered(self.meta.expired_hour):
+                break
+            gone[index] = None
+            keys = _ids(value)
+            self._load(keys)
+            for key in keys:
+                row = self._rows.get(key)
+                if row is not None and key not in gone and _is_over(row, limit_ms):
+                    gone[key] = None
+                    self._orphan(row)
+        for view, model, start_ms in list(self.cells):
+            plan = self.models[model]
+            reach = plan.horizon_ms + plan.cohort_ms if view is View.COHORT else 2 * plan.config.lateness_ms
+            if start_ms + reach < min(marks) - horizon_ms:
+                del self.cells[view, model, start_ms]
+                gone[_cells_key((view, model, start_ms))] = None
+        return gone
+
+    def _orphan(self, row: Row) -> None:
+        for entry in row.labels:
+            if not entry.joined:
+                books = self._books(self._known(entry.model) or self._sole)
+                books.pending -= 1
+                books.orphan += 1
+                self.meta.pending -= 1
+
+    # Publishing
+
+    def partials(self, clock_ms: int, *, caught_up: bool, final: bool) -> list[OutcomePartial | LabelBooksPartial]:
+        """Sketches that changed since the last publication, then the books. `commit` comes before."""
+        buckets: dict[tuple[bool, int, int], set[str]] = {}
+        for view, model, start_ms in self._unpublished:
+            if (view, model, start_ms) in self.cells:
+                place = (view is View.COHORT, start_ms, self._bucket(model))
+                buckets.setdefault(place, set()).add(model)
+        self._unpublished = set()
+        found: list[OutcomePartial | LabelBooksPartial] = [
+            OutcomePartial(
+                self.topic,
+                self.partition,
+                cohort,
+                self.end_offset,
+                bucket,
+                start_ms,
+                # All models of the bucket: the record replaces the one before as a whole.
+                [self._part(m, cohort, start_ms) for m in self.models if self._bucket(m) == bucket],
+            )
+            for cohort, start_ms, bucket in sorted(buckets)
+        ]
+        return [*found, *self._books_partials(clock_ms, caught_up, final)]
+
+    def _part(self, model: str, cohort: bool, start_ms: int) -> PanePart:
+        views = (View.COHORT,) if cohort else (View.ARRIVED, View.STANDING)
+        cells = [_to_cells(self.cells.get((view, model, start_ms), {})) for view in views]
+        return PanePart(model, _layout(self.models[model]).digest, cells[0], cells[-1])
+
+    def _books_partials(self, clock_ms: int, caught_up: bool, final: bool) -> list[LabelBooksPartial]:
+        buckets: dict[int, list[LabelBooksPart]] = {}
+        for model in dict.fromkeys([*self.models, *self.meta.books]):
+            mark = self.meta.marks_ms.get(model)
+            part = LabelBooksPart(model, self.meta.books.get(model, LabelBooks()), mark)
+            buckets.setdefault(self._bucket(model), []).append(part)
+        mark = max(self.meta.label_mark_ms, self.unread_until_ms)
+        return [
+            LabelBooksPartial(
+                self.topic,
+                self.partition,
+                self.end_offset,
+                bucket,
+                clock_ms,
+                self.seen_at_ms,
+                mark if mark != NO_MARK else None,
+                caught_up,
+                final,
+                parts,
+            )
+            for bucket, parts in buckets.items()
+        ]
+
+    def _bucket(self, model: str) -> int:
+        return bucket_of(model, self.plan.config.kafka.buckets)
+
+
+class _Segments:
+    """Segments of a row → positions of their values."""
+
+    def __init__(self, plan: ModelPlan) -> None:
+        self._positions = [{value: i for i, value in enumerate(values)} for _, values in plan.segmentation.dimensions]
+        self._none = tuple(len(positions) for positions in self._positions)
+
+    def places(self, segments: Any) -> tuple[int, ...]:
+        if segments is None or not self._positions:
+            return self._none
+        pairs = zip(self._positions, astuple(segments), strict=False)
+        return tuple(positions.get(value, len(positions)) for positions, value in pairs)
+
+
+def _cells_of(plan: ModelPlan, given: Prediction) -> list[CellKey]:
+    keys = [(given.version, "", "")]
+    for (name, values), place in zip(plan.segmentation.dimensions, given.segments, strict=True):
+        keys.append((given.version, name, values[place] if place < len(values) else OTHER))
+    return keys
+
+
+def _layout(plan: ModelPlan) -> OutcomeLayout:
+    assert plan.outcomes is not None
+    return plan.outcomes
+
+
+def _near(plan: ModelPlan, given: Prediction, entry: Entry) -> bool:
+    """A label further than the horizon from its prediction is none of it, whatever was still remembered."""
+    return abs(entry.arrival_ms - given.ts_ms) <= plan.horizon_ms
+
+
+def _same(left: Any, right: Any) -> bool:
+    return left is right if left is None or right is None else class_text(left) == class_text(right)
+
+
+def _is_over(row: Row, limit_ms: int) -> bool:
+    times = (*(given.ts_ms for given in row.predictions), *(entry.arrival_ms for entry in row.labels))
+    return max(times, default=limit_ms - 1) < limit_ms
+
+
+def _only(rows: Rows, kept: Sequence[int]) -> Rows:
+    places = {old: new for new, old in enumerate(kept)}
+    extras = [(places[at], name) for at, name in rows.extras if at in places]
+    return Rows(rows.indices[kept], [rows.rows[at] for at in kept], rows.times_ms[kept], extras)
+
+
+def _key(event_id: str) -> bytes:
+    raw = event_id.encode("utf-8", "surrogatepass")
+    return b"p" + raw if len(raw) <= LONGEST_KEY else b"h" + hashlib.blake2b(raw, digest_size=24).digest()
+
+
+def _ordered(number: int) -> bytes:
+    return (number + 2**63).to_bytes(8, "big")
+
+
+def _cells_key(place: Place) -> bytes:
+    view, model, start_ms = place
+    return _CELLS + _pack((int(view), model, start_ms))
+
+
+def _to_cells(cells: Mapping[CellKey, Index]) -> list[Cell]:
+    return [Cell(*key, Profile(Counts.of(vector.copy())).to_bytes()) for key, vector in cells.items()]

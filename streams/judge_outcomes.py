@@ -1,0 +1,114 @@
+"""The labelled side of a model's judge: closed arrival panes and cohorts → windows and decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from streams.baseline import SegmentKey
+from streams.cells import Cells
+from streams.config import Rule
+from streams.decide import Decision, RuleState, decide
+from streams.merge import ClosedPane, ModelOutcomes
+from streams.plan import ModelPlan
+from streams.rollup import Rollup
+from streams.signals.evaluate import CellResult, Window
+from streams.signals.names import judges_labels
+from streams.signals.outcome import LabelFlow, OutcomeJudge, Sums
+from streams.sketch.outcomes import CHANGES, LABELLED, PREDICTIONS, Index
+from streams.window import Clock, WindowRecord, outcome_record
+
+
+class LabelledJudge:
+    """Judges the arrival panes of one model, in order, and tells of its cohorts as they become known."""
+
+    def __init__(self, plan: ModelPlan, sums: Sums) -> None:
+        self.plan, self.sums = plan, sums
+        self.judge = OutcomeJudge(plan)
+        self.rules: tuple[Rule, ...] = tuple(rule for rule in plan.config.rules if judges_labels(rule.signals))
+        self._over_of = {rule.name: plan.config.over_ms(rule) for rule in self.rules}
+        self.overs_ms = tuple(sorted({plan.config.pane_ms, *self._over_of.values()}))
+        self.rollup = Rollup(plan.config.pane_ms, self.overs_ms, plan.segmentation)
+        self._arrived: dict[int, dict[SegmentKey, int]] = {}
+        """Labels by arrival pane."""
+        self._made: dict[int, dict[SegmentKey, int]] = {}
+        """Predictions by cohort."""
+        self.latest: list[CellResult] = []
+
+    @property
+    def reach_ms(self) -> int:
+        return max(self.judge.maturity_ms, *self.overs_ms)
+
+    def resume(self, pane: ClosedPane) -> None:
+        """Takes an arrival pane that was judged before the restart."""
+        self.rollup.close(pane.start_ms, pane.on_time)
+        self._arrived[pane.start_ms] = _tally(pane.on_time, LABELLED)
+
+    def know(self, cohorts: Iterator[tuple[int, Cells]]) -> None:
+        """Takes what has become known of cohorts; it must come before the pane that is judged next."""
+        for start_ms, cells in cohorts:
+            self._made[start_ms] = _tally(cells, PREDICTIONS)
+
+    def close(
+        self, pane: ClosedPane, states: dict[str, RuleState], outcomes: ModelOutcomes
+    ) -> tuple[list[WindowRecord], list[Decision]]:
+        """An arrival pane's windows and decisions; `states` are those of all rules."""
+        end_ms = pane.start_ms + self.plan.config.pane_ms
+        self.resume(pane)
+        self._forget(end_ms)
+        books = outcomes.total()
+        flow = LabelFlow(books.read, books.orphan)
+        records: list[WindowRecord] = []
+        decisions: list[Decision] = []
+        for over_ms in self.overs_ms:
+            start_ms, _ = self.rollup.span(end_ms, over_ms)
+            window = Window(start_ms, end_ms, over_ms, self.rollup.window(start_ms, end_ms))
+            base = over_ms == self.plan.config.pane_ms
+            cells = [
+                *self.judge.flow(window, self._arrived, self._made, flow),
+                *self.judge.evaluate(window, self.sums if base else None),
+            ]
+            if base:
+                self.latest = cells
+            records += [outcome_record(self.plan, window, cell, Clock.ARRIVAL, 0) for cell in cells if _telling(cell)]
+            decisions += decide(self.rules, window, cells, states, self._over_of)
+        return records, decisions
+
+    def revise_arrival(self, pane: ClosedPane) -> list[WindowRecord]:
+        """The pane with all that has been corrected or joined since it was judged."""
+        return self._revision(Clock.ARRIVAL, pane.start_ms, self.plan.config.pane_ms, pane.welcome)
+
+    def revise_cohort(self, start_ms: int, cells: Cells) -> list[WindowRecord]:
+        return self._revision(Clock.COHORT, start_ms, self.plan.cohort_ms, cells)
+
+    def _revision(self, clock: Clock, start_ms: int, span_ms: int, cells: Cells) -> list[WindowRecord]:
+        window = Window(start_ms, start_ms + span_ms, span_ms, cells, partial=True)
+        return [
+            outcome_record(self.plan, window, cell, clock, _changes(cell, clock))
+            for cell in self.judge.evaluate(window)
+            if cell.events
+        ]
+
+    def _forget(self, end_ms: int) -> None:
+        oldest_ms = end_ms - self.judge.maturity_ms - self.plan.config.pane_ms
+        self._arrived = {at: counts for at, counts in self._arrived.items() if at >= oldest_ms}
+        made_ms = oldest_ms - self.judge.slowest_ms - self.plan.cohort_ms
+        self._made = {at: counts for at, counts in self._made.items() if at >= made_ms}
+
+
+def _tally(cells: Cells, slot: int) -> dict[SegmentKey, int]:
+    """Of all versions, one slot by segment."""
+    found: dict[SegmentKey, int] = {}
+    for (_, name, value), profile in cells.items():
+        found[name, value] = found.get((name, value), 0) + int(profile.counts.dense()[slot])
+    return found
+
+
+def _telling(cell: CellResult) -> bool:
+    """A segment without labels has nothing to say but that they are missing."""
+    return cell.events > 0 or cell.segment == ("", "") or any(bool(result.breached.any()) for result in cell.results)
+
+
+def _changes(cell: CellResult, clock: Clock) -> int:
+    """A number that rises with each revision: changes of a cohort, labels of an arrival pane."""
+    vector: Index = cell.profile.counts.dense()
+    return int(vector[CHANGES if clock is Clock.COHORT else LABELLED])

@@ -1,0 +1,432 @@
+"""Labelled outcomes of a window → calibration, performance and label-flow signals with thresholds and verdicts.
+
+A verdict needs significance and size, as everywhere: chance in a sample of this size, and what the reference's own
+blocks show, must both be exceeded. Two tests share a signal: that of the window alone, and a CUSUM over the windows
+(Page 1954, Biometrika 41), which finds a small step that lasts. The CUSUM adds up, label by label, what lies beyond
+half of four fifths of the smallest effect; its limit follows from the mean time between false alarms that the budget
+allows (Siegmund 1985, Sequential Analysis, section 2.6, for Brownian motion), labels being worth the less the more the
+blocks vary. When it speaks, the signal shows the labels that it has added up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+from scipy import special
+
+from streams.baseline import WHOLE, SegmentKey
+from streams.config import OTHER
+from streams.duration import WEEK_MS
+from streams.merge import MOST_MATURITY_PANES
+from streams.plan import ModelPlan
+from streams.signals import worth
+from streams.signals.evaluate import CellResult, Result, Window, poisson_floor, single
+from streams.signals.names import SIGNALS
+from streams.signals.null import rate_threshold
+from streams.signals.reference import DESIGN_CONFIDENCE, MIN_BLOCKS, upper_limit
+from streams.signals.worth import Measured, Values
+from streams.sketch.outcomes import DELAY_EDGES_MS, LABELLED, PREDICTIONS, Index, delays
+from streams.sketch.profile import Profile
+
+MIN_LABELS = 30
+"""Below this many labels of a cell, in the window or in the reference, nothing is judged."""
+MIN_BLOCK_LABELS = 20
+CUSUM_SHARE = 0.8
+"""The step that the CUSUM is tuned to, as a share of the smallest effect of a single window."""
+CUSUM_CAP = 2.0
+"""The sum is held at so many limits: it must come down again in reasonable time when all is well."""
+LATEST_SHARE = 0.98
+ENOUGH_BLOCKS, CHANCE = 8, 0.05
+"""So many blocks that vary no more than chance allows (at this level) are taken for independent labels."""
+MATURITY_PANES = 8
+
+CALIBRATED = (0.0, 1.0)
+Sums = dict[str, tuple[float, float, float]]
+"""Per metric, version and segment the CUSUM, the labels since it was last 0, and the sum of their excess."""
+
+
+Tallies = Mapping[int, Mapping[SegmentKey, int]]
+"""By start of the span and by segment."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelFlow:
+    """What stage 2 knows of the labels as a whole: those read, and those that belong to no prediction."""
+
+    read: int
+    unmatched: int
+
+
+class OutcomeJudge:
+    """Evaluates the arrival windows of one model. Made once: what depends on the reference alone is worked out here."""
+
+    def __init__(self, plan: ModelPlan) -> None:
+        assert plan.outcomes is not None and plan.config.labels is not None
+        self.plan, self.layout, self.labels = plan, plan.outcomes, plan.config.labels
+        self.segments: list[SegmentKey] = [WHOLE]
+        self.segments += [(name, value) for name, values in plan.segmentation.dimensions for value in values]
+        nothing = np.zeros(self.layout.length, np.int64)
+        known = plan.baseline.outcomes if plan.baseline else None
+        if (
+            known
+            and known.layout.digest != msgspec.structs.replace(self.layout, threshold=known.layout.threshold).digest
+        ):
+            known = None
+        self.reference = {key: nothing for key in self.segments}
+        self.blocks: dict[SegmentKey, Index] = {}
+        if known:
+            opened = known.opened()
+            self.reference |= {key: vector for key, vector in opened[0].items() if key in self.reference}
+            for key in self.segments:
+                vectors = [found[key] for found in opened[1] if key in found]
+                self.blocks[key] = np.array([v for v in vectors if v[LABELLED] >= MIN_BLOCK_LABELS]).reshape(
+                    -1, self.layout.length
+                )
+        self.arrival = _arrival_curve(self.reference[WHOLE]) if known and known.timed else None
+        self.maturity_ms = self._maturity_span()
+        self.alpha, self.labels_between_alarms = self._budget()
+        self._baselines = {key: self._baseline(key) for key in self.segments}
+
+    def _budget(self) -> tuple[float, float]:
+        """False-alarm probability of a single window's test, and labels between two false alarms of one CUSUM."""
+        tests = (8 + 2 * len(self.labels.critical)) * len(self.segments) * 2
+        per_test = self.plan.config.false_alarms_per_week / 2 / tests
+        panes = max(1.0, WEEK_MS / self.plan.config.pane_ms)
+        base = self.plan.baseline
+        span_ms = max(1, base.end_ms - base.start_ms) if base else WEEK_MS
+        a_week = float(self.reference[WHOLE][LABELLED]) * WEEK_MS / span_ms
+        return per_test / panes, max(1.0, a_week) / per_test
+
+    @property
+    def slowest_ms(self) -> int:
+        """The age at which nearly all labels have come."""
+        return int(self.arrival.slowest_ms) if self.arrival else 0
+
+    def _maturity_span(self) -> int:
+        """The stretch over which labels are held against what should have come."""
+        pane_ms = self.plan.config.pane_ms
+        return min(MOST_MATURITY_PANES, max(MATURITY_PANES, math.ceil(self.slowest_ms / pane_ms))) * pane_ms
+
+    # Numbers
+
+    def _metrics(self) -> dict[str, Callable[[Index], Measured]]:
+        """Name → number of (cells, length) vectors that a normal law describes."""
+        layout = self.layout
+        if not worth.is_classifier(layout):
+            return {"mae": lambda v: worth.errors(layout, v)[0], "rmse": lambda v: worth.errors(layout, v)[1]}
+        found: dict[str, Callable[[Index], Measured]] = {
+            "log_loss": lambda v: worth.log_loss(layout, v),
+            "calibration_error": lambda v: worth.calibration_error(layout, v),
+            "calibration_slope": lambda v: worth.recalibration(layout, v)[1],
+        }
+        if layout.task == "binary":
+            found["auc"] = lambda v: worth.auc(layout, v)
+        return found
+
+    def _rates(self) -> Iterator[tuple[str, str | None, Callable[[Index], tuple[Values, Values]]]]:
+        """Signal, class, and (cells, length) → what went wrong, of how many."""
+        if not worth.is_classifier(self.layout):
+            return
+        yield "accuracy", None, lambda v: worth.wrong(self.layout, v)
+        for name in self.labels.critical:
+            yield "class_recall", name, lambda v, name=name: worth.missed(self.layout, v, name)  # type: ignore[misc]
+            yield "class_precision", name, lambda v, name=name: worth.mistaken(self.layout, v, name)  # type: ignore[misc]
+
+    def _baseline(self, key: SegmentKey) -> _Baseline:
+        vector, blocks = self.reference[key][None, :], self.blocks.get(key, np.zeros((0, self.layout.length), np.int64))
+        numbers: dict[str, _Number] = {}
+        among: dict[tuple[str, str | None], _Blocks] = {}
+        for name, measure in self._metrics().items():
+            numbers[name], among[name, None] = _first(measure(vector)), _among(measure(blocks))
+        hits = {}
+        for name, column, count in self._rates():
+            wrong, n = count(vector)
+            hits[name, column], among[name, column] = (float(wrong[0]), float(n[0])), _among(worth.rate(*count(blocks)))
+        recalibrated = CALIBRATED
+        if worth.is_classifier(self.layout):
+            intercept, slope = worth.recalibration(self.layout, vector)
+            if intercept.n[0] > 0:
+                recalibrated = float(intercept.value[0]), float(slope.value[0])
+            numbers["calibration_intercept"] = _first(self._shift(vector, recalibrated))
+            among["calibration_intercept", None] = _among(self._shift(blocks, recalibrated))
+        return _Baseline(int(vector[0, LABELLED]), numbers, hits, among, recalibrated)
+
+    def _shift(self, vectors: Index, recalibrated: tuple[float, float]) -> Measured:
+        ones = np.ones(len(vectors))
+        return worth.shift(self.layout, vectors, recalibrated[0] * ones, recalibrated[1] * ones)
+
+    # A window
+
+    def evaluate(self, window: Window, sums: Sums | None = None) -> list[CellResult]:
+        """Every version, in total and by declared segment. With `sums`, the CUSUMs take the window."""
+        found = []
+        for key in sorted(key for key in window.cells if key[2] != OTHER):
+            profile = window.cells[key]
+            results = tuple(self._cell(key[0], (key[1], key[2]), profile, sums))
+            found.append(CellResult(key[0], (key[1], key[2]), profile, results, int(profile.counts.dense()[LABELLED])))
+        return found
+
+    def _cell(self, version: str, segment: SegmentKey, profile: Profile, sums: Sums | None) -> Iterator[Result]:
+        vector, base = profile.counts.dense()[None, :], self._baselines[segment]
+        enough = vector[0, LABELLED] >= MIN_LABELS and base.labelled >= MIN_LABELS
+        for name, measure in self._metrics().items():
+            found = self._number(name, _first(measure(vector)), base, enough)
+            if name == "mae":
+                found = self._or_cusum(name, found, version, segment, self._absolute_errors(vector, base), sums, base)
+            yield found
+        if worth.is_classifier(self.layout):
+            found = self._number("calibration_intercept", _first(self._shift(vector, base.recalibrated)), base, enough)
+            ones = np.ones(1)
+            excess, variance = worth.residual(
+                self.layout, vector, base.recalibrated[0] * ones, base.recalibrated[1] * ones
+            )
+            n = float(self.layout.reliability(vector)[0].sum())
+            step = _Step(float(excess[0]), float(variance[0]), n)
+            yield self._or_cusum("calibration_intercept", found, version, segment, step, sums, base)
+        for name, column, count in self._rates():
+            wrong, n_wrong = count(vector)
+            yield self._rate(name, column, float(wrong[0]), float(n_wrong[0]), version, segment, base, sums)
+
+    def _effect(self, name: str) -> float:
+        tuning = self.plan.config.signals.get(name)
+        return SIGNALS[name].effect if tuning is None or tuning.effect is None else float(tuning.effect)
+
+    def _number(self, name: str, now: _Number, base: _Baseline, enough: bool) -> Result:
+        signal, then = SIGNALS[name], base.numbers[name]
+        threshold = math.nan
+        if enough and then.n >= MIN_LABELS and now.n >= MIN_LABELS:
+            # Under the null a label of the window says as much as one of the reference.
+            spread = max(then.error * math.sqrt(then.n / now.n), now.error if signal.two_sided else 0.0)
+            certain = self._deviates * math.hypot(spread, then.error)
+            effect = (self._effect(name) - 1) * then.value if signal.relative else self._effect(name)
+            limit, blocks = max(certain, effect), base.among[name, None]
+            if signal.lower or (signal.two_sided and now.value < then.value):
+                threshold = min(then.value - limit, blocks.lowest)
+            else:
+                threshold = max(then.value + limit, blocks.highest)
+        return single(name, now.value, then.value, threshold, now.n)
+
+    @property
+    def _deviates(self) -> float:
+        return float(-special.ndtri(self.alpha))
+
+    def _rate(
+        self,
+        name: str,
+        column: str | None,
+        wrong: float,
+        n: float,
+        version: str,
+        segment: SegmentKey,
+        base: _Baseline,
+        sums: Sums | None,
+    ) -> Result:
+        """A rate of what went wrong; for the whole model as the share that went right."""
+        hits, m = base.hits[name, column]
+        threshold = math.nan
+        blocks = base.among[name, column]
+        share = hits / m if m else math.nan
+        enough = n >= MIN_LABELS and m >= MIN_LABELS
+        segmental = name == "accuracy" and segment != WHOLE
+        signal = "segment_error_rate" if segmental else name
+        if enough:
+            certain = float(rate_threshold(hits, m, n, self.alpha))
+            threshold = max(certain, share + self._effect(signal), blocks.highest)
+        value = wrong / n if n else math.nan
+        found = single("segment_error_rate", value, share, threshold, n)
+        if name == "accuracy":
+            variance = blocks.design_effect * max(share * (1 - share), 1 / max(m, 1.0)) * n if m else 0.0
+            step = _Step(wrong - n * share, variance, n)
+            found = self._or_cusum(signal, found, version, segment, step, sums, base)
+        if segmental:
+            return found
+        return Result(SIGNALS[name], (column,), 1 - found.value, 1 - found.baseline, 1 - found.threshold, found.n)
+
+    def _absolute_errors(self, vector: Index, base: _Baseline) -> _Step:
+        then, n = base.numbers["mae"], float(self.layout.usable(vector)[0])
+        total = float(self.layout.sums(vector)[0, :2].sum())
+        variance = base.among["mae", None].design_effect * then.error**2 * then.n * n
+        return _Step(total - n * then.value, variance, n)
+
+    def _or_cusum(
+        self,
+        name: str,
+        found: Result,
+        version: str,
+        segment: SegmentKey,
+        step: _Step,
+        sums: Sums | None,
+        base: _Baseline,
+    ) -> Result:
+        """The window's result, or that of the labels that a CUSUM has added up, if it alone has passed its limit."""
+        if sums is None or base.labelled < MIN_LABELS or not step.n > 0 or not math.isfinite(step.excess):
+            return found
+        effect = (self._effect(name) - 1) * found.baseline[0] if found.signal.relative else self._effect(name)
+        one, scale = step.variance / step.n, 1.0
+        if found.signal.two_sided:  # a small shift of the logit moves the mean by as many times the variance
+            effect, scale = effect * one, one
+            one *= base.among[name, None].design_effect
+        drift = CUSUM_SHARE * effect / 2
+        if not (one > 0 and drift > 0):
+            return found
+        limit = cusum_limit(drift, one, self.labels_between_alarms)
+        for sign in (1.0, -1.0) if found.signal.two_sided else (1.0,):
+            key = msgspec.json.encode([name, version, *segment, sign]).decode()
+            total, n, excess = sums.get(key, (0.0, 0.0, 0.0))
+            total = min(total + sign * step.excess - drift * step.n, CUSUM_CAP * limit)
+            n, excess = n + step.n, excess + step.excess
+            if total <= 0:
+                sums.pop(key, None)
+                continue
+            sums[key] = (total, n, excess)
+            if total > limit and not bool(found.breached[0]):
+                mean = excess / n / scale
+                base_value = float(found.baseline[0])
+                value = base_value + mean
+                found = single(found.signal.name, value, base_value, base_value + mean * limit / total, n)
+        return found
+
+    # The flow of labels
+
+    def flow(self, window: Window, arrived: Tallies, made: Tallies, books: LabelFlow) -> list[CellResult]:
+        """Label signals of the model as a whole and of its segments.
+
+        `arrived`: labels by arrival pane; `made`: predictions by cohort; each by segment.
+        """
+        found = []
+        spans = {"label_rate": window.start_ms, "label_maturity": window.end_ms - self.maturity_ms}
+        for key in self.segments:
+            results = []
+            for name, start_ms in spans.items():
+                came = sum(counts.get(key, 0) for at, counts in arrived.items() if start_ms <= at < window.end_ms)
+                results.append(self._came(name, came, start_ms, window.end_ms, made, key))
+            if key == WHOLE:
+                results.append(self._unmatched(books))
+            found.append(CellResult(None, key, Profile.empty(self.layout.length), tuple(results), int(results[0].n[0])))
+        return found
+
+    def _came(self, name: str, came: int, start_ms: int, end_ms: int, made: Tallies, key: SegmentKey) -> Result:
+        """Labels that came in a stretch, against those that were due by the arrival curve of the reference."""
+        due, threshold = math.nan, math.nan
+        if self.arrival is not None and self.reference[key][LABELLED] >= MIN_LABELS:
+            whole, span = self.reference[key], self.plan.cohort_ms
+            final = whole[LABELLED] / max(whole[PREDICTIONS], whole[LABELLED])
+            due = sum(
+                counts.get(key, 0) * final * self.arrival.between(start_ms - at, end_ms - at, span)
+                for at, counts in made.items()
+                if at + span <= end_ms
+            )
+            if due >= MIN_LABELS:
+                threshold = min(due * self._effect(name), poisson_floor(due, self.alpha))
+        if name == "label_rate":
+            seconds = (end_ms - start_ms) / 1000
+            return single(name, came / seconds, due / seconds, threshold / seconds, came)
+        return single(name, came / due if due else math.nan, 1.0, threshold / due if due else math.nan, came)
+
+    def _unmatched(self, flow: LabelFlow) -> Result:
+        value = flow.unmatched / flow.read if flow.read else math.nan
+        threshold = self._effect("label_unmatched_rate") if flow.read >= MIN_LABELS else math.nan
+        return single("label_unmatched_rate", value, 0.0, threshold, flow.read)
+
+
+@dataclass(frozen=True, slots=True)
+class _Number:
+    value: float
+    error: float
+    n: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """Of the labels of a window: by how much they exceed the reference in sum, the variance of that, how many."""
+
+    excess: float
+    variance: float
+    n: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Blocks:
+    """What the reference's blocks say of a number: between which limits one more of them would lie, and the design
+    effect: by how much more they vary than independent labels would."""
+
+    lowest: float = math.inf
+    highest: float = -math.inf
+    design_effect: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Baseline:
+    labelled: int
+    numbers: Mapping[str, _Number]
+    hits: Mapping[tuple[str, str | None], tuple[float, float]]
+    among: Mapping[tuple[str, str | None], _Blocks]
+    """Per signal and class."""
+    recalibrated: tuple[float, float]
+    """Intercept and slope that make the reference's own scores right."""
+
+
+@dataclass(frozen=True, slots=True)
+class _ArrivalCurve:
+    """Share of the labels that have come at an age of the prediction, linear between the edges of the delays."""
+
+    ages_ms: Values
+    shares: Values
+
+    @property
+    def slowest_ms(self) -> float:
+        return float(self.ages_ms[np.searchsorted(self.shares, LATEST_SHARE).clip(max=len(self.ages_ms) - 1)])
+
+    def between(self, start_ms: int, end_ms: int, span_ms: int) -> float:
+        """Share of a cohort's labels that come in a stretch; ages count from the start of the cohort."""
+        made = (np.arange(8) + 0.5) / 8 * span_ms
+        share = np.interp(end_ms - made, self.ages_ms, self.shares) - np.interp(
+            start_ms - made, self.ages_ms, self.shares
+        )
+        return float(share.mean())
+
+
+def _arrival_curve(vector: Index) -> _ArrivalCurve | None:
+    counts = delays(vector).astype(float)
+    if not counts.sum():
+        return None
+    ages = np.concatenate([[0.0], DELAY_EDGES_MS, [2.0 * DELAY_EDGES_MS[-1]]])
+    return _ArrivalCurve(ages, np.concatenate([[0.0], np.cumsum(counts) / counts.sum()]))
+
+
+def cusum_limit(drift: float, variance: float, labels_between_alarms: float) -> float:
+    """The limit of a CUSUM of so much drift and variance a label whose false alarms are so far apart.
+
+    For Brownian motion the mean run length is (exp(2ah) − 1 − 2ah) · s² / (2d²), a = d/s².
+    """
+    wanted = labels_between_alarms * 2 * drift**2 / variance
+    low, high = 0.0, 1.0
+    while math.expm1(high) - high < wanted and high < 600:
+        high *= 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if math.expm1(middle) - middle < wanted else (low, middle)
+    return high * variance / (2 * drift)
+
+
+def _among(blocks: Measured) -> _Blocks:
+    usable = np.isfinite(blocks.value) & (blocks.n >= MIN_BLOCK_LABELS)
+    k = int(usable.sum())
+    if k < MIN_BLOCKS:
+        return _Blocks()
+    value, error = blocks.value[usable], blocks.error[usable]
+    own = float(np.mean(error**2))
+    ratio = float(np.var(value, ddof=1)) / own if own > 0 else 1.0
+    chance = float(special.chdtri(k - 1, CHANCE)) / (k - 1)
+    alike = k >= ENOUGH_BLOCKS and ratio <= chance
+    unsure = (k - 1) / float(special.chdtri(k - 1, DESIGN_CONFIDENCE))  # at its upper confidence limit
+    effect = 1.0 if alike else max(1.0, unsure * ratio)
+    return _Blocks(-float(upper_limit(-value[:, None])[0]), float(upper_limit(value[:, None])[0]), effect)
+
+
+def _first(measured: Measured) -> _Number:
+    return _Number(float(measured.value[0]), float(measured.error[0]), float(measured.n[0]))
