@@ -29,7 +29,7 @@ from streams.partial import Cell, CellKey, LabelBooks, LabelBooksPart, LabelBook
 from streams.plan import ModelPlan, Plan
 from streams.records import Records, RejectedRecord
 from streams.sketch.counts import Counts
-from streams.sketch.outcomes import CHANGES, PREDICTIONS, Index, OutcomeLayout, Prediction, class_text
+from streams.sketch.outcomes import CHANGES, JOINED, PREDICTIONS, RECEIVED, Index, OutcomeLayout, Prediction, class_text
 from streams.sketch.profile import Profile
 
 MAX_PENDING = 100_000
@@ -146,8 +146,8 @@ class JoinFold:
         self._new: dict[int, list[bytes]] = {}
         self._unpublished: set[Place] = set(self.cells)
         self._outcomes: dict[str, list[_Outcome]] = {}
-        self._sums: list[tuple[ModelPlan, View, int, Prediction, int, int]] = []
-        """Plan, view, start, prediction, slot, and how much."""
+        self._sums: list[tuple[ModelPlan, View, int, list[CellKey], int]] = []
+        """Plan, view, start, cells, and the slot in which they count one more."""
 
     @property
     def end_offset(self) -> int:
@@ -203,7 +203,8 @@ class JoinFold:
         self._dirty.add(key)
         self._expire_at(given.ts_ms, key)
         if given.on_time:
-            self._sums.append((plan, View.COHORT, plan.cohort_start(given.ts_ms), given, PREDICTIONS, 1))
+            cohort = plan.cohort_start(given.ts_ms)
+            self._sums.append((plan, View.COHORT, cohort, _cells_of(plan, given), PREDICTIONS))
         current: Entry | None = None
         for entry in row.labels:
             if entry.model in ("", given.model):
@@ -251,6 +252,7 @@ class JoinFold:
     def _take(self, key: bytes, label: Label, offset: int) -> None:
         self.meta.label_mark_ms = max(self.meta.label_mark_ms, label.ts_ms)
         entry = Entry(offset, self.meta.label_mark_ms, label.model, label.label)
+        self._receive(entry)
         row = self._rows.get(key)
         if row is None:
             row = self._rows[key] = Row([], [])
@@ -275,6 +277,13 @@ class JoinFold:
         else:
             row.labels.append(entry)
 
+    def _receive(self, entry: Entry) -> None:
+        plan = self.models.get(entry.model or self._sole)
+        if plan is not None:
+            version = next(iter(plan.config.versions), "")
+            pane = plan.pane_start(entry.arrival_ms)
+            self._sums.append((plan, View.ARRIVED, pane, [(version, "", "")], RECEIVED))
+
     def _known(self, model: str) -> str:
         return model if not model or model in self.models else OTHER
 
@@ -293,24 +302,27 @@ class JoinFold:
         if not _near(plan, given, entry):
             books.orphan += 1
             return before
+        pane = plan.pane_start(entry.arrival_ms)
+        # A prediction that is read after its label's pane may have been judged has no part in the judgement.
+        in_time = given.on_time and given.ts_ms < pane + plan.config.pane_ms
+        if in_time:
+            self._sums.append((plan, View.ARRIVED, pane, _cells_of(plan, given), JOINED))
         if _same(before.label if before else None, entry.label):
             books.duplicate += 1
             return entry
         books.matched += 1
         cohort = plan.cohort_start(given.ts_ms)
-        self._sums.append((plan, View.COHORT, cohort, given, CHANGES, 1))
+        self._sums.append((plan, View.COHORT, cohort, _cells_of(plan, given), CHANGES))
         if before is not None and before.label is not None:
             books.corrected += 1
             self._outcome(plan, View.COHORT, cohort, given, before, -1)
             if entry.arrival_ms - before.arrival_ms <= plan.config.lateness_ms:
                 self._outcome(plan, View.STANDING, plan.pane_start(before.arrival_ms), given, before, -1)
         if entry.label is not None:
-            pane = plan.pane_start(entry.arrival_ms)
             self._outcome(plan, View.COHORT, cohort, given, entry, 1)
             if given.ts_ms - entry.arrival_ms <= plan.config.lateness_ms:
                 self._outcome(plan, View.STANDING, pane, given, entry, 1)
-                # A prediction that is read after its label's pane may have been judged has no part in the judgement.
-                if given.on_time and given.ts_ms < pane + plan.config.pane_ms:
+                if in_time:
                     self._outcome(plan, View.ARRIVED, pane, given, entry, 1)
         return entry
 
@@ -347,11 +359,11 @@ class JoinFold:
     def _summed(self) -> set[Place]:
         """Adds what has come to the cells; gives the places that changed."""
         changed: set[Place] = set()
-        for plan, view, start_ms, given, slot, amount in self._sums:
-            place = (view, given.model, start_ms)
+        for plan, view, start_ms, keys, slot in self._sums:
+            place = (view, plan.name, start_ms)
             changed.add(place)
-            for key in _cells_of(plan, given):
-                self._vector(plan, place, key)[slot] += amount
+            for key in keys:
+                self._vector(plan, place, key)[slot] += 1
         for model, deltas in self._outcomes.items():
             plan = self.models[model]
             layout = _layout(plan)

@@ -16,7 +16,7 @@ from streams.cells import Cells
 from streams.decide import Decision, RuleState, decide
 from streams.errors import UNREADABLE, SketchError
 from streams.judge_outcomes import LabelledJudge
-from streams.merge import BucketMerge, ClosedPane, ModelMerge, ModelOutcomes
+from streams.merge import BucketMerge, ClosedPane, ModelMerge
 from streams.panes import NO_MARK
 from streams.partial import Cell, seal, unseal
 from streams.plan import ModelPlan, Plan
@@ -145,10 +145,10 @@ class ModelJudge:
         partial = partial or (self.state is not None and start_ms <= self.state.first_pane_ms)
         return Window(start_ms, end_ms, over_ms, self.rollup.window(start_ms, end_ms), silent_ms, partial)
 
-    def close_labelled(self, pane: ClosedPane, outcomes: ModelOutcomes) -> Outcome:
+    def close_labelled(self, pane: ClosedPane) -> Outcome:
         """Judges an arrival pane of labels. Some pane of events has been judged before."""
         assert self.labelled is not None and self.state is not None
-        windows, decisions = self.labelled.close(pane, self.rules, outcomes)
+        windows, decisions = self.labelled.close(pane, self.rules)
         actions = [action_of(self.plan.name, self.plan.config, item) for item in decisions if item.published]
         before = self.state
         self.state = msgspec.structs.replace(before, labels_until_ms=pane.start_ms + self.plan.config.pane_ms)
@@ -245,7 +245,7 @@ class BucketJudge:
         if windows:
             yield Outcome(name, windows, ())
         for pane in self.merge.close_outcomes(model, labelled.reach_ms):
-            yield judge.close_labelled(pane, model.outcomes)
+            yield judge.close_labelled(pane)
 
     def _revisions(self, name: str, model: ModelMerge) -> Iterator[Outcome]:
         for pane in self.merge.revised(model):

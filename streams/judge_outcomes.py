@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from streams.baseline import SegmentKey
+from streams.baseline import WHOLE, SegmentKey
 from streams.cells import Cells
 from streams.config import Rule
 from streams.decide import Decision, RuleState, decide
-from streams.merge import ClosedPane, ModelOutcomes
+from streams.merge import ClosedPane
 from streams.plan import ModelPlan
 from streams.rollup import Rollup
 from streams.signals.evaluate import CellResult, Window
 from streams.signals.names import judges_labels
 from streams.signals.outcome import LabelFlow, OutcomeJudge, Sums
-from streams.sketch.outcomes import CHANGES, LABELLED, PREDICTIONS, Index
+from streams.sketch.outcomes import CHANGES, JOINED, LABELLED, PREDICTIONS, RECEIVED, Index
 from streams.window import Clock, WindowRecord, outcome_record
 
 
@@ -48,15 +48,12 @@ class LabelledJudge:
         for start_ms, cells in cohorts:
             self._made[start_ms] = _tally(cells, PREDICTIONS)
 
-    def close(
-        self, pane: ClosedPane, states: dict[str, RuleState], outcomes: ModelOutcomes
-    ) -> tuple[list[WindowRecord], list[Decision]]:
+    def close(self, pane: ClosedPane, states: dict[str, RuleState]) -> tuple[list[WindowRecord], list[Decision]]:
         """An arrival pane's windows and decisions; `states` are those of all rules."""
         end_ms = pane.start_ms + self.plan.config.pane_ms
         self.resume(pane)
         self._forget(end_ms)
-        books = outcomes.total()
-        flow = LabelFlow(books.read, books.orphan)
+        flow = LabelFlow(_tally(pane.on_time, RECEIVED).get(WHOLE, 0), _tally(pane.on_time, JOINED).get(WHOLE, 0))
         records: list[WindowRecord] = []
         decisions: list[Decision] = []
         for over_ms in self.overs_ms:

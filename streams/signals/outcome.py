@@ -55,10 +55,10 @@ Tallies = Mapping[int, Mapping[SegmentKey, int]]
 
 @dataclass(frozen=True, slots=True)
 class LabelFlow:
-    """What stage 2 knows of the labels as a whole: those read, and those that belong to no prediction."""
+    """Labels that came in a pane, and those of them that met a prediction."""
 
-    read: int
-    unmatched: int
+    received: int
+    joined: int
 
 
 class OutcomeJudge:
@@ -292,7 +292,7 @@ class OutcomeJudge:
 
     # The flow of labels
 
-    def flow(self, window: Window, arrived: Tallies, made: Tallies, books: LabelFlow) -> list[CellResult]:
+    def flow(self, window: Window, arrived: Tallies, made: Tallies, came: LabelFlow) -> list[CellResult]:
         """Label signals of the model as a whole and of its segments.
 
         `arrived`: labels by arrival pane; `made`: predictions by cohort; each by segment.
@@ -302,10 +302,10 @@ class OutcomeJudge:
         for key in self.segments:
             results = []
             for name, start_ms in spans.items():
-                came = sum(counts.get(key, 0) for at, counts in arrived.items() if start_ms <= at < window.end_ms)
-                results.append(self._came(name, came, start_ms, window.end_ms, made, key))
+                labels = sum(counts.get(key, 0) for at, counts in arrived.items() if start_ms <= at < window.end_ms)
+                results.append(self._came(name, labels, start_ms, window.end_ms, made, key))
             if key == WHOLE:
-                results.append(self._unmatched(books))
+                results.append(self._unmatched(window, came, made))
             found.append(CellResult(None, key, Profile.empty(self.layout.length), tuple(results), int(results[0].n[0])))
         return found
 
@@ -327,10 +327,12 @@ class OutcomeJudge:
             return single(name, came / seconds, due / seconds, threshold / seconds, came)
         return single(name, came / due if due else math.nan, 1.0, threshold / due if due else math.nan, came)
 
-    def _unmatched(self, flow: LabelFlow) -> Result:
-        value = flow.unmatched / flow.read if flow.read else math.nan
-        threshold = self._effect("label_unmatched_rate") if flow.read >= MIN_LABELS else math.nan
-        return single("label_unmatched_rate", value, 0.0, threshold, flow.read)
+    def _unmatched(self, window: Window, flow: LabelFlow, made: Tallies) -> Result:
+        """Labels of no prediction. Those of predictions that were made before the first one that is known have none."""
+        value = max(0.0, 1 - flow.joined / flow.received) if flow.received else math.nan
+        known = bool(made) and min(made) + self.slowest_ms <= window.start_ms
+        threshold = self._effect("label_unmatched_rate") if known and flow.received >= MIN_LABELS else math.nan
+        return single("label_unmatched_rate", value, 0.0, threshold, flow.received)
 
 
 @dataclass(frozen=True, slots=True)

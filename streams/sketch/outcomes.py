@@ -24,10 +24,11 @@ from numpy.typing import NDArray
 Index = NDArray[np.int64]
 Values = NDArray[np.float64]
 
-PREDICTIONS, CHANGES, LABELLED, UNUSABLE = 0, 1, 2, 3
-"""Predictions made (of a cohort) · labels, corrections and withdrawals that had an effect · predictions that have a
-label · labels that fit no class or no number."""
-FIRST_DELAY = 4
+PREDICTIONS, CHANGES, LABELLED, UNUSABLE, RECEIVED, JOINED = range(6)
+"""Of a cohort: predictions made, and labels, corrections and withdrawals that had an effect. Of both clocks:
+predictions that have a label, and labels that fit no class or no number. Of an arrival pane: labels received, all of
+them in the cell of the first version, and those that met a prediction."""
+FIRST_DELAY = 6
 DELAY_EDGES_MS = np.rint(1000 * 2 ** (np.arange(89) / 4)).astype(np.int64)
 """Four an octave, from a second to 48 days: how long after its prediction a label came."""
 DELAYS = len(DELAY_EDGES_MS) + 1

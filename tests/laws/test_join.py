@@ -1,0 +1,270 @@
+"""The label join under every interleaving, repeat, correction, crash and rebuild: the same outcomes, to the count."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streams.decode import Rows
+from streams.join import JoinFold, MemoryStore, View
+from streams.partial import LabelBooks
+from streams.plan import Plan
+from streams.records import Records
+from streams.sketch.outcomes import CHANGES, JOINED, PREDICTIONS, RECEIVED, Prediction
+from tests.strategies import CLOCK_MS, MINUTE_MS, START_MS, plan_of
+
+TOPIC = "labels"
+HORIZON_MS = 60 * MINUTE_MS
+PLAN: Plan = plan_of(
+    """
+models:
+  alpha:
+    pane: 1m
+    grace: 1m
+    lateness: 10m
+    versions: [v0]
+    max_versions: 2
+    segments: {region: [north, south]}
+    labels: {task: binary, classes: ["0", "1"], horizon: 1h}
+    features: {amount: {type: numeric}}
+  beta:
+    pane: 2m
+    grace: 30s
+    lateness: 5m
+    labels: {task: regression, horizon: 1h}
+    features: {amount: {type: numeric}}
+"""
+)
+DECODER = PLAN.decoder()
+
+
+@dataclass(frozen=True)
+class Event:
+    event_id: str
+    model: str
+    ts_ms: int
+    region: str | None
+    score: float
+
+    @property
+    def value(self) -> bytes:
+        fields: dict[str, Any] = {"event_id": self.event_id, "ts": self.ts_ms, "model": self.model, "features": {}}
+        fields |= {"model_version": "v0", "score": self.score, "segments": {"region": self.region}}
+        return json.dumps(fields).encode()
+
+
+@dataclass(frozen=True)
+class Told:
+    event_id: str
+    label: float | None
+    ts_ms: int
+    model: str = ""
+
+    @property
+    def value(self) -> bytes:
+        fields = {"event_id": self.event_id, "label": self.label, "label_ts": self.ts_ms}
+        return json.dumps(fields | ({"model": self.model} if self.model else {})).encode()
+
+
+ids = st.integers(0, 7).map(str)
+models = st.sampled_from(["alpha", "alpha", "beta"])
+steps = st.sampled_from([0, 1_000, 30_000, 90_000, -20_000, -90_000, -1_000_000])
+
+
+@st.composite
+def logs(draw: st.DrawFn) -> tuple[list[Event], list[Told]]:
+    events, labels = [], []
+    time_ms = START_MS
+    for _ in range(draw(st.integers(0, 14))):
+        time_ms += draw(steps)
+        region, score = draw(st.sampled_from(["north", "west", None])), draw(st.sampled_from([0.0, 0.2, 0.5, 0.9, 1.0]))
+        events.append(Event(draw(ids), draw(models), time_ms, region, score))
+    time_ms = START_MS
+    for _ in range(draw(st.integers(0, 14))):
+        time_ms += draw(st.sampled_from([0, 1_000, 200_000, -50_000, 4_000_000]))
+        label = draw(st.sampled_from([0.0, 1.0, 1.0, None]))
+        labels.append(Told(draw(ids), label, time_ms, draw(st.sampled_from(["", "", "alpha", "beta"]))))
+    return events, labels
+
+
+def records(items: Sequence[Event | Told], first: int) -> Records:
+    return Records(range(first, first + len(items)), [CLOCK_MS + 10**9] * len(items), [item.value for item in items])
+
+
+class Reader:
+    """Reads both logs, in portions; a crash forgets what was not committed."""
+
+    def __init__(self, events: Sequence[Event], labels: Sequence[Told]) -> None:
+        self.events, self.labels, self.store = events, labels, MemoryStore()
+        self.duplicates = 0
+        self._open()
+
+    def _open(self) -> None:
+        self.fold = JoinFold(PLAN, TOPIC, 0, self.store, CLOCK_MS)
+        self.at = [self.fold.meta.covered.inference, self.fold.meta.covered.labels]
+
+    def read_events(self, count: int) -> None:
+        part = self.events[self.at[0] : self.at[0] + count]
+        if part:
+            given = records(part, self.at[0])
+            decoded = DECODER.decode(given.values, given.stamps_ms)
+            for model, rows in decoded.models.items():
+                offsets = [given.offsets[index] for index in rows.indices.tolist()]
+                kept: Rows = self.fold.take_predictions(model, rows, offsets)
+                self.duplicates += len(rows.rows) - len(kept.rows)
+            self.at[0] += len(part)
+
+    def read_labels(self, count: int) -> None:
+        part = self.labels[self.at[1] : self.at[1] + count]
+        if part:
+            self.fold.take_labels(records(part, self.at[1]), CLOCK_MS)
+            self.at[1] += len(part)
+
+    def commit(self) -> None:
+        self.fold.commit(self.at[0])
+
+    def crash(self, back: int) -> None:
+        """Comes back from the store, and reads some events again."""
+        self._open()
+        self.at[0] = max(0, self.at[0] - back)
+
+    def finish(self) -> None:
+        self.read_events(len(self.events))
+        self.read_labels(len(self.labels))
+        self.commit()
+
+    def found(self) -> Any:
+        cells = {
+            (place, key): vector.tolist()
+            for place, by_key in self.fold.cells.items()
+            for key, vector in by_key.items()
+            if vector.any()
+        }
+        return cells, {name: books for name, books in self.fold.meta.books.items() if books.read}
+
+
+def simply(events: Sequence[Event], labels: Sequence[Told]) -> Any:
+    """The batch computation: cohorts of the first record of each event id, by its latest label."""
+    seen, marks = set(), defaultdict[str, int](lambda: -(2**62))
+    cohorts: dict[Any, Any] = {}
+    arrivals, mark = [], -(2**62)
+    for told in labels:
+        mark = max(mark, told.ts_ms)
+        arrivals.append(mark)
+    for offset, event in enumerate(events):
+        plan = PLAN.models[event.model]
+        layout = plan.outcomes
+        assert layout is not None
+        late_ms = max(marks[event.model], event.ts_ms) - event.ts_ms
+        if (event.model, event.event_id) in seen:
+            continue
+        marks[event.model] = max(marks[event.model], event.ts_ms)
+        if late_ms > plan.config.lateness_ms:
+            continue
+        seen.add((event.model, event.event_id))
+        mine = [
+            (told, arrival)
+            for told, arrival in zip(labels, arrivals, strict=True)
+            if told.event_id == event.event_id
+            and told.model in ("", event.model)
+            and abs(arrival - event.ts_ms) <= HORIZON_MS
+        ]
+        region = event.region if event.region == "north" else "__other__"
+        keys = [("v0", "", "")] + ([("v0", "region", region)] if event.model == "alpha" else [])
+        for key in keys:
+            place = (View.COHORT, event.model, plan.cohort_start(event.ts_ms))
+            vector = cohorts.setdefault((place, key), np.zeros(layout.length, np.int64))
+            vector[PREDICTIONS] += late_ms <= plan.config.grace_ms
+            if mine and mine[-1][0].label is not None:
+                told, arrival = mine[-1]
+                given = Prediction(event.model, offset, event.ts_ms, True, "v0", (), event.score, None)
+                delay = np.array([max(0, arrival - event.ts_ms)])
+                slots, amounts = layout.contributions([given], [told.label], delay)
+                np.add.at(vector, slots[:, 0], amounts[:, 0])
+    return {place: vector.tolist() for place, vector in cohorts.items() if vector.any()}
+
+
+actions = st.lists(
+    st.one_of(
+        st.tuples(st.just("events"), st.integers(1, 5)),
+        st.tuples(st.just("labels"), st.integers(1, 5)),
+        st.tuples(st.just("commit"), st.just(0)),
+        st.tuples(st.just("crash"), st.integers(0, 4)),
+    ),
+    max_size=16,
+)
+
+
+def perform(reader: Reader, schedule: Sequence[tuple[str, int]]) -> None:
+    for what, count in schedule:
+        if what == "events":
+            reader.read_events(count)
+        elif what == "labels":
+            reader.read_labels(count)
+        elif what == "commit":
+            reader.commit()
+        else:
+            reader.crash(count)
+    reader.finish()
+
+
+@settings(max_examples=300)
+@given(logs(), actions)
+def test_the_order_of_the_two_topics_and_crashes_leave_no_trace(
+    both: tuple[list[Event], list[Told]], schedule: list[tuple[str, int]]
+) -> None:
+    plain, other = Reader(*both), Reader(*both)
+    plain.finish()
+    perform(other, schedule)
+    assert other.found() == plain.found()
+
+
+@settings(max_examples=300)
+@given(logs(), actions)
+def test_cohorts_are_those_of_the_batch_computation(
+    both: tuple[list[Event], list[Told]], schedule: list[tuple[str, int]]
+) -> None:
+    reader = Reader(*both)
+    perform(reader, schedule)
+    found = {}
+    for (place, key), vector in reader.found()[0].items():
+        if place[0] is View.COHORT:
+            vector[CHANGES] = 0
+            if any(vector):
+                found[place, key] = vector
+    assert found == simply(*both)
+
+
+@given(logs())
+def test_the_label_books_balance(both: tuple[list[Event], list[Told]]) -> None:
+    reader = Reader(*both)
+    reader.finish()
+    total = LabelBooks()
+    for books in reader.fold.meta.books.values():
+        assert books.balanced()
+        total = total.merged(books)
+    shared = sum(
+        max(0, len({e.model for e in both[0] if e.event_id == told.event_id}) - 1) for told in both[1] if not told.model
+    )
+    assert len(both[1]) <= total.read <= len(both[1]) + shared
+
+
+@given(logs())
+def test_what_arrived_and_what_stands_agree_where_nothing_was_corrected(both: tuple[list[Event], list[Told]]) -> None:
+    events = [event for event in both[0] if event.model == "alpha"]
+    once = {told.event_id: told for told in reversed(both[1]) if told.label is not None}
+    reader = Reader(sorted(events, key=lambda event: event.ts_ms), sorted(once.values(), key=lambda told: told.ts_ms))
+    reader.finish()
+    for (view, model, start_ms), cells in reader.fold.cells.items():
+        if view is View.ARRIVED:
+            standing = reader.fold.cells.get((View.STANDING, model, start_ms), {})
+            for key, vector in cells.items():
+                vector[[RECEIVED, JOINED]] = 0
+                assert not vector.any() or (vector <= standing[key]).all()
