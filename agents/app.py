@@ -1,6 +1,7 @@
 """Plan and connection → a running worker: the only place that wires the parts together.
 
-inference ─→ Intake ─→ channel ─→ sketch agent ─→ partials ─→ Intake ─→ channel ─→ merge agent ─→ windows, actions
+inference ┐
+labels    ┴→ Intake ─→ channel ─→ sketch agent ─→ partials ─→ Intake ─→ channel ─→ merge agent ─→ windows, actions
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import faust
@@ -25,6 +27,7 @@ from agents.exporter import Exporter
 from agents.intake import Batch, BatchChannel, Intake
 from agents.merge import MergeStage
 from agents.sketch import SketchStage
+from agents.store import Stores
 from agents.web import Web
 from streams.action import action_line
 from streams.plan import Plan
@@ -63,7 +66,10 @@ class Worker:
         drain: bool = False,
         keep: bool = False,
         instance: str | None = None,
+        state: Path | None = None,
     ) -> None:
+        """`state`: the folder of what can be rebuilt; without one it is rebuilt at every start."""
+        self.state = state
         self.plan, self.connection = plan, connection
         self.drain, self.keep, self.instance = drain, keep, instance
         self.stop = asyncio.Event()
@@ -84,8 +90,15 @@ class Worker:
         partitions = await topics.wait_for(self.connection, source)
         await topics.ensure(self.connection, inference_partitions=partitions, buckets=kafka.buckets)
         async with AsyncExitStack() as stack:
+            sources = [source]
+            stores = None
+            if any(model.outcomes is not None for model in self.plan.models.values()):
+                sources.append(
+                    await topics.co_partitioned(self.connection, self.connection.topic(kafka.labels), source)
+                )
+                stores = Stores(self.state or Path(stack.enter_context(tempfile.TemporaryDirectory())))
             producer = await stack.enter_async_context(_started_producer(self.connection))
-            self.sketch = SketchStage(self.plan, self.connection, producer, secrets.token_hex(4))
+            self.sketch = SketchStage(self.plan, self.connection, producer, secrets.token_hex(4), stores)
             self.merge = MergeStage(self.plan, self.connection, producer, partitions)
             self.sketch.draining = self.drain
             app = self._app(stack.enter_context(tempfile.TemporaryDirectory(prefix="foreshock-")))
@@ -94,7 +107,7 @@ class Worker:
             group = self.connection.topic(kafka.group)
             self.sketch.intake = Intake(
                 self.connection,
-                [source],
+                sources,
                 group,
                 sketch_channel,
                 on_assigned=self.sketch.on_assigned,

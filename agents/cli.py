@@ -179,6 +179,9 @@ def _tell(summary: Summary, run: Backtest) -> None:
 @click.option("--listen", help="host:port of /metrics and /health; instead of the configuration's.")
 @click.option("--drain", is_flag=True, help="Stop when everything has been read: closes and judges every open pane.")
 @click.option("--instance", help="A name of its own for this worker: its restart then is no rebalance.")
+@click.option(
+    "--state", type=click.Path(path_type=Path), help="Folder of the label join (default: state, by the configuration)."
+)
 @click.option("--verbose", is_flag=True, help="Log more.")
 def worker(
     config_file: Path,
@@ -187,6 +190,7 @@ def worker(
     listen: str | None,
     drain: bool,
     instance: str | None,
+    state: Path | None,
     verbose: bool,
 ) -> None:
     """Run the stream processor until SIGTERM or Ctrl-C."""
@@ -195,7 +199,11 @@ def worker(
     options = web_options(plan.config, listen)
     to = connection(plan.config, broker, embedded)
     tune_memory()
-    run_async(lambda: _work(Worker(plan, to, options, drain=drain, instance=instance)))
+    run_async(
+        lambda: _work(
+            Worker(plan, to, options, drain=drain, instance=instance, state=state or config_file.parent / "state")
+        )
+    )
 
 
 async def _work(process: Worker) -> None:

@@ -17,8 +17,10 @@ from agents.intake import Batch, Intake
 from agents.loader import Records as Loaded
 from agents.loader import read_to_end
 from agents.publish import Outgoing, cut, publish
+from agents.store import Stores
 from streams.chunk import BEAT_MS, Progress, SourceFold, Step
 from streams.errors import SketchError
+from streams.join import JoinFold
 from streams.partial import key_of, pack
 from streams.plan import Plan
 from streams.records import Records, RejectedRecord
@@ -49,10 +51,14 @@ class Work:
 class SketchStage:
     """Owns the folds of the partitions that are ours."""
 
-    def __init__(self, plan: Plan, connection: Connection, producer: AIOKafkaProducer, incarnation: str) -> None:
+    def __init__(
+        self, plan: Plan, connection: Connection, producer: AIOKafkaProducer, incarnation: str, stores: Stores | None
+    ) -> None:
+        """`stores`: where predictions wait for their labels; None if no model has any."""
         self.plan, self.connection, self.producer = plan, connection, producer
-        self.incarnation = incarnation
+        self.incarnation, self.stores = incarnation, stores
         self.source = connection.topic(plan.config.kafka.inference)
+        self.labels = connection.topic(plan.config.kafka.labels)
         self.intake: Intake | None = None
         self.work = Work()
         self.folds: dict[int, SourceFold] = {}
@@ -64,19 +70,40 @@ class SketchStage:
         self._unsent: set[int] = set()
         """Partitions whose fold has filled chunks that are not all sent yet."""
         self._published_ms: dict[int, int] = {}
+        self._caught_up: set[tuple[str, int]] = set()
+        """Topics and partitions of which nothing was left to read."""
         self._ended: set[int] = set()
 
     async def on_assigned(self, tps: AbstractSet[TopicPartition]) -> Mapping[TopicPartition, int | None]:
         """Folds go on from the progress of their partitions."""
-        found = await self._progress({tp.partition for tp in tps})
-        self.folds = {
-            tp.partition: SourceFold(
-                self.plan, self.plan.config.kafka.inference, tp.partition, found.get(tp.partition), now_ms()
-            )
-            for tp in tps
-        }
-        self._ended, self._unsent = set(), set()
-        return {tp: found[tp.partition].next_offset if tp.partition in found else None for tp in tps}
+        partitions = {tp.partition for tp in tps}
+        found = await self._progress(partitions)
+        self._close_stores()
+        self.folds = {partition: self._fold(partition, found.get(partition)) for partition in partitions}
+        self._ended, self._unsent, self._caught_up = set(), set(), set()
+        return {tp: self._start(tp) for tp in tps}
+
+    def _fold(self, partition: int, progress: Progress | None) -> SourceFold:
+        kafka, join = self.plan.config.kafka, None
+        if self.stores is not None:
+            store = self.stores.open(self.source, partition)
+            join = JoinFold(self.plan, kafka.labels, partition, store, now_ms())
+        fold = SourceFold(self.plan, kafka.inference, partition, progress, now_ms(), join=join)
+        if join is not None and join.rebuilding:
+            log.info("partition %d: the join is rebuilt from offset %d", partition, fold.resume_offset)
+        return fold
+
+    def _start(self, tp: TopicPartition) -> int | None:
+        """Where to begin; None: at the beginning of what the log still has."""
+        fold = self.folds[tp.partition]
+        if tp.topic == self.labels and fold.join is not None:
+            return fold.join.meta.covered.labels or None
+        return fold.resume_offset or None
+
+    def _close_stores(self) -> None:
+        self.folds = {}
+        if self.stores is not None:
+            self.stores.close()
 
     async def _progress(self, partitions: set[int]) -> dict[int, Progress]:
         """Of each partition the progress with the highest offset: an older one may have been written by a zombie."""
@@ -111,6 +138,7 @@ class SketchStage:
             if fold.changed and partition not in self._unsent and time.monotonic() < deadline:
                 step = fold.publish(now_ms(), caught_up=False)
                 await self._execute(step, lambda: time.monotonic() < deadline)
+        self._close_stores()
 
     async def process(self, batch: Batch) -> None:
         """One batch of one partition."""
@@ -118,17 +146,21 @@ class SketchStage:
         if fold is None or not self._is_current(batch):
             return
         began = time.perf_counter()
+        labels = batch.topic == self.labels
         if batch.records:
             self._unsent.add(batch.partition)
-            for step in fold.take(_records(batch), now_ms()):
-                await self._execute(step, lambda: self._is_current(batch))
+            take = fold.take_labels if labels else fold.take
+            for step in take(_records(batch), now_ms()):
+                await self._execute(step, lambda: self._is_current(batch), batch.topic)
             if not self._is_current(batch):
                 return
             self._unsent.discard(batch.partition)
+        self._note_lag(fold, batch)
         if self._is_due(fold, batch):
             self._published_ms[batch.partition] = now_ms()
-            ended = self.draining and batch.caught_up
-            step = fold.publish(now_ms(), caught_up=batch.caught_up, final=ended)
+            caught_up = (self.source, batch.partition) in self._caught_up
+            ended = self.draining and self._is_at_end(fold)
+            step = fold.publish(now_ms(), caught_up=caught_up, final=ended)
             await self._execute(step, lambda: self._is_current(batch))
             self._note_end(batch.partition, ended)
         self.work.batches += 1
@@ -137,9 +169,22 @@ class SketchStage:
     def _is_current(self, batch: Batch) -> bool:
         return self.intake is not None and self.intake.current(batch)
 
+    def _note_lag(self, fold: SourceFold, batch: Batch) -> None:
+        place = (batch.topic, batch.partition)
+        if batch.caught_up:
+            self._caught_up.add(place)
+        else:
+            self._caught_up.discard(place)
+        fold.labels_caught_up = (self.labels, batch.partition) in self._caught_up
+
+    def _is_at_end(self, fold: SourceFold) -> bool:
+        """Whether nothing is left of any topic of the partition."""
+        topics = {self.source, self.labels} if fold.join is not None else {self.source}
+        return {(topic, fold.partition) for topic in topics} <= self._caught_up
+
     def _is_due(self, fold: SourceFold, batch: Batch) -> bool:
         since = now_ms() - self._published_ms.get(batch.partition, 0)
-        if self.draining and batch.caught_up and not batch.records:
+        if self.draining and self._is_at_end(fold) and not batch.records:
             return batch.partition not in self._ended
         return since >= (PUBLISH_EVERY_MS if fold.changed else BEAT_MS)
 
@@ -151,11 +196,12 @@ class SketchStage:
         if self.draining and self.folds and self._ended >= self.folds.keys():
             self.drained.set()
 
-    async def _execute(self, step: Step, wanted: Wanted) -> None:
-        """Rejects, partials, progress: in this order, each acknowledged before the next."""
+    async def _execute(self, step: Step, wanted: Wanted, topic: str | None = None) -> None:
+        """Rejects, partials, progress: in this order, each acknowledged before the next. `topic`: of the rejects."""
         if step.rejects:
             self.work.rejects.update(item.reject.reason for item in step.rejects)
-            await publish(self.producer, [cut(self._dead_letter(item)) for item in step.rejects], wanted)
+            letters = [cut(self._dead_letter(item, topic or self.source)) for item in step.rejects]
+            await publish(self.producer, letters, wanted)
         partials = [
             Outgoing(self.connection.topic("partials"), key_of(item, self.incarnation), pack(item), item.bucket)
             for item in step.partials
@@ -166,6 +212,9 @@ class SketchStage:
             self.sent |= {partition: offset for (_, partition), offset in sent.items()}
         if step.progress and wanted():
             await self._note_progress(step.partition, step.progress, wanted)
+        fold = self.folds.get(step.partition)
+        if partials and fold is not None and fold.join is not None and self.intake is not None and wanted():
+            await self.intake.commit({TopicPartition(self.labels, step.partition): fold.join.meta.covered.labels})
 
     async def _note_progress(self, partition: int, progress: Progress, wanted: Wanted) -> None:
         topic = self.connection.topic("progress")
@@ -174,16 +223,16 @@ class SketchStage:
         if self.intake is not None:
             await self.intake.commit({TopicPartition(self.source, partition): progress.next_offset})
 
-    def _dead_letter(self, item: RejectedRecord) -> Outgoing:
+    def _dead_letter(self, item: RejectedRecord, topic: str) -> Outgoing:
         headers = (
-            ("foreshock.topic", self.source.encode()),
+            ("foreshock.topic", topic.encode()),
             ("foreshock.partition", str(item.partition).encode()),
             ("foreshock.offset", str(item.offset).encode()),
             ("foreshock.reason", item.reject.reason.encode()),
             ("foreshock.detail", item.reject.detail.encode("utf-8", "replace")),
             ("foreshock.model", item.reject.model.encode("utf-8", "replace")),
         )
-        key = f"{self.source}-{item.partition}".encode()
+        key = f"{topic}-{item.partition}".encode()
         return Outgoing(self.connection.topic("dead-letter"), key, item.value, headers=headers)
 
 

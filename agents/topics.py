@@ -125,6 +125,26 @@ async def wait_for(connection: Connection, topic: str, on_wait: Callable[[str], 
         await asyncio.sleep(LOOK_EVERY_S)
 
 
+async def co_partitioned(connection: Connection, name: str, source: str) -> str:
+    """The name of a topic whose keys go where those of `source` go: it is created if it is missing.
+
+    BrokerError when it has another number of partitions: labels would look for their predictions in the wrong place.
+    """
+    async with admin(connection) as client:
+        there = await partition_counts(client)
+    if name not in there:
+        await create(connection, name, there[source])
+        log.info("created topic %s with %d partitions, as %s has", name, there[source], source)
+    elif there[name] != there[source]:
+        raise BrokerError(
+            place=f"topic {name}",
+            seen=f"{there[name]} partitions",
+            expected=f"{there[source]}, as {source} has: a label must be where its prediction is",
+            mend=f"alter {name}, and write both with the same key and partitioner",
+        )
+    return name
+
+
 @asynccontextmanager
 async def admin(connection: Connection) -> AsyncIterator[AIOKafkaAdminClient]:
     """A started admin client; what Kafka refuses or doesn't answer becomes a BrokerError of one line."""

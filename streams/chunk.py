@@ -90,6 +90,11 @@ class SourceFold:
         self.plan, self.topic, self.partition, self.join = plan, topic, partition, join
         self.chunk_size = plan.config.kafka.chunk_size
         self.next_offset = progress.next_offset if progress else first_offset
+        self.counted_from = self.next_offset
+        """Records before this one are counted already: they are read for the join alone, where it has to be rebuilt."""
+        self._joined_to = join.meta.covered.inference if join is not None else 0
+        if join is not None and self._joined_to < self.next_offset:
+            join.rebuilding = True
         self.marks_ms: dict[str, int] = dict(progress.marks_ms) if progress else {}
         self.chunk = self.next_offset // self.chunk_size
         self.caught_up = False
@@ -107,7 +112,9 @@ class SourceFold:
     def take(self, records: Records, clock_ms: int) -> list[Step]:
         """Counts records; a step for each chunk that they fill, and one more if anything was rejected."""
         steps: list[Step] = []
-        at = 0
+        at = bisect_left(records.offsets, self.counted_from) if records.offsets[0] < self.counted_from else 0
+        if at and self.join is not None:
+            self._join_only(records.part(0, at))
         while at < len(records):
             stop = bisect_left(records.offsets, self._chunk_end, at)
             rejects = self._count(records.part(at, stop), clock_ms) if stop > at else []
@@ -120,6 +127,19 @@ class SourceFold:
                 steps.append(Step(self.partition, rejects))
             at = stop
         return steps
+
+    @property
+    def resume_offset(self) -> int:
+        """Where reading must begin."""
+        return min(self._joined_to, self.next_offset) if self.join is not None else self.next_offset
+
+    def _join_only(self, records: Records) -> None:
+        assert self.join is not None
+        decoded = self._decoder.decode(records.values, records.stamps_ms, records.headers)
+        for model, rows in decoded.models.items():
+            self.join.take_predictions(model, rows, [records.offsets[index] for index in rows.indices.tolist()])
+        self._joined_to = records.offsets[-1] + 1
+        self.join.commit(self._joined_to)
 
     def take_labels(self, records: Records, clock_ms: int) -> list[Step]:
         """Joins labels of the co-partitioned topic to their predictions."""
@@ -160,7 +180,7 @@ class SourceFold:
         return Step(self.partition, rejects, partials, Progress(self.next_offset, dict(self.marks_ms)))
 
     def _count(self, records: Records, clock_ms: int) -> list[RejectedRecord]:
-        self.next_offset = records.offsets[-1] + 1
+        self.next_offset = self._joined_to = records.offsets[-1] + 1
         self._dirty = True
         rejects: list[RejectedRecord] = []
         for start in range(0, len(records), BLOCK_RECORDS):
@@ -226,7 +246,9 @@ class SourceFold:
         joined: list[Partial] = []
         if self.join is not None:
             # Before the books, whose marks say that everything up to them can be judged.
-            self.join.commit(self.next_offset)
+            self.join.commit(self._joined_to)
+            self.join.rebuilding &= not (self.caught_up and self.labels_caught_up)
+        if self.join is not None and not self.join.rebuilding:
             joined += self.join.partials(clock_ms, caught_up=self.labels_caught_up, final=self.final)
         partials: list[Partial] = [*joined, *self._pane_partials(), *self._books(clock_ms, complete, everywhere)]
         self._forget()

@@ -100,6 +100,7 @@ class Covered(msgspec.Struct, array_like=True):
 
 
 class _Meta(msgspec.Struct):
+    plan: str = ""
     covered: Covered = msgspec.field(default_factory=Covered)
     marks_ms: dict[str, int] = {}
     label_mark_ms: int = NO_MARK
@@ -131,13 +132,14 @@ class JoinFold:
         self.plan, self.topic, self.partition, self.store = plan, topic, partition, store
         self.models = {name: model for name, model in plan.models.items() if model.outcomes is not None}
         self._sole = next(iter(self.models)) if len(self.models) == 1 else ""
-        (found,) = store.get_many([_META])
-        self.meta = _meta(found) if found else _Meta()
+        self.meta = self._restored(_digest(self.models.values()))
         self.cells: dict[Place, dict[CellKey, Index]] = {}
         for key, value in store.scan(_CELLS):
             view, model, start_ms = _place(key[1:])
             vectors = {cell.key: Profile.from_bytes(cell.profile).counts.dense().copy() for cell in _cells(value)}
             self.cells[View(view), model, start_ms] = vectors
+        self.rebuilding = False
+        """Less is covered than has been published: nothing is published until both topics have been read."""
         self.unread_until_ms = NO_MARK
         """No label before this time is left to read, where the reader can tell."""
         self.seen_at_ms = clock_ms
@@ -148,6 +150,16 @@ class JoinFold:
         self._outcomes: dict[str, list[_Outcome]] = {}
         self._sums: list[tuple[ModelPlan, View, int, list[CellKey], int]] = []
         """Plan, view, start, cells, and the slot in which they count one more."""
+
+    def _restored(self, plan: str) -> _Meta:
+        """What the store knows; nothing if it was filled under another plan: then the topics are read again."""
+        (found,) = self.store.get_many([_META])
+        meta = _meta(found) if found else _Meta(plan=plan)
+        if meta.plan != plan:
+            stale = [key for key, _ in self.store.scan(b"")]
+            self.store.write(dict.fromkeys(stale))
+            meta = _Meta(plan=plan)
+        return meta
 
     @property
     def end_offset(self) -> int:
@@ -317,14 +329,19 @@ class JoinFold:
             books.corrected += 1
             self._outcome(plan, View.COHORT, cohort, given, before, -1)
             if entry.arrival_ms - before.arrival_ms <= plan.config.lateness_ms:
-                self._outcome(plan, View.STANDING, plan.pane_start(before.arrival_ms), given, before, -1)
+                self._change(plan, View.STANDING, plan.pane_start(before.arrival_ms), given, before, -1)
         if entry.label is not None:
             self._outcome(plan, View.COHORT, cohort, given, entry, 1)
             if given.ts_ms - entry.arrival_ms <= plan.config.lateness_ms:
-                self._outcome(plan, View.STANDING, pane, given, entry, 1)
+                self._change(plan, View.STANDING, pane, given, entry, 1)
                 if in_time:
-                    self._outcome(plan, View.ARRIVED, pane, given, entry, 1)
+                    self._change(plan, View.ARRIVED, pane, given, entry, 1)
         return entry
+
+    def _change(self, plan: ModelPlan, view: View, start_ms: int, given: Prediction, entry: Entry, sign: int) -> None:
+        """An outcome of an arrival pane, whose changes are counted: they number its revisions."""
+        self._sums.append((plan, view, start_ms, _cells_of(plan, given), CHANGES))
+        self._outcome(plan, view, start_ms, given, entry, sign)
 
     def _outcome(self, plan: ModelPlan, view: View, start_ms: int, given: Prediction, entry: Entry, sign: int) -> None:
         delay_ms = max(0, entry.arrival_ms - given.ts_ms)
@@ -503,6 +520,12 @@ def _cells_of(plan: ModelPlan, given: Prediction) -> list[CellKey]:
     for (name, values), place in zip(plan.segmentation.dimensions, given.segments, strict=True):
         keys.append((given.version, name, values[place] if place < len(values) else OTHER))
     return keys
+
+
+def _digest(plans: Iterable[ModelPlan]) -> str:
+    """Two plans with one digest mean the same by everything that is stored."""
+    said = [(p.name, _layout(p).digest, p.segmentation, p.horizon_ms, p.cohort_ms, p.config.pane_ms) for p in plans]
+    return hashlib.blake2b(msgspec.json.encode(said), digest_size=8).hexdigest()
 
 
 def _layout(plan: ModelPlan) -> OutcomeLayout:

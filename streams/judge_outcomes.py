@@ -14,7 +14,7 @@ from streams.rollup import Rollup
 from streams.signals.evaluate import CellResult, Window
 from streams.signals.names import judges_labels
 from streams.signals.outcome import LabelFlow, OutcomeJudge, Sums
-from streams.sketch.outcomes import CHANGES, JOINED, LABELLED, PREDICTIONS, RECEIVED, Index
+from streams.sketch.outcomes import CHANGES, JOINED, LABELLED, PREDICTIONS, RECEIVED
 from streams.window import Clock, WindowRecord, outcome_record
 
 
@@ -32,6 +32,8 @@ class LabelledJudge:
         """Labels by arrival pane."""
         self._made: dict[int, dict[SegmentKey, int]] = {}
         """Predictions by cohort."""
+        self._told: dict[int, int] = {}
+        """Changes of the arrival panes that were revised."""
         self.latest: list[CellResult] = []
 
     @property
@@ -68,19 +70,24 @@ class LabelledJudge:
                 self.latest = cells
             records += [outcome_record(self.plan, window, cell, Clock.ARRIVAL, 0) for cell in cells if _telling(cell)]
             decisions += decide(self.rules, window, cells, states, self._over_of)
-        return records, decisions
+        return [*records, *self.revise_arrival(pane)], decisions
 
     def revise_arrival(self, pane: ClosedPane) -> list[WindowRecord]:
-        """The pane with all that has been corrected or joined since it was judged."""
+        """The pane as it stands, if that is another than it was judged on, and if it was not told before."""
+        changes = _tally(pane.welcome, CHANGES).get(WHOLE, 0)
+        if changes == self._told.get(pane.start_ms, _tally(pane.on_time, CHANGES).get(WHOLE, 0)):
+            return []
+        self._told[pane.start_ms] = changes
         return self._revision(Clock.ARRIVAL, pane.start_ms, self.plan.config.pane_ms, pane.welcome)
 
     def revise_cohort(self, start_ms: int, cells: Cells) -> list[WindowRecord]:
+        """What has become known of a cohort."""
         return self._revision(Clock.COHORT, start_ms, self.plan.cohort_ms, cells)
 
     def _revision(self, clock: Clock, start_ms: int, span_ms: int, cells: Cells) -> list[WindowRecord]:
         window = Window(start_ms, start_ms + span_ms, span_ms, cells, partial=True)
         return [
-            outcome_record(self.plan, window, cell, clock, _changes(cell, clock))
+            outcome_record(self.plan, window, cell, clock, int(cell.profile.counts.dense()[CHANGES]))
             for cell in self.judge.evaluate(window)
             if cell.events
         ]
@@ -88,6 +95,8 @@ class LabelledJudge:
     def _forget(self, end_ms: int) -> None:
         oldest_ms = end_ms - self.judge.maturity_ms - self.plan.config.pane_ms
         self._arrived = {at: counts for at, counts in self._arrived.items() if at >= oldest_ms}
+        told_ms = end_ms - 3 * self.plan.config.lateness_ms
+        self._told = {at: changes for at, changes in self._told.items() if at >= told_ms}
         made_ms = oldest_ms - self.judge.slowest_ms - self.plan.cohort_ms
         self._made = {at: counts for at, counts in self._made.items() if at >= made_ms}
 
@@ -103,9 +112,3 @@ def _tally(cells: Cells, slot: int) -> dict[SegmentKey, int]:
 def _telling(cell: CellResult) -> bool:
     """A segment without labels has nothing to say but that they are missing."""
     return cell.events > 0 or cell.segment == ("", "") or any(bool(result.breached.any()) for result in cell.results)
-
-
-def _changes(cell: CellResult, clock: Clock) -> int:
-    """A number that rises with each revision: changes of a cohort, labels of an arrival pane."""
-    vector: Index = cell.profile.counts.dense()
-    return int(vector[CHANGES if clock is Clock.COHORT else LABELLED])

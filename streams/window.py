@@ -60,6 +60,8 @@ class WindowRecord(msgspec.Struct, frozen=True, kw_only=True):
     clock: Clock = Clock.EVENT
     maturity: float | None = None
     """Of a cohort the share of its predictions that have a label."""
+    expected: dict[str, float] = {}
+    """Performance that the scores lead to expect before the labels come: valid under covariate shift only."""
 
     @property
     def key(self) -> bytes:
@@ -107,6 +109,7 @@ def window_record(plan: ModelPlan, window: Window, cell: CellResult, revision: i
         top_unseen={columns[i].name: heavy.top(TOP_VALUES) for i, heavy in sorted(profile.heavy.items())},
         quantiles={columns[i].name: _quantiles(sketch.at(QUANTILE_LEVELS)) for i, sketch in profile.quantiles.items()},
         signals=tuple(_records(cell)),
+        expected={name: float(f"{value:.6g}") for name, value in cell.expected.items()},
     )
 
 

@@ -8,8 +8,8 @@ sample counts for that much less) and size (a minimum effect). The threshold is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,9 @@ from streams.cells import Cells
 from streams.config import OTHER
 from streams.duration import DAY_MS, WEEK_MS
 from streams.plan import ModelPlan
+from streams.signals.estimate import estimate_of
 from streams.signals.measure import RATES, Values, latency_ms, rate_columns, schema_change
-from streams.signals.names import SIGNALS, Signal
+from streams.signals.names import ESTIMATED, SIGNALS, Signal
 from streams.signals.null import quantile_band, rate_threshold
 from streams.signals.reference import DRIFTS, LATENCIES, MIN_EVENTS, Limits, Reference
 from streams.sketch.distinct import RELATIVE_ERROR
@@ -86,6 +87,8 @@ class CellResult:
     results: tuple[Result, ...]
     events: int
     """The sample that the rules' `min_n` is about."""
+    expected: Mapping[str, float] = field(default_factory=dict)
+    """What the scores lead to expect of the labels: valid under covariate shift only."""
 
 
 class Judge:
@@ -100,6 +103,7 @@ class Judge:
             (over, key): self.reference.limits(over, key) for over in overs for key in self.reference.segments
         }
         self.alpha = self._alpha(len(overs))
+        self.estimate = estimate_of(self.reference)
 
     def _alpha(self, windows: int) -> float:
         """False-alarm probability of a single test: the weekly budget shared by all tests of a week."""
@@ -167,13 +171,15 @@ class Judge:
             self._cardinality(reference, vectors, [window.cells[key] for key in keys]),
             self._schema(reference, vectors),
             *(self._drift(name, reference, vectors, limits) for name in DRIFTS),
+            *self._estimated(vectors, segments),
         ]
         for row, key in enumerate(keys):
             profile = window.cells[key]
             results = [table.row(row, bool(enough[row])) for table in tables if table.columns]
             if segments[row] == WHOLE:
                 results.append(self._new_fields(profile, bool(enough[row])))
-            yield CellResult(key[0], segments[row], profile, tuple(results), _events(profile))
+            expected = self.estimate.expected(vectors[row]) if self.estimate else {}
+            yield CellResult(key[0], segments[row], profile, tuple(results), _events(profile), expected)
 
     def _effect(self, name: str) -> float:
         tuning = self.plan.config.signals.get(name)
@@ -252,6 +258,20 @@ class Judge:
             np.full(len(names), limit),
             np.full(len(names), events),
         )
+
+    def _estimated(self, vectors: Counter, segments: list[SegmentKey]) -> Iterator[_Table]:
+        """The accuracy to be expected if only the inputs have moved."""
+        if self.estimate is None:
+            return
+        found = self.estimate.accuracy(vectors)
+        base = np.array([self.estimate.usual[key] for key in segments])
+        lowest = np.array([self.estimate.lowest[key] for key in segments])
+        with np.errstate(invalid="ignore", divide="ignore"):
+            certain = -special.ndtri(self.alpha) * self.estimate.spread(vectors) / np.sqrt(found.n)
+        threshold = np.fmin(base - np.fmax(certain, self._effect(ESTIMATED)), lowest)
+        threshold = np.where(found.n >= MIN_EVENTS, threshold, np.nan)
+        columns = (part[:, None] for part in (found.value, base, threshold, found.n))
+        yield _Table(SIGNALS[ESTIMATED], (None,), *columns)
 
     def _drift(self, name: str, reference: Counter, vectors: Counter, limits: Blocks) -> _Table:
         bins = self.reference.bins[name]

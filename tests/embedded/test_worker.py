@@ -264,8 +264,8 @@ def test_a_worker_that_leaves_in_the_middle_of_a_batch_passes_over_no_chunk(
     execute = SketchStage._execute
     worker = Worker(plan, connection, WebOptions())
 
-    async def leave(stage: SketchStage, step: Step, wanted: Callable[[], bool]) -> None:
-        await execute(stage, step, wanted)
+    async def leave(stage: SketchStage, step: Step, wanted: Callable[[], bool], *more: Any) -> None:
+        await execute(stage, step, wanted, *more)
         if step.progress:
             worker.stop.set()
             await until(lambda: not wanted())

@@ -126,11 +126,65 @@ def event(
     return json.dumps(record).encode()
 
 
-def write_config(folder: Path, prefix: str, *, chunk_size: int = 8_192, idle: str = "1m", model: str = MODEL) -> Path:
+def labels_of(pairs: Iterable[Pair], seed: int, *, failing: bool = True) -> list[Pair]:
+    """What was true of events, minutes later: one in ten predictions is wrong, or three in the last third if `failing`.
+
+    In order of the labels' times, with repeats, corrections, withdrawals, labels that come first, or never, or belong
+    to no event, and garbage.
+    """
+    rng = random.Random(seed)
+    found: list[tuple[int, Pair]] = []
+    rows = [(key, row) for key, value in pairs if (row := _readable(value)) is not None]
+    for number, (key, row) in enumerate(rows):
+        said = int(rng.random() < (0.3 if failing and number > len(rows) * 2 // 3 else 0.1)) ^ (row["prediction"] or 0)
+        told, delay = [said], rng.randrange(30_000, 150_000)
+        chance = rng.random()
+        if chance < 0.02:
+            told = []
+        elif chance < 0.04:
+            told = [said, said]
+        elif chance < 0.07:
+            told = [1 - said, said]
+        elif chance < 0.08:
+            told = [said, None]
+        elif chance < 0.09:
+            delay = -rng.randrange(20_000)
+        for place, label in enumerate(told):
+            at = row["ts"] + delay + place * 90_000
+            found.append(
+                (at, (key, json.dumps({"event_id": row["event_id"], "label": label, "label_ts": at}).encode()))
+            )
+        if rng.random() < 0.01:
+            at = row["ts"] + 60_000
+            stray = {"event_id": f"stray-{number}", "label": 1, "label_ts": at}
+            found.append((at, (b"stray", json.dumps(stray).encode())))
+        if rng.random() < 0.002:
+            found.append((row["ts"] + 60_000, (b"bad", b'{"label": 1}')))
+    return [pair for _, pair in sorted(found, key=lambda item: item[0])]
+
+
+def _readable(value: bytes) -> dict[str, Any] | None:
+    try:
+        row: dict[str, Any] = json.loads(value)
+    except ValueError:
+        return None
+    return row if row.get("ts", FUTURE_MS) < FUTURE_MS else None
+
+
+def write_config(
+    folder: Path,
+    prefix: str,
+    *,
+    chunk_size: int = 8_192,
+    idle: str = "1m",
+    model: str = MODEL,
+    labelled: bool = False,
+) -> Path:
     """Learns from a quiet stretch of the same stream; the pane is a minute, lateness half an hour."""
     rng = random.Random(7)
     rows = [event(f"r{i}", START_MS + i * 30, rng) for i in range(20_000)]
-    learned = learn(model, lambda: rows)
+    truth = labels_of([(None, row) for row in rows[:12_000]], 8, failing=False)
+    learned = learn(model, lambda: rows, labels=[value for _, value in truth] if labelled else None)
     text = foreshock_yaml(learned, "test", "shop.baseline")
     text = text.replace(f"pane: {_after(text, 'pane: ')}", "pane: 1m").replace("lateness: 1d", "lateness: 30m")
     text = text.replace("    owner: ''", f"    idle: {idle}\n    owner: ''")
@@ -146,10 +200,10 @@ def _after(text: str, mark: str) -> str:
     return text.split(mark, 1)[1].split()[0]
 
 
-def fill(connection: Connection, pairs: Iterable[Pair], *, rate: float | None = None) -> None:
+def fill(connection: Connection, pairs: Iterable[Pair], *, rate: float | None = None, topic: str = "inference") -> None:
     async def send() -> None:
-        await topics.create(connection, connection.topic("inference"), PARTITIONS)
-        await generate(connection, connection.topic("inference"), pairs, rate=rate)
+        await topics.create(connection, connection.topic(topic), PARTITIONS)
+        await generate(connection, connection.topic(topic), pairs, rate=rate)
 
     asyncio.run(send())
 
@@ -278,6 +332,8 @@ class Published:
         """Events by pane start and version."""
         counts: Counter[tuple[int, str]] = Counter()
         for window in self.windows.values():
+            if window["clock"] != "event":
+                continue
             if window["version"] is not None and window["segment"] is None and window["counts"]["events"]:
                 counts[(_ms(window["start"]), window["version"])] += window["counts"]["events"]
         return counts
@@ -367,19 +423,19 @@ def latest_windows(windows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any
     """The last revision of each window, by its identity."""
     latest: dict[str, dict[str, Any]] = {}
     for window in windows:
-        key = json.dumps([window[name] for name in ("model", "version", "segment", "start", "end")])
+        key = json.dumps([window[name] for name in ("model", "version", "segment", "start", "end", "clock")])
         if key not in latest or latest[key]["revision"] <= window["revision"]:
             latest[key] = window
     return latest
 
 
-def expected(config: Path, stream: Stream) -> Published:
+def expected(config: Path, stream: Stream, labels: Iterable[Pair] = ()) -> Published:
     """What the pure pipeline says of the same records, without a broker."""
     plan: Plan = read_plan(config)
     run = Backtest(plan, time.time_ns() // 1_000_000)
     windows: list[dict[str, Any]] = []
     actions: list[dict[str, Any]] = []
-    for outcome in run.run(value for _, value in stream.pairs):
+    for outcome in run.run((value for _, value in stream.pairs), (value for _, value in labels)):
         windows += [msgspec.to_builtins(window) for window in outcome.windows]
         actions += [msgspec.to_builtins(action) for action in outcome.actions]
     return Published(latest_windows(json.loads(msgspec.json.encode(windows))), actions, {})

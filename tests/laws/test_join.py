@@ -266,5 +266,5 @@ def test_what_arrived_and_what_stands_agree_where_nothing_was_corrected(both: tu
         if view is View.ARRIVED:
             standing = reader.fold.cells.get((View.STANDING, model, start_ms), {})
             for key, vector in cells.items():
-                vector[[RECEIVED, JOINED]] = 0
+                vector[[RECEIVED, JOINED, CHANGES]] = 0
                 assert not vector.any() or (vector <= standing[key]).all()

@@ -1,0 +1,99 @@
+"""Folder → the embedded RocksDB in which predictions of one partition wait for their labels.
+
+It is a cache of the log: one that is locked by another process or damaged is left aside, and the join is rebuilt from
+the topics.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rocksdict import BlockBasedOptions, Cache, Options, Rdict, WriteBatch, WriteOptions
+
+log = logging.getLogger(__name__)
+
+CACHE_BYTES = 32 << 20
+WRITE_BUFFER_BYTES = 8 << 20
+BLOOM_BITS = 10
+
+_cache = Cache(CACHE_BYTES)
+"""One for all partitions of the process."""
+
+
+class RocksStore:
+    """A `streams.join.Store` on disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self._db = Rdict(str(folder), _options())
+        self._sync = WriteOptions()
+        self._sync.sync = True  # what is published must be in the store, whatever happens to the machine
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        found: Any = self._db.get(list(keys)) if keys else []
+        return list(found)
+
+    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        pairs: Any = self._db.items(from_key=prefix)
+        for key, value in pairs:
+            if not key.startswith(prefix):
+                return
+            yield key, value
+
+    def write(self, changes: Mapping[bytes, bytes | None]) -> None:
+        batch = WriteBatch(raw_mode=True)
+        for key, value in changes.items():
+            if value is None:
+                batch.delete(key)
+            else:
+                batch.put(key, value)
+        self._db.write(batch, self._sync)
+
+    def close(self) -> None:
+        self._db.close()
+
+
+class Stores:
+    """The stores of the partitions that are ours, under one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._open: dict[int, RocksStore] = {}
+        self._aside: list[Path] = []
+
+    def open(self, name: str, partition: int) -> RocksStore:
+        """The partition's store; an empty one elsewhere where its own cannot be opened."""
+        place = self.folder / f"{name}-{partition}"
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            store = RocksStore(place)
+        except Exception as error:  # rocksdict raises nothing narrower
+            aside = Path(tempfile.mkdtemp(prefix="foreshock-join-"))
+            self._aside.append(aside)
+            log.warning("%s cannot be opened (%s): partition %d is joined in %s", place, error, partition, aside)
+            store = RocksStore(aside)
+        self._open[partition] = store
+        return store
+
+    def close(self) -> None:
+        stores, self._open = self._open, {}
+        for store in stores.values():
+            store.close()
+        folders, self._aside = self._aside, []
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _options() -> Options:
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.set_write_buffer_size(WRITE_BUFFER_BYTES)
+    table = BlockBasedOptions()
+    table.set_block_cache(_cache)
+    table.set_bloom_filter(BLOOM_BITS, False)
+    options.set_block_based_table_factory(table)
+    return options

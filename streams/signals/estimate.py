@@ -1,0 +1,106 @@
+"""Scores without labels → the performance to be expected of them, if the scores mean what they meant in the reference.
+
+Confidence-based performance estimation (CBPE; Kivimäki et al. 2024, "Performance estimation in binary classification
+using calibrated confidence"): a score, recalibrated, says how likely its prediction is right, and the expected
+confusion matrix is the sum of that. It holds under covariate shift only: when the inputs move, and not what the target
+means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from streams.baseline import WHOLE, SegmentKey
+from streams.signals.reference import MIN_BLOCKS, Reference, upper_limit
+from streams.signals.worth import Measured, Values
+from streams.sketch.layout import BINS, SCORE, Counter, Layout
+from streams.sketch.outcomes import OutcomeLayout, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Score bins → how likely the prediction made there is right."""
+
+    layout: Layout
+    column: int
+    likely: Values
+    """(bins,) probability of the positive class, by the reference's labels."""
+    positive: Values
+    """(bins,) 1 where the model decides for the positive class."""
+    usual: Mapping[SegmentKey, float]
+    """The estimate for the reference itself, by segment."""
+    lowest: Mapping[SegmentKey, float]
+    """The lower prediction limit for one more of its blocks."""
+
+    def accuracy(self, vectors: Counter) -> Measured:
+        """(cells, length) counts → expected accuracy; (cells,)."""
+        counts = self._counts(vectors)
+        n = counts.sum(axis=-1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            value = (counts * self._right).sum(axis=-1) / n
+            return Measured(value, self.spread(vectors) / np.sqrt(n), n)
+
+    def confusion(self, vectors: Counter) -> Values:
+        """(cells, 4): expected true positives, false positives, false negatives, true negatives."""
+        counts = self._counts(vectors)
+        chosen, likely = self.positive, self.likely
+        shares = (chosen * likely, chosen * (1 - likely), (1 - chosen) * likely, (1 - chosen) * (1 - likely))
+        return np.stack([(counts * share).sum(axis=-1) for share in shares], axis=-1)
+
+    def expected(self, vector: Counter) -> dict[str, float]:
+        """Of one cell: expected accuracy, precision, recall and F1; those that are undefined are left out."""
+        hit, alarm, miss, rest = self.confusion(vector[None, :])[0].tolist()
+        pairs = {
+            "accuracy": (hit + rest, hit + alarm + miss + rest),
+            "precision": (hit, hit + alarm),
+            "recall": (hit, hit + miss),
+            "f1": (2 * hit, 2 * hit + alarm + miss),
+        }
+        return {name: part / whole for name, (part, whole) in pairs.items() if whole > 0}
+
+    def spread(self, vectors: Counter) -> Values:
+        """(cells,) standard deviation of the probability of being right among the scores."""
+        counts = self._counts(vectors)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            weight = counts / counts.sum(axis=-1, keepdims=True)
+            mean = (weight * self._right).sum(axis=-1, keepdims=True)
+            found: Values = np.sqrt((weight * (self._right - mean) ** 2).sum(axis=-1))
+            return found
+
+    @property
+    def _right(self) -> Values:
+        return np.where(self.positive == 1, self.likely, 1 - self.likely)
+
+    def _counts(self, vectors: Counter) -> Values:
+        return self.layout.block(vectors, self.column)[..., BINS:].astype(float)
+
+
+def estimate_of(reference: Reference) -> Estimate | None:
+    """None for a model that is no binary classifier, or whose reference has no labels."""
+    known = reference.baseline.outcomes if reference.baseline else None
+    outcomes = reference.plan.outcomes
+    names = [column.name for column in reference.plan.layout.columns]
+    if known is None or outcomes is None or outcomes.task is not Task.BINARY or SCORE not in names:
+        return None
+    column = names.index(SCORE)
+    if reference.plan.layout.columns[column].edges != outcomes.edges or known.layout.edges != outcomes.edges:
+        return None
+    bare = Estimate(reference.plan.layout, column, *_by_bin(outcomes, known.opened()[0][WHOLE]), {}, {})
+    usual = {key: float(bare.accuracy(counts[None, :]).value[0]) for key, counts in reference.counts.items()}
+    lowest = {}
+    for key in reference.segments:
+        blocks = reference.blocks(reference.plan.config.pane_ms, key)
+        enough = len(blocks) >= MIN_BLOCKS
+        lowest[key] = -float(upper_limit(-bare.accuracy(blocks).value[:, None])[0]) if enough else np.inf
+    return Estimate(bare.layout, column, bare.likely, bare.positive, usual, lowest)
+
+
+def _by_bin(outcomes: OutcomeLayout, vector: Counter) -> tuple[Values, Values]:
+    """Probability of the positive class in each score bin, and where the model decides for it."""
+    n, positive, _ = outcomes.reliability(vector)
+    share = positive.sum() / max(n.sum(), 1.0)
+    starts = np.array([-np.inf, *outcomes.edges])
+    return (positive + share) / (n + 1), (starts >= outcomes.threshold).astype(float)
