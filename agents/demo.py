@@ -64,7 +64,9 @@ def stream() -> Iterator[tuple[bytes, bytes]]:
 
 def learned() -> tuple[str, bytes, Plan]:
     """The text of the configuration, the baseline's bytes, and the plan that they make."""
-    found = learn(flights.MODEL, lambda: map(msgspec.json.encode, flights.reference()))
+    encode = msgspec.json.encode
+    truth = map(encode, flights.reference_labels())
+    found = learn(flights.MODEL, lambda: map(encode, flights.reference()), labels=truth)
     text = foreshock_yaml(found, "flights of January and February 2013", BASELINE_FILE)
     return text, found.baseline.to_bytes(), compile_plan(load(text), {flights.MODEL: found.baseline})
 
@@ -77,7 +79,9 @@ def write(folder: Path, say: Say) -> None:
     (folder / BASELINE_FILE).write_bytes(baseline)
     _write_lines(folder / "reference.ndjson.gz", map(msgspec.json.encode, flights.reference()))
     _write_lines(folder / "events.ndjson.gz", (value for _, value in stream()))
-    say(f"wrote foreshock.yaml, {BASELINE_FILE}, reference.ndjson.gz and events.ndjson.gz in {folder}")
+    _write_lines(folder / "reference_labels.ndjson.gz", map(msgspec.json.encode, flights.reference_labels()))
+    _write_lines(folder / "labels.ndjson.gz", map(msgspec.json.encode, flights.labels()))
+    say(f"wrote foreshock.yaml, {BASELINE_FILE}, and the reference, the events and the labels of both in {folder}")
 
 
 def _write_lines(file: Path, values: Iterator[bytes]) -> None:

@@ -16,15 +16,17 @@ from prometheus_client.registry import Collector
 from agents.merge import MergeStage
 from agents.sketch import SketchStage, Work
 from streams.action import segment_object
+from streams.backtest import label_summary
 from streams.decide import Reason
 from streams.events import Reason as RejectReason
 from streams.judge import ModelJudge
 from streams.merge import FINAL_MARK
-from streams.partial import Books
+from streams.partial import Books, LabelBooks
 from streams.signals.evaluate import CellResult
 from streams.sketch.layout import ERROR_SLOT
 
 OUTCOMES = ("read", "counted", "late", "rejected", "duplicate")
+LABEL_OUTCOMES = ("read", "matched", "pending", "duplicate", "orphan", "rejected", "corrected")
 CELL = ["model", "version", "segment"]
 SIGNAL = [*CELL, "family", "signal", "feature"]
 
@@ -100,7 +102,26 @@ class Exporter(Collector):
             counts = (total.read, total.counted, total.late, rejected, total.duplicate)
             for outcome, number in zip(OUTCOMES, counts, strict=True):
                 books.add_metric([name, outcome], number)
-        yield from (books, foreign)
+        yield from (books, foreign, self._label_books())
+
+    def _label_books(self) -> Metric:
+        books = GaugeMetricFamily(
+            "foreshock_label_records",
+            "Labels of a model by what became of them: read = matched + pending + duplicate + orphan + rejected.",
+            labels=["model", "outcome"],
+        )
+        totals: dict[str, LabelBooks] = {}
+        for judge in self.merge.judges.values():
+            for (_, name), other in judge.merge.other_labels.items():
+                totals[name] = totals.get(name, LabelBooks()).merged(other)
+            for name, model in judge.merge.models.items():
+                if model.plan.outcomes is not None:
+                    totals[name] = model.outcomes.total()
+        for name, total in sorted(totals.items()):
+            counts = label_summary(total)
+            for outcome in LABEL_OUTCOMES:
+                books.add_metric([name, outcome], counts[outcome])
+        return books
 
     def _marks(self) -> Iterator[Metric]:
         watermark = GaugeMetricFamily(
@@ -109,6 +130,11 @@ class Exporter(Collector):
         judged = GaugeMetricFamily(
             "foreshock_judged_until_timestamp_seconds", "End of the last pane that was judged.", labels=["model"]
         )
+        labels = GaugeMetricFamily(
+            "foreshock_labels_judged_until_timestamp_seconds",
+            "End of the last pane whose arrived labels were judged.",
+            labels=["model"],
+        )
         for judge in self.merge.judges.values():
             for name, model in judge.merge.models.items():
                 mark = judge.merge.watermark_ms(model)
@@ -116,7 +142,9 @@ class Exporter(Collector):
                     watermark.add_metric([name], mark / 1000)
                 if model.judged_until_ms is not None:
                     judged.add_metric([name], model.judged_until_ms / 1000)
-        yield from (watermark, judged)
+                if model.outcomes.judged_until_ms is not None:
+                    labels.add_metric([name], model.outcomes.judged_until_ms / 1000)
+        yield from (watermark, judged, labels)
 
     def _signals(self) -> Iterator[Metric]:
         value = GaugeMetricFamily("foreshock_signal_value", "Value in the last window.", labels=SIGNAL)
@@ -124,13 +152,19 @@ class Exporter(Collector):
         breached = GaugeMetricFamily("foreshock_signal_breached", "1 beyond the threshold, else 0.", labels=SIGNAL)
         events = GaugeMetricFamily("foreshock_window_events", "Events of the last window.", labels=CELL)
         errors = GaugeMetricFamily("foreshock_window_errors", "Requests in error in it.", labels=CELL)
+        arrived = GaugeMetricFamily("foreshock_window_labels", "Labels that came in the last window.", labels=CELL)
         room, withheld = self.max_series, 0
         for name, judge in self._judges():
             for cell in judge.latest:
-                labels = [name, cell.version or "", _segment(cell)]
                 if cell.version is None:
-                    events.add_metric(labels, cell.events)
-                    errors.add_metric(labels, int(cell.profile.counts.dense()[ERROR_SLOT]))
+                    events.add_metric([name, "", _segment(cell)], cell.events)
+                    errors.add_metric([name, "", _segment(cell)], int(cell.profile.counts.dense()[ERROR_SLOT]))
+            labelled = judge.labelled.latest if judge.labelled else []
+            for cell in labelled:
+                if cell.version is None:
+                    arrived.add_metric([name, "", _segment(cell)], cell.events)
+            for cell in (*judge.latest, *labelled):
+                labels = [name, cell.version or "", _segment(cell)]
                 for result in cell.results:
                     if room < 3 * len(result.columns):
                         withheld += 3 * len(result.columns)
@@ -145,7 +179,7 @@ class Exporter(Collector):
                             threshold.add_metric(place, result.threshold[i])
                             breached.add_metric(place, float(over[i]))
         held = GaugeMetricFamily("foreshock_series_withheld", "Series of columns that the cap holds back.", withheld)
-        yield from (value, threshold, breached, events, errors, held)
+        yield from (value, threshold, breached, events, errors, arrived, held)
 
     def _decisions(self) -> Iterator[Metric]:
         firing = GaugeMetricFamily(

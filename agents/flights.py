@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Event = dict[str, Any]
+Label = dict[str, Any]
 Value = str | float | None
 Rows = NDArray[np.integer[Any]]
 
@@ -44,6 +45,28 @@ def reference() -> Iterator[Event]:
 def events() -> Iterator[Event]:
     """The stream: 284,821 events from March to December, in event-time order."""
     return _events(_reference_rows(), len(_file()["reference"]))
+
+
+def reference_labels() -> Iterator[Label]:
+    """Whether the reference's flights arrived late, told as they land."""
+    return _labels(0, _reference_rows())
+
+
+def labels() -> Iterator[Label]:
+    """The same of the stream's flights. A cancelled or diverted flight has no label."""
+    return _labels(_reference_rows(), len(_file()["reference"]))
+
+
+def _labels(start: int, stop: int) -> Iterator[Label]:
+    file, rows = _file(), np.arange(start, stop)
+    rows = rows[file["label"][rows] <= 1]
+    landed_ms = (_minute()[rows] + file["arrival_min"][rows]) * 60_000
+    order = np.argsort(landed_ms, kind="stable")
+    for first in range(0, len(rows), BLOCK_ROWS):
+        block = order[first : first + BLOCK_ROWS]
+        told = zip(_event_ids(rows[block]), file["label"][rows[block]].tolist(), landed_ms[block].tolist(), strict=True)
+        for event_id, label, label_ts in told:
+            yield {"event_id": event_id, "label": label, "label_ts": label_ts}
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,6 +99,7 @@ class _Event(msgspec.Struct):
 
 class _Time(msgspec.Struct):
     ts: str | int | float | None = None
+    label_ts: str | int | float | None = None
 
 
 NO_EVENT = (msgspec.DecodeError, UnicodeError, RecursionError)
@@ -118,9 +119,10 @@ def event_key(line: bytes) -> bytes | None:
 
 
 def event_time_s(line: bytes) -> float | None:
-    """The event's `ts` in seconds since 1970, a time without a zone being UTC; None when it has none."""
+    """The event's `ts`, or the label's `label_ts`, in seconds since 1970, without a zone in UTC; None without one."""
     try:
-        ts = _decode_time(line).ts
+        found = _decode_time(line)
+        ts = found.ts if found.ts is not None else found.label_ts
         if isinstance(ts, str):
             at = datetime.fromisoformat(ts)
             return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()

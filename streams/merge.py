@@ -426,10 +426,11 @@ class BucketMerge:
             yield ClosedPane(start, arrived, standing, partial=False)
 
     def revised_arrivals(self, model: ModelMerge) -> Iterator[ClosedPane]:
-        """Judged arrival panes that stand otherwise since."""
+        """Judged arrival panes that stand otherwise since. Those of before the first event are never judged."""
         changed, model.outcomes.changed_arrivals = model.outcomes.changed_arrivals, set()
         for start in sorted(changed & model.outcomes.arrivals.keys()):
-            yield ClosedPane(start, *model.outcomes.arrivals[start].cells(), partial=True)
+            if model.first_pane_ms is not None and start >= model.first_pane_ms:
+                yield ClosedPane(start, *model.outcomes.arrivals[start].cells(), partial=True)
 
     def revised_cohorts(self, model: ModelMerge) -> Iterator[tuple[int, Cells]]:
         """Cohorts of which something has become known."""

@@ -3,7 +3,7 @@
 A verdict needs significance and size, as everywhere: chance in a sample of this size, and what the reference's own
 blocks show, must both be exceeded. Two tests share a signal: that of the window alone, and a CUSUM over the windows
 (Page 1954, Biometrika 41), which finds a small step that lasts. The CUSUM adds up, label by label, what lies beyond
-half of four fifths of the smallest effect; its limit follows from the mean time between false alarms that the budget
+half of the step it is tuned to; its limit follows from the mean time between false alarms that the budget
 allows (Siegmund 1985, Sequential Analysis, section 2.6, for Brownian motion), labels being worth the less the more the
 blocks vary. When it speaks, the signal shows the labels that it has added up.
 """
@@ -35,9 +35,9 @@ from streams.sketch.profile import Profile
 MIN_LABELS = 30
 """Below this many labels of a cell, in the window or in the reference, nothing is judged."""
 MIN_BLOCK_LABELS = 20
-CUSUM_SHARE = 0.8
-"""The step that the CUSUM is tuned to, as a share of the smallest effect of a single window."""
-CUSUM_CAP = 2.0
+CUSUM_SHARE = 0.7
+"""The step that the CUSUM is tuned to, and the least that it speaks of, as a share of the effect of a single window."""
+CUSUM_CAP = 1.25
 """The sum is held at so many limits: it must come down again in reasonable time when all is well."""
 LATEST_SHARE = 0.98
 ENOUGH_BLOCKS, CHANCE = 8, 0.05
@@ -283,8 +283,8 @@ class OutcomeJudge:
                 sums.pop(key, None)
                 continue
             sums[key] = (total, n, excess)
-            if total > limit and not bool(found.breached[0]):
-                mean = excess / n / scale
+            mean = excess / n / scale
+            if total > limit and sign * mean * scale >= 2 * drift and not bool(found.breached[0]):
                 base_value = float(found.baseline[0])
                 value = base_value + mean
                 found = single(found.signal.name, value, base_value, base_value + mean * limit / total, n)
