@@ -153,6 +153,9 @@ class Exporter(Collector):
         events = GaugeMetricFamily("foreshock_window_events", "Events of the last window.", labels=CELL)
         errors = GaugeMetricFamily("foreshock_window_errors", "Requests in error in it.", labels=CELL)
         arrived = GaugeMetricFamily("foreshock_window_labels", "Labels that came in the last window.", labels=CELL)
+        calibration = GaugeMetricFamily(
+            "foreshock_calibration", "Online recalibration of the score's logit.", labels=["model", "version", "term"]
+        )
         room, withheld = self.max_series, 0
         for name, judge in self._judges():
             for cell in judge.latest:
@@ -163,6 +166,9 @@ class Exporter(Collector):
             for cell in labelled:
                 if cell.version is None:
                     arrived.add_metric([name, "", _segment(cell)], cell.events)
+            for calibrated, state in judge.labelled.calibrations.items() if judge.labelled else ():
+                calibration.add_metric([name, calibrated, "intercept"], state.intercept)
+                calibration.add_metric([name, calibrated, "slope"], state.slope)
             for cell in (*judge.latest, *labelled):
                 labels = [name, cell.version or "", _segment(cell)]
                 for result in cell.results:
@@ -179,7 +185,7 @@ class Exporter(Collector):
                             threshold.add_metric(place, result.threshold[i])
                             breached.add_metric(place, float(over[i]))
         held = GaugeMetricFamily("foreshock_series_withheld", "Series of columns that the cap holds back.", withheld)
-        yield from (value, threshold, breached, events, errors, arrived, held)
+        yield from (value, threshold, breached, events, errors, arrived, calibration, held)
 
     def _decisions(self) -> Iterator[Metric]:
         firing = GaugeMetricFamily(

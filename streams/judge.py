@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import msgspec
 
 from streams.action import Action, action_of, layer_of
+from streams.calibrate import Calibration
 from streams.cells import Cells
 from streams.decide import Decision, RuleState, decide
 from streams.errors import UNREADABLE, SketchError
@@ -46,6 +47,7 @@ class ModelState(msgspec.Struct, kw_only=True):
     labels_until_ms: int | None = None
     """Arrival panes up to here are judged."""
     sums: Sums = {}
+    calibrations: dict[str, Calibration] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ class ModelJudge:
         self.state = state
         self.rules = dict(state.rules) if state else {}
         self.judge = Judge(plan)
-        self.labelled = LabelledJudge(plan, dict(state.sums) if state else {}) if plan.outcomes else None
+        self.labelled = _labelled(plan, state)
         self._rules = tuple(rule for rule in plan.config.rules if not judges_labels(rule.signals))
         overs_ms = tuple(plan.config.over_ms(rule) for rule in self._rules)
         self.rollup = Rollup(plan.config.pane_ms, overs_ms, plan.segmentation)
@@ -177,7 +179,14 @@ class ModelJudge:
         self.state.windows = (before.windows if before else 0) + windows
         self.state.decisions, self.state.actions, self.state.resolved = reasons, began, ended
         self.state.rules = dict(self.rules)
-        self.state.sums = dict(self.labelled.sums) if self.labelled else {}
+        if self.labelled is not None:
+            self.state.sums, self.state.calibrations = dict(self.labelled.sums), dict(self.labelled.calibrations)
+
+
+def _labelled(plan: ModelPlan, state: ModelState | None) -> LabelledJudge | None:
+    if plan.outcomes is None:
+        return None
+    return LabelledJudge(plan, dict(state.sums), dict(state.calibrations)) if state else LabelledJudge(plan, {}, {})
 
 
 def count_events(cells: Cells) -> int:

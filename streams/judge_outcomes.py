@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from streams.baseline import WHOLE, SegmentKey
+from streams.calibrate import Calibration, Online, learned, told
 from streams.cells import Cells
 from streams.config import Rule
 from streams.decide import Decision, RuleState, decide
@@ -21,8 +22,8 @@ from streams.window import Clock, WindowRecord, outcome_record
 class LabelledJudge:
     """Judges the arrival panes of one model, in order, and tells of its cohorts as they become known."""
 
-    def __init__(self, plan: ModelPlan, sums: Sums) -> None:
-        self.plan, self.sums = plan, sums
+    def __init__(self, plan: ModelPlan, sums: Sums, calibrations: dict[str, Calibration]) -> None:
+        self.plan, self.sums, self.calibrations = plan, sums, calibrations
         self.judge = OutcomeJudge(plan)
         self.rules: tuple[Rule, ...] = tuple(rule for rule in plan.config.rules if judges_labels(rule.signals))
         self._over_of = {rule.name: plan.config.over_ms(rule) for rule in self.rules}
@@ -68,9 +69,26 @@ class LabelledJudge:
             ]
             if base:
                 self.latest = cells
-            records += [outcome_record(self.plan, window, cell, Clock.ARRIVAL, 0) for cell in cells if _telling(cell)]
+            online = self._calibrated(cells, pane.start_ms) if base else {}
+            records += [
+                outcome_record(self.plan, window, cell, Clock.ARRIVAL, 0, online.get(cell.version))
+                for cell in cells
+                if _telling(cell)
+            ]
             decisions += decide(self.rules, window, cells, states, self._over_of)
         return [*records, *self.revise_arrival(pane)], decisions
+
+    def _calibrated(self, cells: Iterable[CellResult], start_ms: int) -> dict[str | None, Online]:
+        """Every version's online calibration, after this pane's labels."""
+        found: dict[str | None, Online] = {}
+        for cell in cells:
+            residual = self.judge.residual(cell) if cell.version is not None and cell.segment == WHOLE else None
+            if residual is not None and cell.version is not None:
+                before = self.calibrations.get(cell.version) or Calibration(*self.judge.recalibrated)
+                vector = cell.profile.counts.dense()
+                after = learned(before, self.judge.layout, vector, start_ms, *residual)
+                self.calibrations[cell.version], found[cell.version] = after, told(after)
+        return found
 
     def revise_arrival(self, pane: ClosedPane) -> list[WindowRecord]:
         """The pane as it stands, if that is another than it was judged on, and if it was not told before."""

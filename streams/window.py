@@ -10,6 +10,7 @@ import numpy as np
 
 from streams.action import segment_object
 from streams.baseline import WHOLE
+from streams.calibrate import Online
 from streams.decide import number
 from streams.plan import ModelPlan
 from streams.signals.evaluate import CellResult, Result, Window
@@ -62,6 +63,8 @@ class WindowRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Of a cohort the share of its predictions that have a label."""
     expected: dict[str, float] = {}
     """Performance that the scores lead to expect before the labels come: valid under covariate shift only."""
+    online: dict[str, float | str | None] = {}
+    """Of the labels so far: the online recalibration, and since when its detectors see something else."""
 
     @property
     def key(self) -> bytes:
@@ -70,7 +73,9 @@ class WindowRecord(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.model}/{self.version}/{segment}/{self.start}/{self.end}{clock}".encode()
 
 
-def outcome_record(plan: ModelPlan, window: Window, cell: CellResult, clock: Clock, revision: int) -> WindowRecord:
+def outcome_record(
+    plan: ModelPlan, window: Window, cell: CellResult, clock: Clock, revision: int, online: Online | None = None
+) -> WindowRecord:
     """A window of labelled outcomes."""
     vector = cell.profile.counts.dense()
     counts = {"labels": cell.events}
@@ -92,7 +97,17 @@ def outcome_record(plan: ModelPlan, window: Window, cell: CellResult, clock: Clo
         signals=tuple(_records(cell)),
         clock=clock,
         maturity=None if share is None else number(min(1.0, share)),
+        online=_online(online) if online else {},
     )
+
+
+def _online(found: Online) -> dict[str, float | str | None]:
+    since = {"adwin": found.adwin_since_ms, "page_hinkley": found.page_hinkley_since_ms}
+    return {
+        "intercept": number(found.intercept),
+        "slope": number(found.slope),
+        **{f"{name}_since": None if at is None else rfc3339(at) for name, at in since.items()},
+    }
 
 
 def window_record(plan: ModelPlan, window: Window, cell: CellResult, revision: int) -> WindowRecord:

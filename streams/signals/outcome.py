@@ -39,14 +39,16 @@ CUSUM_SHARE = 0.7
 """The step that the CUSUM is tuned to, and the least that it speaks of, as a share of the effect of a single window."""
 CUSUM_CAP = 1.25
 """The sum is held at so many limits: it must come down again in reasonable time when all is well."""
+CUSUM_HOLD = 0.5
+"""An alarm holds until the sum has fallen to this share of its limit."""
 LATEST_SHARE = 0.98
 ENOUGH_BLOCKS, CHANCE = 8, 0.05
 """So many blocks that vary no more than chance allows (at this level) are taken for independent labels."""
 MATURITY_PANES = 8
 
 CALIBRATED = (0.0, 1.0)
-Sums = dict[str, tuple[float, float, float]]
-"""Per metric, version and segment the CUSUM, the labels since it was last 0, and the sum of their excess."""
+Sums = dict[str, tuple[float, float, bool]]
+"""Per metric, version, segment and sign: labels since the CUSUM was last 0, their excess, and whether it alarms."""
 
 
 Tallies = Mapping[int, Mapping[SegmentKey, int]]
@@ -276,19 +278,38 @@ class OutcomeJudge:
         limit = cusum_limit(drift, one, self.labels_between_alarms)
         for sign in (1.0, -1.0) if found.signal.two_sided else (1.0,):
             key = msgspec.json.encode([name, version, *segment, sign]).decode()
-            total, n, excess = sums.get(key, (0.0, 0.0, 0.0))
-            total = min(total + sign * step.excess - drift * step.n, CUSUM_CAP * limit)
+            n, excess, alarmed = sums.get(key, (0.0, 0.0, False))
             n, excess = n + step.n, excess + step.excess
+            total = sign * excess - drift * n
             if total <= 0:
                 sums.pop(key, None)
                 continue
-            sums[key] = (total, n, excess)
+            # Beyond the cap the oldest labels are forgotten, in proportion.
+            kept = min(1.0, CUSUM_CAP * limit / total)
+            n, excess, total = n * kept, excess * kept, total * kept
             mean = excess / n / scale
-            if total > limit and sign * mean * scale >= 2 * drift and not bool(found.breached[0]):
+            large = sign * mean * scale >= 2 * drift
+            alarmed = total > CUSUM_HOLD * limit if alarmed else total > limit and large
+            sums[key] = (n, excess, alarmed)
+            if alarmed and not bool(found.breached[0]):
                 base_value = float(found.baseline[0])
-                value = base_value + mean
-                found = single(found.signal.name, value, base_value, base_value + mean * limit / total, n)
+                threshold = base_value + mean * min(1.0, limit / total) * (1 - 1e-9)
+                found = single(found.signal.name, base_value + mean, base_value, threshold, n)
         return found
+
+    @property
+    def recalibrated(self) -> tuple[float, float]:
+        """Intercept and slope that make the scores of the reference right."""
+        return self._baselines[WHOLE].recalibrated
+
+    def residual(self, cell: CellResult) -> tuple[float, float] | None:
+        """Outcomes less what the reference leads to expect, in sum, and its variance; None without scored labels."""
+        if not worth.is_classifier(self.layout):
+            return None
+        vector, ones = cell.profile.counts.dense()[None, :], np.ones(1)
+        intercept, slope = self.recalibrated
+        excess, variance = worth.residual(self.layout, vector, intercept * ones, slope * ones)
+        return (float(excess[0]), float(variance[0])) if variance[0] > 0 else None
 
     # The flow of labels
 

@@ -1,0 +1,84 @@
+"""Online calibration of one model version, after the merge: a state of plain numbers, and river's learners over it.
+
+A logistic recalibration on the logit of the score (Cox intercept and slope) follows the labels as they arrive, and two
+detectors watch the residuals that the reference's own recalibration leaves: ADWIN (Bifet and Gavaldà 2007) and
+Page–Hinkley. They tell since when it is otherwise; the verdict is that of the signals. Nothing is pickled: the learner
+is made of its two weights anew for each pane, and the detectors are fed the residuals that the state remembers.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+
+from streams.signals.worth import logits
+from streams.sketch.outcomes import Index, OutcomeLayout
+
+LEARNING_RATE = 0.05
+MOST_RESIDUALS = 256
+"""Panes that the detectors look back."""
+FEWEST_PANES, TOLERATED, PAGE_HINKLEY_LIMIT = 8, 0.25, 12.0
+"""Of the Page-Hinkley test, in standard errors of a pane's residual."""
+ADWIN_DELTA = 0.002
+
+
+class Calibration(msgspec.Struct):
+    """What is remembered of one version."""
+
+    intercept: float
+    slope: float
+    residuals: list[tuple[int, float]] = []
+    """Start of the pane, and how far its outcomes lay above what was expected, in standard errors."""
+
+
+class Online(msgspec.Struct, frozen=True):
+    """What the online side says after a pane: the recalibration, and since when the residuals are otherwise."""
+
+    intercept: float
+    slope: float
+    adwin_since_ms: int | None
+    page_hinkley_since_ms: int | None
+
+
+def learned(
+    state: Calibration, layout: OutcomeLayout, vector: Index, start_ms: int, residual: float, variance: float
+) -> Calibration:
+    """The state after an arrival pane. `residual`: outcomes less expected ones in sum, of this variance."""
+    from river import linear_model, optim  # takes a second: only models with labels wait for it
+
+    model = linear_model.LogisticRegression(
+        optim.SGD(LEARNING_RATE),
+        l2=0.0,
+        intercept_init=state.intercept,
+        intercept_lr=LEARNING_RATE,
+        initializer=optim.initializers.Constant(state.slope),
+    )
+    n, positive, score = layout.reliability(vector)
+    logit, total = logits(n, score), float(n.sum())
+    for at in n.nonzero()[0].tolist():
+        for outcome, count in ((True, positive[at]), (False, n[at] - positive[at])):
+            if count:
+                model.learn_one({"logit": float(logit[at])}, outcome, w=float(count / total) * len(n))
+    residuals = state.residuals
+    if variance > 0:
+        residuals = [*residuals, (start_ms, residual / math.sqrt(variance))][-MOST_RESIDUALS:]
+    return Calibration(float(model.intercept), float(model.weights.get("logit", state.slope)), residuals)
+
+
+def told(state: Calibration) -> Online:
+    """Runs both detectors over the residuals that are remembered."""
+    from river import drift
+
+    detectors: dict[str, Any] = {
+        "adwin": drift.ADWIN(delta=ADWIN_DELTA, clock=1),  # type: ignore[no-untyped-call]
+        "page_hinkley": drift.PageHinkley(FEWEST_PANES, TOLERATED, PAGE_HINKLEY_LIMIT),
+    }
+    since: dict[str, int | None] = {"adwin": None, "page_hinkley": None}
+    for start_ms, residual in state.residuals:
+        for name, detector in detectors.items():
+            detector.update(residual)
+            if detector.drift_detected:
+                since[name] = start_ms
+    return Online(state.intercept, state.slope, since["adwin"], since["page_hinkley"])
