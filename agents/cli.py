@@ -119,7 +119,7 @@ def backtest(config_file: Path, events: Path, labels: Path | None, out: Path) ->
             mend="run 'foreshock init --labels', or add 'labels: {task: …}'",
         )
     make_folder(out)
-    run = Backtest(plan, time.time_ns() // 1_000_000)
+    run = Backtest(plan, time.time_ns() // 1_000_000, labelled=labels is not None)
     report = Report()
     with (
         Told("events") as told,

@@ -30,29 +30,46 @@ from streams.times import rfc3339
 Say = Callable[[str], None]
 
 PARTITIONS = 4
-INFERENCE = "inference"
+INFERENCE, LABELS = "inference", "labels"
+STRETCH = 16_384
+FOREVER_MS = 2**62
 BASELINE_FILE = "flights.baseline"
 READ_WITHIN_S = 60.0
+DAY_MS = 86_400_000
+TRUTH = ("calibration", "performance")
+FURLOUGH_MS = (1_366_502_400_000, 1_367_107_200_000)
+"""21 to 27 April 2013, UTC."""
+STORMS_MS = (1_372_032_000_000, 1_372_636_800_000)
+"""24 to 30 June 2013, UTC."""
 WEATHER_STOPS_MS = 1_388_448_000_000
 """2013-12-31T00:00Z: from here on the real data has no weather."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chapter:
-    """Something that happens in the stream."""
+    """Something that happens in the stream, and the layer that should see it."""
 
     start_ms: int
     end_ms: int
     what: str
     injected: bool
+    families: tuple[str, ...] = ()
+    """Of signals that can see it where no data incident can."""
 
 
 def chapters() -> list[Chapter]:
     made_up = [Chapter(item.start_ms, item.end_ms, item.what, True) for item in flights.INCIDENTS]
-    real = Chapter(
-        WEATHER_STOPS_MS, WEATHER_STOPS_MS + 86_400_000, "the weather feed stops: nine features are null", False
-    )
-    return sorted([*made_up, real], key=lambda chapter: chapter.start_ms)
+    real = [
+        Chapter(WEATHER_STOPS_MS, WEATHER_STOPS_MS + DAY_MS, "the weather feed stops: nine features are null", False),
+        Chapter(
+            *FURLOUGH_MS,
+            "air-traffic controllers are on furlough: more flights are late, inputs as usual",
+            False,
+            TRUTH,
+        ),
+        Chapter(*STORMS_MS, "a week of storms", False, TRUTH),
+    ]
+    return sorted([*made_up, *real], key=lambda chapter: chapter.start_ms)
 
 
 def stream() -> Iterator[tuple[bytes, bytes]]:
@@ -60,6 +77,12 @@ def stream() -> Iterator[tuple[bytes, bytes]]:
     encode = msgspec.json.encode
     for event in flights.injected(flights.events(), flights.INCIDENTS):
         yield event["event_id"].encode(), encode(event)
+
+
+def told_labels() -> Iterator[tuple[bytes, bytes, int]]:
+    """Key, value and time of every label, as the flights land."""
+    for label in flights.labels():
+        yield label["event_id"].encode(), msgspec.json.encode(label), label["label_ts"]
 
 
 def learned() -> tuple[str, bytes, Plan]:
@@ -94,7 +117,7 @@ async def run(say: Say, web: WebOptions, *, keep: bool) -> None:
     """The whole demo. Raises what made the worker fail."""
     began = time.monotonic()
     say("Foreshock demo: 284,821 flights that left New York from March to December 2013, scored by a model that was")
-    say("fitted on January and February: will it arrive more than 15 minutes late? Labels are not used here.")
+    say("fitted on January and February: will it arrive more than 15 minutes late? The labels come as they land.")
     say("")
     say("learning the baseline from 25,522 flights of January and February …")
     _, _, plan = await asyncio.get_running_loop().run_in_executor(None, learned)
@@ -103,13 +126,14 @@ async def run(say: Say, web: WebOptions, *, keep: bool) -> None:
     async with EmbeddedBroker() as broker:
         connection = broker.connection()
         await topics.create(connection, INFERENCE, PARTITIONS)
+        await topics.create(connection, LABELS, PARTITIONS)
         worker = Worker(plan, connection, web, keep=True)
         task = asyncio.create_task(worker.run())
         await _ready(worker, task)
         say(f"  broker (embedded) at {broker.bootstrap}, metrics at {worker.web.url}/metrics")
         replayed = time.monotonic()
         with Told("replaying ten months", 284_821) as told:
-            sent = await generate(connection, INFERENCE, stream(), on_progress=lambda sent: told(sent.records))
+            sent = await _replay(connection, told)
         worker.finish()
         finished = asyncio.create_task(worker.finished.wait())
         await asyncio.wait({task, finished}, return_when=asyncio.FIRST_COMPLETED)
@@ -117,7 +141,7 @@ async def run(say: Say, web: WebOptions, *, keep: bool) -> None:
         if not worker.finished.is_set():
             await task
         taken = time.monotonic() - replayed
-        say(f"  {sent.records:,} events replayed, sketched and judged in {taken:.1f} s, one process")
+        say(f"  {sent:,} events and their labels replayed, joined and judged in {taken:.1f} s, one process")
         say("")
         await _tell(connection, worker, say)
         say("")
@@ -127,6 +151,28 @@ async def run(say: Say, web: WebOptions, *, keep: bool) -> None:
         else:
             worker.stop.set()
         await task
+
+
+async def _replay(connection: Connection, told: Told) -> int:
+    """Sends the events, and after each stretch of them the labels that have come by then; how many events."""
+    events, labels = stream(), told_labels()
+    waiting = next(labels, None)
+    sent = 0
+    while block := list(islice(events, STRETCH)):
+        await generate(connection, INFERENCE, block)
+        sent += len(block)
+        told(sent)
+        reached_ms = msgspec.json.decode(block[-1][1], type=_Time).ts if len(block) == STRETCH else FOREVER_MS
+        due: list[tuple[bytes, bytes]] = []
+        while waiting is not None and waiting[2] <= reached_ms:
+            due.append(waiting[:2])
+            waiting = next(labels, None)
+        await generate(connection, LABELS, due)
+    return sent
+
+
+class _Time(msgspec.Struct):
+    ts: int
 
 
 async def _ready(worker: Worker, task: asyncio.Task[None]) -> None:
@@ -150,11 +196,17 @@ async def _tell(connection: Connection, worker: Worker, say: Say) -> None:
         say("  " + _answer(chapter, found, worker.plan.models[flights.MODEL].config.pane_ms))
     say("")
     judge = next(bucket for bucket in worker.merge.judges.values() if flights.MODEL in bucket.judges)
-    books = judge.merge.models[flights.MODEL].books
+    model = judge.merge.models[flights.MODEL]
+    books, labels = model.books, model.outcomes.total()
     rejected = sum(books.rejected.values())
     say(
         f"Books: read {books.read:,} = counted {books.counted:,} + late {books.late:,} + rejected {rejected:,} "
         f"+ duplicate {books.duplicate:,} ({'balanced' if books.balanced() else 'NOT BALANCED'})"
+    )
+    say(
+        f"Labels: read {labels.read:,} = matched {labels.matched:,} + pending {labels.pending:,} "
+        f"+ duplicate {labels.duplicate:,} + orphan {labels.orphan:,} + rejected {sum(labels.rejected.values()):,} "
+        f"({'balanced' if labels.balanced() else 'NOT BALANCED'})"
     )
 
 
@@ -187,7 +239,10 @@ def _answer(chapter: Chapter, found: list[Action], pane_ms: int) -> str:
     for action in found:
         end_ms = _window_end_ms(action)
         during = chapter.start_ms < end_ms <= chapter.end_ms + pane_ms
-        if action.data.action == "data_incident" and action.data.state == "firing" and during:
+        saw = next((signal for signal in action.data.signals if signal.family in chapter.families), None)
+        fits = saw is not None if chapter.families else action.data.action == "data_incident"
+        if fits and action.data.state == "firing" and during:
             hours = (end_ms - chapter.start_ms) / 3_600_000
-            return f"{chapter.what}: {action.data.rule} after {hours:.0f} h of event time"
+            layer = f" ({saw.family}: {saw.name})" if saw else ""
+            return f"{chapter.what}: {action.data.rule}{layer} after {hours:.0f} h of event time"
     return f"{chapter.what}: NOTHING WAS SAID"

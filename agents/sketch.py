@@ -72,6 +72,8 @@ class SketchStage:
         self._published_ms: dict[int, int] = {}
         self._caught_up: set[tuple[str, int]] = set()
         """Topics and partitions of which nothing was left to read."""
+        self._at_end: set[tuple[str, int]] = set()
+        """The same, as they have said since the drain began."""
         self._ended: set[int] = set()
 
     async def on_assigned(self, tps: AbstractSet[TopicPartition]) -> Mapping[TopicPartition, int | None]:
@@ -80,7 +82,7 @@ class SketchStage:
         found = await self._progress(partitions)
         self._close_stores()
         self.folds = {partition: self._fold(partition, found.get(partition)) for partition in partitions}
-        self._ended, self._unsent, self._caught_up = set(), set(), set()
+        self._ended, self._unsent, self._caught_up, self._at_end = set(), set(), set(), set()
         return {tp: self._start(tp) for tp in tps}
 
     def _fold(self, partition: int, progress: Progress | None) -> SourceFold:
@@ -175,12 +177,17 @@ class SketchStage:
             self._caught_up.add(place)
         else:
             self._caught_up.discard(place)
-        fold.labels_caught_up = (self.labels, batch.partition) in self._caught_up
+        if self.draining and batch.caught_up and not batch.records:
+            self._at_end.add(place)
+        else:
+            self._at_end.discard(place)
+        if fold.join is not None:
+            fold.join.caught_up = (self.labels, batch.partition) in self._caught_up
 
     def _is_at_end(self, fold: SourceFold) -> bool:
         """Whether nothing is left of any topic of the partition."""
         topics = {self.source, self.labels} if fold.join is not None else {self.source}
-        return {(topic, fold.partition) for topic in topics} <= self._caught_up
+        return {(topic, fold.partition) for topic in topics} <= self._at_end
 
     def _is_due(self, fold: SourceFold, batch: Batch) -> bool:
         since = now_ms() - self._published_ms.get(batch.partition, 0)

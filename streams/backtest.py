@@ -48,13 +48,12 @@ class Summary(msgspec.Struct, kw_only=True):
 
 
 class Backtest:
-    """One run over one file."""
+    """One run over one file of events, `labelled` if one of labels comes with it."""
 
-    def __init__(self, plan: Plan, now_ms: int) -> None:
+    def __init__(self, plan: Plan, now_ms: int, *, labelled: bool = False) -> None:
         self.plan = plan
         self.now_ms = now_ms
-        joins = any(model.outcomes is not None for model in plan.models.values())
-        self.join = JoinFold(plan, plan.config.kafka.labels, PARTITION, MemoryStore(), now_ms) if joins else None
+        self.join = JoinFold(plan, plan.config.kafka.labels, PARTITION, MemoryStore(), now_ms) if labelled else None
         self.fold = SourceFold(plan, TOPIC, PARTITION, None, now_ms, join=self.join)
         self.reject_reasons: Counter[str] = Counter()
         self._buckets = {bucket: BucketJudge(plan, bucket, TOPIC, 1) for bucket in range(plan.config.kafka.buckets)}
@@ -106,7 +105,7 @@ class Backtest:
         for bucket in self._buckets.values():
             for name, model in bucket.merge.models.items():
                 models[name] = _summary(model.books)
-                if model.plan.outcomes is not None:
+                if self.join is not None and model.plan.outcomes is not None:
                     models[name].labels = label_summary(model.outcomes.total())
                 state = bucket.judges[name].state
                 if state:

@@ -98,7 +98,6 @@ class SourceFold:
         self.marks_ms: dict[str, int] = dict(progress.marks_ms) if progress else {}
         self.chunk = self.next_offset // self.chunk_size
         self.caught_up = False
-        self.labels_caught_up = False
         self.final = False
         self._decoder = plan.decoder()
         self._started_at_ms = clock_ms
@@ -247,9 +246,9 @@ class SourceFold:
         if self.join is not None:
             # Before the books, whose marks say that everything up to them can be judged.
             self.join.commit(self._joined_to)
-            self.join.rebuilding &= not (self.caught_up and self.labels_caught_up)
+            self.join.rebuilding &= not (self.caught_up and self.join.caught_up)
         if self.join is not None and not self.join.rebuilding:
-            joined += self.join.partials(clock_ms, caught_up=self.labels_caught_up, final=self.final)
+            joined += self.join.partials(clock_ms, final=self.final)
         partials: list[Partial] = [*joined, *self._pane_partials(), *self._books(clock_ms, complete, everywhere)]
         self._forget()
         return partials

@@ -1,6 +1,7 @@
 """Text such as `15m` ↔ integer milliseconds."""
 
 import re
+from functools import lru_cache
 
 from streams.errors import ConfigError
 
@@ -10,6 +11,7 @@ MAX_MS = 3_650 * DAY_MS
 _DURATION = re.compile(r"(\d{1,9})(ms|s|m|h|d|w)")
 
 
+@lru_cache(4096)
 def parse_ms(text: str, place: str = "") -> int:
     """Milliseconds of a duration.
 

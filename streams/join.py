@@ -12,7 +12,8 @@ arrives at the highest label time that its partition has shown, so no label is e
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from typing import Any, Protocol
 
@@ -113,8 +114,10 @@ class _Meta(msgspec.Struct):
 
 Place = tuple[View, str, int]
 """View, model, and start of the cohort or the pane."""
-_Outcome = tuple[View, int, Prediction, Any, int, int]
-"""View, start, prediction, label, delay, and +1 or -1."""
+_Group = tuple[View, str, int, str, tuple[int, ...]]
+"""View, model, start, version and segments: what the cells of a prediction follow from."""
+_Outcome = tuple[_Group, Prediction, Any, int, int]
+"""Group, prediction, label, delay, and +1 or -1."""
 
 _META, _CELLS, _EXPIRY = b"m", b"c", b"x"
 _pack = msgspec.msgpack.Encoder().encode
@@ -140,6 +143,8 @@ class JoinFold:
             self.cells[View(view), model, start_ms] = vectors
         self.rebuilding = False
         """Less is covered than has been published: nothing is published until both topics have been read."""
+        self.caught_up = False
+        """No label was left to read."""
         self.unread_until_ms = NO_MARK
         """No label before this time is left to read, where the reader can tell."""
         self.seen_at_ms = clock_ms
@@ -148,8 +153,8 @@ class JoinFold:
         self._new: dict[int, list[bytes]] = {}
         self._unpublished: set[Place] = set(self.cells)
         self._outcomes: dict[str, list[_Outcome]] = {}
-        self._sums: list[tuple[ModelPlan, View, int, list[CellKey], int]] = []
-        """Plan, view, start, cells, and the slot in which they count one more."""
+        self._sums: Counter[tuple[_Group, int]] = Counter()
+        """By group and slot how much has come."""
 
     def _restored(self, plan: str) -> _Meta:
         """What the store knows; nothing if it was filled under another plan: then the topics are read again."""
@@ -216,7 +221,7 @@ class JoinFold:
         self._expire_at(given.ts_ms, key)
         if given.on_time:
             cohort = plan.cohort_start(given.ts_ms)
-            self._sums.append((plan, View.COHORT, cohort, _cells_of(plan, given), PREDICTIONS))
+            self._sums[(View.COHORT, given.model, cohort, given.version, given.segments), PREDICTIONS] += 1
         current: Entry | None = None
         for entry in row.labels:
             if entry.model in ("", given.model):
@@ -293,8 +298,8 @@ class JoinFold:
         plan = self.models.get(entry.model or self._sole)
         if plan is not None:
             version = next(iter(plan.config.versions), "")
-            pane = plan.pane_start(entry.arrival_ms)
-            self._sums.append((plan, View.ARRIVED, pane, [(version, "", "")], RECEIVED))
+            group = (View.ARRIVED, plan.name, plan.pane_start(entry.arrival_ms), version, ())
+            self._sums[group, RECEIVED] += 1
 
     def _known(self, model: str) -> str:
         return model if not model or model in self.models else OTHER
@@ -318,34 +323,36 @@ class JoinFold:
         # A prediction that is read after its label's pane may have been judged has no part in the judgement.
         in_time = given.on_time and given.ts_ms < pane + plan.config.pane_ms
         if in_time:
-            self._sums.append((plan, View.ARRIVED, pane, _cells_of(plan, given), JOINED))
+            self._sums[(View.ARRIVED, given.model, pane, given.version, given.segments), JOINED] += 1
         if _same(before.label if before else None, entry.label):
             books.duplicate += 1
             return entry
         books.matched += 1
         cohort = plan.cohort_start(given.ts_ms)
-        self._sums.append((plan, View.COHORT, cohort, _cells_of(plan, given), CHANGES))
+        cohort_group: _Group = (View.COHORT, given.model, cohort, given.version, given.segments)
+        self._sums[cohort_group, CHANGES] += 1
         if before is not None and before.label is not None:
             books.corrected += 1
-            self._outcome(plan, View.COHORT, cohort, given, before, -1)
+            self._outcome(cohort_group, given, before, -1)
             if entry.arrival_ms - before.arrival_ms <= plan.config.lateness_ms:
-                self._change(plan, View.STANDING, plan.pane_start(before.arrival_ms), given, before, -1)
+                self._change(View.STANDING, plan.pane_start(before.arrival_ms), given, before, -1)
         if entry.label is not None:
-            self._outcome(plan, View.COHORT, cohort, given, entry, 1)
+            self._outcome(cohort_group, given, entry, 1)
             if given.ts_ms - entry.arrival_ms <= plan.config.lateness_ms:
-                self._change(plan, View.STANDING, pane, given, entry, 1)
+                self._change(View.STANDING, pane, given, entry, 1)
                 if in_time:
-                    self._change(plan, View.ARRIVED, pane, given, entry, 1)
+                    self._change(View.ARRIVED, pane, given, entry, 1)
         return entry
 
-    def _change(self, plan: ModelPlan, view: View, start_ms: int, given: Prediction, entry: Entry, sign: int) -> None:
+    def _change(self, view: View, start_ms: int, given: Prediction, entry: Entry, sign: int) -> None:
         """An outcome of an arrival pane, whose changes are counted: they number its revisions."""
-        self._sums.append((plan, view, start_ms, _cells_of(plan, given), CHANGES))
-        self._outcome(plan, view, start_ms, given, entry, sign)
+        group = (view, given.model, start_ms, given.version, given.segments)
+        self._sums[group, CHANGES] += 1
+        self._outcome(group, given, entry, sign)
 
-    def _outcome(self, plan: ModelPlan, view: View, start_ms: int, given: Prediction, entry: Entry, sign: int) -> None:
+    def _outcome(self, group: _Group, given: Prediction, entry: Entry, sign: int) -> None:
         delay_ms = max(0, entry.arrival_ms - given.ts_ms)
-        self._outcomes.setdefault(given.model, []).append((view, start_ms, given, entry.label, delay_ms, sign))
+        self._outcomes.setdefault(given.model, []).append((group, given, entry.label, delay_ms, sign))
 
     def _books(self, model: str) -> LabelBooks:
         return self.meta.books.setdefault(model, LabelBooks())
@@ -376,34 +383,34 @@ class JoinFold:
     def _summed(self) -> set[Place]:
         """Adds what has come to the cells; gives the places that changed."""
         changed: set[Place] = set()
-        for plan, view, start_ms, keys, slot in self._sums:
-            place = (view, plan.name, start_ms)
-            changed.add(place)
-            for key in keys:
-                self._vector(plan, place, key)[slot] += 1
-        for model, deltas in self._outcomes.items():
-            plan = self.models[model]
-            layout = _layout(plan)
-            delays_ms = np.array([delta[4] for delta in deltas], np.int64)
-            joined, labels = [delta[2] for delta in deltas], [delta[3] for delta in deltas]
-            slots, amounts = layout.contributions(joined, labels, delays_ms)
-            amounts = amounts * np.array([delta[5] for delta in deltas], np.int64)
-            members: dict[tuple[Place, CellKey], list[int]] = {}
-            for at, (view, start_ms, prediction, _, _, _) in enumerate(deltas):
-                for key in _cells_of(plan, prediction):
-                    members.setdefault(((view, model, start_ms), key), []).append(at)
-            for (place, key), columns in members.items():
-                changed.add(place)
-                np.add.at(self._vector(plan, place, key), slots[:, columns], amounts[:, columns])
-        self._sums, self._outcomes = [], {}
+        for (group, slot), amount in self._sums.items():
+            for vector in self._vectors(group, changed):
+                vector[slot] += amount
+        for model, outcomes in self._outcomes.items():
+            delays_ms = np.array([outcome[3] for outcome in outcomes], np.int64)
+            joined, labels = [outcome[1] for outcome in outcomes], [outcome[2] for outcome in outcomes]
+            slots, amounts = _layout(self.models[model]).contributions(joined, labels, delays_ms)
+            amounts = amounts * np.array([outcome[4] for outcome in outcomes], np.int64)
+            members: dict[_Group, list[int]] = {}
+            for at, outcome in enumerate(outcomes):
+                members.setdefault(outcome[0], []).append(at)
+            for group, columns in members.items():
+                for vector in self._vectors(group, changed):
+                    np.add.at(vector, slots[:, columns], amounts[:, columns])
+        self._sums, self._outcomes = Counter(), {}
         return changed
 
-    def _vector(self, plan: ModelPlan, place: Place, key: CellKey) -> Index:
+    def _vectors(self, group: _Group, changed: set[Place]) -> Iterator[Index]:
+        """Of every cell that a prediction of the group falls in."""
+        view, model, start_ms, version, segments = group
+        plan, place = self.models[model], (view, model, start_ms)
+        changed.add(place)
         cells = self.cells.setdefault(place, {})
-        vector = cells.get(key)
-        if vector is None:
-            vector = cells[key] = np.zeros(_layout(plan).length, np.int64)
-        return vector
+        for key in _cells_of(plan, version, segments):
+            vector = cells.get(key)
+            if vector is None:
+                vector = cells[key] = np.zeros(_layout(plan).length, np.int64)
+            yield vector
 
     def _expired(self) -> dict[bytes, bytes | None]:
         """Forgets rows and cells that nothing can change any more; a label that never met a prediction is an orphan."""
@@ -411,8 +418,9 @@ class JoinFold:
         if not marks:
             return {}
         horizon_ms = max(model.horizon_ms for model in self.models.values())
-        # Labels that are read late still find their predictions, for one more horizon.
-        limit_ms = max(min(min(marks), self.meta.label_mark_ms), min(marks) - horizon_ms) - horizon_ms
+        # While labels are still to be read, however old, their predictions wait for them.
+        labels_ms = min(marks) if self.caught_up else max(self.meta.label_mark_ms, self.unread_until_ms)
+        limit_ms = min(min(marks), labels_ms) - horizon_ms
         if limit_ms // HOUR_MS <= self.meta.expired_hour:
             return {}
         self.meta.expired_hour = limit_ms // HOUR_MS
@@ -431,7 +439,7 @@ class JoinFold:
         for view, model, start_ms in list(self.cells):
             plan = self.models[model]
             reach = plan.horizon_ms + plan.cohort_ms if view is View.COHORT else 2 * plan.config.lateness_ms
-            if start_ms + reach < min(marks) - horizon_ms:
+            if start_ms + reach < limit_ms:
                 del self.cells[view, model, start_ms]
                 gone[_cells_key((view, model, start_ms))] = None
         return gone
@@ -446,7 +454,7 @@ class JoinFold:
 
     # Publishing
 
-    def partials(self, clock_ms: int, *, caught_up: bool, final: bool) -> list[OutcomePartial | LabelBooksPartial]:
+    def partials(self, clock_ms: int, *, final: bool) -> list[OutcomePartial | LabelBooksPartial]:
         """Sketches that changed since the last publication, then the books. `commit` comes before."""
         buckets: dict[tuple[bool, int, int], set[str]] = {}
         for view, model, start_ms in self._unpublished:
@@ -467,14 +475,14 @@ class JoinFold:
             )
             for cohort, start_ms, bucket in sorted(buckets)
         ]
-        return [*found, *self._books_partials(clock_ms, caught_up, final)]
+        return [*found, *self._books_partials(clock_ms, final)]
 
     def _part(self, model: str, cohort: bool, start_ms: int) -> PanePart:
         views = (View.COHORT,) if cohort else (View.ARRIVED, View.STANDING)
         cells = [_to_cells(self.cells.get((view, model, start_ms), {})) for view in views]
         return PanePart(model, _layout(self.models[model]).digest, cells[0], cells[-1])
 
-    def _books_partials(self, clock_ms: int, caught_up: bool, final: bool) -> list[LabelBooksPartial]:
+    def _books_partials(self, clock_ms: int, final: bool) -> list[LabelBooksPartial]:
         buckets: dict[int, list[LabelBooksPart]] = {}
         for model in dict.fromkeys([*self.models, *self.meta.books]):
             mark = self.meta.marks_ms.get(model)
@@ -490,7 +498,7 @@ class JoinFold:
                 clock_ms,
                 self.seen_at_ms,
                 mark if mark != NO_MARK else None,
-                caught_up,
+                self.caught_up,
                 final,
                 parts,
             )
@@ -515,11 +523,11 @@ class _Segments:
         return tuple(positions.get(value, len(positions)) for positions, value in pairs)
 
 
-def _cells_of(plan: ModelPlan, given: Prediction) -> list[CellKey]:
-    keys = [(given.version, "", "")]
-    for (name, values), place in zip(plan.segmentation.dimensions, given.segments, strict=True):
-        keys.append((given.version, name, values[place] if place < len(values) else OTHER))
-    return keys
+def _cells_of(plan: ModelPlan, version: str, segments: tuple[int, ...]) -> Iterator[CellKey]:
+    """The whole of a version, and the segments at these positions; without positions the whole alone."""
+    yield version, "", ""
+    for (name, values), place in zip(plan.segmentation.dimensions, segments, strict=False):
+        yield version, name, values[place] if place < len(values) else OTHER
 
 
 def _digest(plans: Iterable[ModelPlan]) -> str:

@@ -25,7 +25,7 @@ class _Plain(msgspec.Struct, gc=False):
 
     event_id: str
     label: float | str | bool | None
-    label_ts: str
+    label_ts: str | int
     model: str = ""
 
 

@@ -16,7 +16,7 @@ from streams.sketch.outcomes import Index, OutcomeLayout, Task
 
 Values = NDArray[np.float64]
 RIDGE = 1e-3
-NEWTON_STEPS = 25
+NEWTON_STEPS, CONVERGED = 25, 1e-9
 FLAT = 1e-4
 """Scores are taken from so near to 0 and 1 at most: their logit is finite."""
 
@@ -64,13 +64,6 @@ def log_loss(layout: OutcomeLayout, vectors: Index) -> Measured:
         mean = layout.sums(vectors)[..., 0] / n
         # The spread is not kept; that of an exponential law is the mean, and losses are no wider than that by far.
         return Measured(mean, mean / np.sqrt(n), n)
-
-
-def brier(layout: OutcomeLayout, vectors: Index) -> Values:
-    n = layout.reliability(vectors)[0].sum(axis=-1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        found: Values = layout.sums(vectors)[..., 1] / n
-    return found
 
 
 def auc(layout: OutcomeLayout, vectors: Index) -> Measured:
@@ -121,6 +114,8 @@ def recalibration(layout: OutcomeLayout, vectors: Index) -> tuple[Measured, Meas
         information = weight.sum(axis=-3) + RIDGE * np.eye(2)
         step = np.linalg.solve(information, gradient[..., None])[..., 0]
         beta = beta + np.clip(step, -2, 2)
+        if np.abs(step).max(initial=0) < CONVERGED:
+            break
     error = np.sqrt(np.diagonal(np.linalg.inv(information), axis1=-2, axis2=-1))
     total = n.sum(axis=-1)
     beta = np.where(total[..., None] > 0, beta, np.nan)
@@ -146,7 +141,10 @@ def shift(layout: OutcomeLayout, vectors: Index, intercept: Values, slope: Value
     for _ in range(NEWTON_STEPS):
         p = special.expit(offset + value[..., None])
         information = (n * p * (1 - p)).sum(axis=-1) + RIDGE
-        value = value + np.clip(((positive - n * p).sum(axis=-1) - RIDGE * value) / information, -2, 2)
+        step = ((positive - n * p).sum(axis=-1) - RIDGE * value) / information
+        value = value + np.clip(step, -2, 2)
+        if np.abs(step).max(initial=0) < CONVERGED:
+            break
     total = n.sum(axis=-1)
     return Measured(np.where(total > 0, value, np.nan), 1 / np.sqrt(information), total)
 

@@ -71,7 +71,7 @@ def class_text(value: Any) -> str:
     """
     if value.__class__ is bool:
         return "1" if value else "0"
-    if value.__class__ is float and value == value // 1:
+    if value.__class__ is float and value.is_integer():
         return str(int(value))
     return str(value)
 
@@ -119,12 +119,14 @@ class OutcomeLayout(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return hashlib.blake2b(msgspec.json.encode(self), digest_size=8).hexdigest()
 
     @cached_property
-    def _class_of(self) -> dict[str, int]:
-        return {name: i for i, name in enumerate(self.classes)}
+    def _class_of(self) -> dict[Any, int]:
+        """By the class's text, and by its number: 1, 1.0 and true are one key."""
+        texts = {name: i for i, name in enumerate(self.classes)}
+        return {number: i for name, i in texts.items() if class_text(number := _number_of(name)) == name} | texts
 
     def class_of(self, value: Any) -> int:
         """The position of a class; the number of classes for any other value."""
-        return self._class_of.get(class_text(value), len(self.classes))
+        return self._class_of.get(value, len(self.classes))
 
     def contributions(
         self, given: Sequence[Prediction], labels: Sequence[Any], delays_ms: Index
@@ -242,6 +244,13 @@ class OutcomeLayout(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 def delays(vectors: Index) -> Index:
     """(…, DELAYS) labels by their delay."""
     return vectors[..., FIRST_DELAY : FIRST_DELAY + DELAYS]
+
+
+def _number_of(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def _fixed(values: Values, unit: float) -> Index:

@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -429,10 +429,10 @@ def latest_windows(windows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any
     return latest
 
 
-def expected(config: Path, stream: Stream, labels: Iterable[Pair] = ()) -> Published:
+def expected(config: Path, stream: Stream, labels: Sequence[Pair] = ()) -> Published:
     """What the pure pipeline says of the same records, without a broker."""
     plan: Plan = read_plan(config)
-    run = Backtest(plan, time.time_ns() // 1_000_000)
+    run = Backtest(plan, time.time_ns() // 1_000_000, labelled=bool(labels))
     windows: list[dict[str, Any]] = []
     actions: list[dict[str, Any]] = []
     for outcome in run.run((value for _, value in stream.pairs), (value for _, value in labels)):
