@@ -51,7 +51,8 @@ WHOLE_EACH_SEGMENT = f'{MODEL}, version="", segment!=""'
 
 HEALTH = 'family="health"'
 QUALITY = 'family=~"quality|drift"'
-BEHAVIOUR = 'family="score"'
+SCORES = 'family="score"'
+BEHAVIOUR = 'family=~"score|calibration|performance|labels"'
 
 FEW = 5
 """Features that a panel shows: those nearest to their thresholds."""
@@ -126,7 +127,11 @@ def overview() -> Iterator[Json]:
     )
     yield layer("1 · System health", HEALTH, "Volume, latency, errors, freshness.")
     yield layer("2 · Data quality", QUALITY, "Nulls, types, ranges, categories, drift of the inputs.")
-    yield layer("3 · Model behaviour", BEHAVIOUR, "Drift of scores and predictions.")
+    yield layer(
+        "3 · Model behaviour",
+        BEHAVIOUR,
+        "Drift of scores and predictions; calibration, performance and flow of the labels.",
+    )
     yield stat(
         "Judged until",
         (4, 4),
@@ -449,10 +454,92 @@ def behaviour() -> Iterator[Json]:
         "Drift of scores and predictions, by segment",
         (12, 8),
         "The larger of the two over its threshold: beyond 1 it alarms.",
-        [target(f"max by (segment) ({nearness(f'{BEHAVIOUR}, {EACH_SEGMENT}')})", "{{segment}}")],
+        [target(f"max by (segment) ({nearness(f'{SCORES}, {EACH_SEGMENT}')})", "{{segment}}")],
         unit="none",
         stepped=True,
         limit=1,
+    )
+
+
+def worth() -> Iterator[Json]:
+    yield signals(
+        "Accuracy, and what the scores lead to expect",
+        (8, 8),
+        "Of the labels that came in the window. The estimate needs no labels, and holds if only the inputs have moved.",
+        "accuracy|estimated_accuracy",
+        unit="percentunit",
+    )
+    yield signals(
+        "Log loss", (8, 8), "Mean loss of the probability that was given to the truth.", "log_loss", unit="none"
+    )
+    yield signals("Ranking", (8, 8), "Area under the ROC curve, over the score's bins.", "auc", unit="none")
+    yield signals(
+        "Calibration error",
+        (8, 8),
+        "Mean gap between scores and outcomes, less what chance makes of it. Alarms on a change from the reference.",
+        "calibration_error",
+        unit="percentunit",
+    )
+    yield lines(
+        "Recalibration",
+        (8, 8),
+        "Intercept and slope, on the logit of the score, that would make the scores right: learned label by label.",
+        [target(f"foreshock_calibration{{{MODEL}}}", "{{term}} v{{version}}")],
+        unit="none",
+        stepped=True,
+    )
+    classes = f'signal=~"class_recall|class_precision", {CELL}'
+    yield _with_thresholds(
+        lines(
+            "Critical classes",
+            (8, 8),
+            "Recall and precision of the classes that the configuration calls critical.",
+            [
+                target(value(classes), "{{signal}} of {{feature}} v{{version}}"),
+                target(threshold(classes), "{{signal}} of {{feature}} v{{version}}" + LIMIT),
+            ],
+            unit="percentunit",
+            stepped=True,
+        )
+    )
+    yield signals(
+        "Labels a second",
+        (8, 8),
+        "Labels that came, and where the reference's arrival curve says that too few do.",
+        "label_rate",
+        unit="none",
+        labels=WHOLE_CELL,
+    )
+    yield signals(
+        "Labels that were due",
+        (8, 8),
+        "Share of them that has come, over as long as labels take.",
+        "label_maturity",
+        unit="percentunit",
+        labels=WHOLE_CELL,
+    )
+    labels = f"sum by (segment) (foreshock_window_labels{{{WHOLE_EACH_SEGMENT}}})"
+    yield lines(
+        "Labels of a window, by segment",
+        (12, 8),
+        "A segment whose labels stop is seen here, even if the whole is as usual.",
+        [target(labels, "{{segment}}")],
+        stepped=True,
+        stacked=True,
+    )
+    yield stat(
+        "Labels judged until",
+        (4, 8),
+        "End of the last window whose arrived labels were judged.",
+        number(f"1000 * max(foreshock_labels_judged_until_timestamp_seconds{{{MODEL}}})"),
+        unit="dateTimeAsIso",
+    )
+    yield lines(
+        "Labels, by what became of them",
+        (8, 8),
+        "Pending ones wait for their prediction; orphans never met one. Corrected ones are among the matched.",
+        [target(f"sum by (outcome) (foreshock_label_records{{{MODEL}}})", "{{outcome}}")],
+        stepped=True,
     )
 
 
@@ -524,6 +611,8 @@ def panels() -> Iterator[Json]:
     yield from quality()
     yield row("3 · Behaviour of $model")
     yield from behaviour()
+    yield row("3 · Labels of $model: what the scores were worth")
+    yield from worth()
     yield row("Actions: what is to be done about $model")
     yield from actions()
 

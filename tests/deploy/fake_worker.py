@@ -11,6 +11,7 @@ from itertools import count
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 
+from streams.decide import ABSENCE_SIGNALS
 from streams.signals.names import SIGNALS
 from tests.deploy.contract import METRICS
 
@@ -26,7 +27,7 @@ def series(metric: str, scrape: int) -> Iterator[Series]:
         case "foreshock_signal_value" | "foreshock_signal_threshold" | "foreshock_signal_breached":
             number = {"foreshock_signal_value": 0.1, "foreshock_signal_threshold": 0.2}.get(metric, 0.0)
             yield from ((labels, number) for labels in signals())
-        case "foreshock_window_events" | "foreshock_window_errors":
+        case "foreshock_window_events" | "foreshock_window_errors" | "foreshock_window_labels":
             yield from ((("fake", "", segment), 100.0) for segment in SEGMENTS)
         case "foreshock_action_firing":
             yield ("fake", "1", "", "values-missing", "data_incident", "critical", "2"), 1.0
@@ -44,7 +45,8 @@ def series(metric: str, scrape: int) -> Iterator[Series]:
 
 def signals() -> Iterator[tuple[str, ...]]:
     for signal in SIGNALS.values():
-        version = "" if signal.name in ("request_rate", "freshness") else "1"
+        whole = signal.name in ABSENCE_SIGNALS or signal.name == "label_unmatched_rate"
+        version = "" if whole else "1"
         for segment in SEGMENTS:
             for feature in FEATURES if signal.per_column else ("",):
                 yield "fake", version, segment, signal.family, signal.name, feature

@@ -20,7 +20,7 @@ FILE = ROOT / "docker-compose.yml"
 COMPOSE: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = [name for name, service in SERVICES.items() if "build" in service]
-ONE_SHOT = {"topics", "setup", "producer"}
+ONE_SHOT = {"topics", "setup", "producer", "labels"}
 
 each_service = pytest.mark.parametrize("name", SERVICES)
 
@@ -118,12 +118,12 @@ def test_the_parts_find_each_other() -> None:
     kafka = SERVICES["kafka"]["environment"]
     broker = kafka["KAFKA_ADVERTISED_LISTENERS"].removeprefix("PLAINTEXT://")
     words = {name: SERVICES[name]["command"] for name in SERVICES if "command" in SERVICES[name]}
-    for name in ("worker", "producer"):
+    for name in ("worker", "producer", "labels"):
         assert words[name][words[name].index("--broker") + 1] == broker
     assert f"--bootstrap-server={broker}" in words["topics"]
     assert "--topic=inference" in words["topics"] and "inference" in words["producer"]
     folder = words["setup"][-1]
     assert f"demo:{folder}" in SERVICES["setup"]["volumes"]
-    for name in ("worker", "producer"):
+    for name in ("worker", "producer", "labels"):
         assert f"demo:{folder}:ro" in SERVICES[name]["volumes"]
         assert f"{folder}/foreshock.yaml" in words[name]
