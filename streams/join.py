@@ -36,7 +36,8 @@ from streams.sketch.profile import Profile
 MAX_PENDING = 100_000
 """Labels of a partition that wait for their prediction; beyond that one is an orphan at once."""
 MAX_HISTORY = 16
-"""Labels of one event id that are remembered: the first ones, and always the last."""
+"""Labels of one event id; further ones are rejected."""
+TOO_MANY_LABELS = "too_many_labels"
 LONGEST_KEY = 64
 
 
@@ -152,6 +153,9 @@ class JoinFold:
         self._dirty: set[bytes] = set()
         self._new: dict[int, list[bytes]] = {}
         self._unpublished: set[Place] = set(self.cells)
+        self._over_before_ms = NO_MARK
+        self._dropped: set[Place] = set()
+        """Cells that were published and can't change any more: the next commit takes them out of the store."""
         self._outcomes: dict[str, list[_Outcome]] = {}
         self._sums: Counter[tuple[_Group, int]] = Counter()
         """By group and slot how much has come."""
@@ -273,6 +277,9 @@ class JoinFold:
         row = self._rows.get(key)
         if row is None:
             row = self._rows[key] = Row([], [])
+        if len(row.labels) >= MAX_HISTORY:
+            self._books(self._known(entry.model) or self._sole).reject(TOO_MANY_LABELS)
+            return
         before = list(row.labels)
         for given in row.predictions:
             if entry.model in ("", given.model):
@@ -289,10 +296,7 @@ class JoinFold:
             self.meta.pending += 1
         self._dirty.add(key)
         self._expire_at(entry.arrival_ms, key)
-        if len(row.labels) == MAX_HISTORY:
-            row.labels[-1] = entry
-        else:
-            row.labels.append(entry)
+        row.labels.append(entry)
 
     def _receive(self, entry: Entry) -> None:
         plan = self.models.get(entry.model or self._sole)
@@ -305,11 +309,11 @@ class JoinFold:
         return model if not model or model in self.models else OTHER
 
     def _current(self, plan: ModelPlan, given: Prediction, entries: Iterable[Entry]) -> Entry | None:
-        """The label that holds after these."""
+        """The label that holds after these: the first of those that say the same."""
         current: Entry | None = None
         for entry in entries:
             if entry.model in ("", given.model) and _near(plan, given, entry):
-                current = entry
+                current = current if _same(current and current.label, entry.label) else entry
         return current
 
     def _join(self, plan: ModelPlan, given: Prediction, before: Entry | None, entry: Entry) -> Entry | None:
@@ -326,7 +330,7 @@ class JoinFold:
             self._sums[(View.ARRIVED, given.model, pane, given.version, given.segments), JOINED] += 1
         if _same(before.label if before else None, entry.label):
             books.duplicate += 1
-            return entry
+            return before
         books.matched += 1
         cohort = plan.cohort_start(given.ts_ms)
         cohort_group: _Group = (View.COHORT, given.model, cohort, given.version, given.segments)
@@ -371,11 +375,11 @@ class JoinFold:
             self.meta.sequence += 1
             changes[_EXPIRY + _ordered(hour) + _ordered(self.meta.sequence)] = _pack(keys)
         changes |= self._expired()
-        changes |= {_cells_key(place): self._packed(place) for place in changed}
+        changes |= {_cells_key(place): self._packed(place) for place in changed | self._dropped}
         changes[_META] = _pack(self.meta)
         self.store.write(changes)
         self._unpublished |= changed
-        self._rows, self._new, self._dirty = {}, {}, set()
+        self._rows, self._new, self._dirty, self._dropped = {}, {}, set(), set()
 
     def _packed(self, place: Place) -> bytes | None:
         return _pack(_to_cells(self.cells[place])) if place in self.cells else None
@@ -413,7 +417,7 @@ class JoinFold:
             yield vector
 
     def _expired(self) -> dict[bytes, bytes | None]:
-        """Forgets rows and cells that nothing can change any more; a label that never met a prediction is an orphan."""
+        """Forgets rows that nothing can change any more; a label that never met a prediction is an orphan."""
         marks = [mark for mark in self.meta.marks_ms.values() if mark != NO_MARK]
         if not marks:
             return {}
@@ -421,6 +425,7 @@ class JoinFold:
         # While labels are still to be read, however old, their predictions wait for them.
         labels_ms = min(marks) if self.caught_up else max(self.meta.label_mark_ms, self.unread_until_ms)
         limit_ms = min(min(marks), labels_ms) - horizon_ms
+        self._over_before_ms = limit_ms
         if limit_ms // HOUR_MS <= self.meta.expired_hour:
             return {}
         self.meta.expired_hour = limit_ms // HOUR_MS
@@ -436,12 +441,6 @@ class JoinFold:
                 if row is not None and key not in gone and _is_over(row, limit_ms):
                     gone[key] = None
                     self._orphan(row)
-        for view, model, start_ms in list(self.cells):
-            plan = self.models[model]
-            reach = plan.horizon_ms + plan.cohort_ms if view is View.COHORT else 2 * plan.config.lateness_ms
-            if start_ms + reach < limit_ms:
-                del self.cells[view, model, start_ms]
-                gone[_cells_key((view, model, start_ms))] = None
         return gone
 
     def _orphan(self, row: Row) -> None:
@@ -475,7 +474,17 @@ class JoinFold:
             )
             for cohort, start_ms, bucket in sorted(buckets)
         ]
+        self._drop()
         return [*found, *self._books_partials(clock_ms, final)]
+
+    def _drop(self) -> None:
+        """Lets go of cells that nothing can change any more; all of them are published."""
+        for view, model, start_ms in list(self.cells):
+            plan = self.models[model]
+            reach_ms = plan.horizon_ms + plan.cohort_ms if view is View.COHORT else 2 * plan.config.lateness_ms
+            if start_ms + reach_ms < self._over_before_ms:
+                del self.cells[view, model, start_ms]
+                self._dropped.add((view, model, start_ms))
 
     def _part(self, model: str, cohort: bool, start_ms: int) -> PanePart:
         views = (View.COHORT,) if cohort else (View.ARRIVED, View.STANDING)

@@ -77,7 +77,8 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     address = f"127.0.0.1:{free_port()}"
     with ExitStack() as stack:
         stack.callback(lambda: asyncio.run(broker.stop()))
-        asyncio.run(topics.create(broker.connection(), demo.INFERENCE, demo.PARTITIONS))
+        for topic in (demo.INFERENCE, demo.LABELS):
+            asyncio.run(topics.create(broker.connection(), topic, demo.PARTITIONS))
 
         def run(command: str, *arguments: str) -> None:
             reach = ("-c", str(folder / "foreshock.yaml"), "--broker", broker.bootstrap, "--embedded")
@@ -90,6 +91,7 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         run("worker", "--listen", address)
         speed = str(DAYS_A_SECOND * 86_400)
         run("produce", "--topic", demo.INFERENCE, "--speed", speed, str(folder / "events.ndjson.gz"))
+        run("produce", "--topic", demo.LABELS, "--speed", speed, str(folder / "labels.ndjson.gz"))
         yield f"http://{address}"
 
 

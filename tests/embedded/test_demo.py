@@ -89,4 +89,5 @@ def test_the_demo_counts_every_flight(said: str) -> None:
     """Its books balance, and it says how long everything took."""
     assert f"Books: read {EVENTS:,} = counted {EVENTS:,} + late 0 + rejected 0 + duplicate 0 (balanced)" in said
     assert "NOTHING WAS SAID" not in said
-    assert re.search(rf"{EVENTS:,} events replayed, sketched and judged in [\d.]+ s", said)
+    assert "Labels: read 277,337 = matched 277,337 + pending 0 + duplicate 0 + orphan 0 + rejected 0 (balanced)" in said
+    assert re.search(rf"{EVENTS:,} events and their labels replayed, joined and judged in [\d.]+ s", said)

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from streams.decode import Rows
 from streams.join import JoinFold, MemoryStore, View
-from streams.partial import LabelBooks
+from streams.partial import LabelBooks, OutcomePartial
 from streams.plan import Plan
 from streams.records import Records
 from streams.sketch.outcomes import CHANGES, JOINED, PREDICTIONS, RECEIVED, Prediction
+from streams.sketch.profile import Profile
 from tests.strategies import CLOCK_MS, MINUTE_MS, START_MS, plan_of
 
 TOPIC = "labels"
@@ -75,7 +76,7 @@ class Told:
 
 ids = st.integers(0, 7).map(str)
 models = st.sampled_from(["alpha", "alpha", "beta"])
-steps = st.sampled_from([0, 1_000, 30_000, 90_000, -20_000, -90_000, -1_000_000])
+steps = st.sampled_from([0, 1_000, 30_000, 90_000, -20_000, -90_000, -1_000_000, 9_000_000])
 
 
 @st.composite
@@ -88,7 +89,7 @@ def logs(draw: st.DrawFn) -> tuple[list[Event], list[Told]]:
         events.append(Event(draw(ids), draw(models), time_ms, region, score))
     time_ms = START_MS
     for _ in range(draw(st.integers(0, 14))):
-        time_ms += draw(st.sampled_from([0, 1_000, 200_000, -50_000, 4_000_000]))
+        time_ms += draw(st.sampled_from([0, 1_000, 200_000, -50_000, 4_000_000, 9_000_000]))
         label = draw(st.sampled_from([0.0, 1.0, 1.0, None]))
         labels.append(Told(draw(ids), label, time_ms, draw(st.sampled_from(["", "", "alpha", "beta"]))))
     return events, labels
@@ -104,6 +105,7 @@ class Reader:
     def __init__(self, events: Sequence[Event], labels: Sequence[Told]) -> None:
         self.events, self.labels, self.store = events, labels, MemoryStore()
         self.duplicates = 0
+        self.published: dict[Any, tuple[int, dict[Any, Any]]] = {}
         self._open()
 
     def _open(self) -> None:
@@ -129,6 +131,19 @@ class Reader:
 
     def commit(self) -> None:
         self.fold.commit(self.at[0])
+        for partial in self.fold.partials(CLOCK_MS, final=False):
+            if isinstance(partial, OutcomePartial):
+                self._keep(partial)
+
+    def _keep(self, partial: OutcomePartial) -> None:
+        """As stage 2 does: of each cohort and pane the publication that covers most."""
+        views = (View.COHORT,) if partial.cohort else (View.ARRIVED, View.STANDING)
+        for part in partial.models:
+            for view, cells in zip(views, (part.on_time, part.welcome), strict=False):
+                known = self.published.get((view, part.model, partial.pane_ms), (-1, {}))
+                if partial.end_offset >= known[0]:
+                    opened = {cell.key: Profile.from_bytes(cell.profile).counts.dense() for cell in cells}
+                    self.published[view, part.model, partial.pane_ms] = (partial.end_offset, opened)
 
     def crash(self, back: int) -> None:
         """Comes back from the store, and reads some events again."""
@@ -143,7 +158,7 @@ class Reader:
     def found(self) -> Any:
         cells = {
             (place, key): vector.tolist()
-            for place, by_key in self.fold.cells.items()
+            for place, (_, by_key) in self.published.items()
             for key, vector in by_key.items()
             if vector.any()
         }
@@ -182,6 +197,7 @@ def simply(events: Sequence[Event], labels: Sequence[Told]) -> Any:
             place = (View.COHORT, event.model, plan.cohort_start(event.ts_ms))
             vector = cohorts.setdefault((place, key), np.zeros(layout.length, np.int64))
             vector[PREDICTIONS] += late_ms <= plan.config.grace_ms
+            mine = [pair for i, pair in enumerate(mine) if pair[0].label != (mine[i - 1][0].label if i else None)]
             if mine and mine[-1][0].label is not None:
                 told, arrival = mine[-1]
                 given = Prediction(event.model, offset, event.ts_ms, True, "v0", (), event.score, None)
