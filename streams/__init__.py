@@ -6,6 +6,8 @@ batch      rows → columns: the slot in which every value counts
 cells      columns → profiles by pane, timeliness, version and segment
 sketch/    what a profile is made of: mergeable, serialisable sketches
 partial    profiles and books ↔ bytes
+labels     JSON of a label record → Label, or the reason why it is none
+join       stage 1: predictions and labels of a partition → outcomes, whatever their order
 chunk      stage 1: records of a source partition → partials, progress, rejects
 merge      stage 2: partials → closed panes, by the models' watermarks
 rollup     closed panes → windows
@@ -13,8 +15,9 @@ signals/   windows → signals with a value, a threshold and a verdict
 decide     signals → decisions, by rules
 action     decisions → action events
 window     evaluated windows → their records
-judge      merge to window, for one bucket of models
-backtest   the whole, over a file
+judge      merge to window, for one bucket of models; judge_outcomes: its labelled side, with calibrate online
+backtest   the whole, over files
 
-config, baseline, plan: what is declared and learned; learn and scaffold: how `init` learns it and writes it down.
+config, baseline, plan: what is declared and learned; learn, learn_outcomes and scaffold: how `init` learns it and writes
+it down.
 """
