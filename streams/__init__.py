@@ -18,6 +18,6 @@ window     evaluated windows → their records
 judge      merge to window, for one bucket of models; judge_outcomes: its labelled side, with calibrate online
 backtest   the whole, over files
 
-config, baseline, plan: what is declared and learned; learn, learn_outcomes and scaffold: how `init` learns it and writes
-it down.
+config, baseline, plan: what is declared and learned; learn, learn_outcomes and scaffold: how `init` learns it and
+writes it down.
 """

@@ -105,6 +105,8 @@ class ModelJudge:
         )
         self._note(before_state, len(windows), decisions, actions)
         self.told[pane.start_ms] = count_events(pane.on_time)
+        if self.labelled is not None:
+            self.labelled.predicted(pane.start_ms, pane.on_time)
         windows += self.revise(pane)
         self._forget(pane.start_ms)
         return Outcome(self.plan.name, windows, actions, units, sorted(before - self.rollup.finished()), self.state)
@@ -125,6 +127,8 @@ class ModelJudge:
         """Takes a pane that was judged before the restart, for the windows and the revisions to come."""
         self.rollup.close(start_ms, on_time)
         self.told[start_ms] = count_events(on_time)
+        if self.labelled is not None:
+            self.labelled.predicted(start_ms, on_time)
 
     def firing(self) -> Iterator[tuple[str, str, str, str, str, str]]:
         """Version, segment, rule, response, severity and layer of every incident that is open."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+import numpy as np
+
 from streams.baseline import WHOLE, SegmentKey
 from streams.calibrate import Calibration, Online, learned, told
 from streams.cells import Cells
@@ -14,7 +16,8 @@ from streams.plan import ModelPlan
 from streams.rollup import Rollup
 from streams.signals.evaluate import CellResult, Window
 from streams.signals.names import judges_labels
-from streams.signals.outcome import LabelFlow, OutcomeJudge, Sums
+from streams.signals.outcome import LabelFlow, Made, OutcomeJudge, Sums
+from streams.sketch.layout import requests
 from streams.sketch.outcomes import CHANGES, JOINED, LABELLED, PREDICTIONS, RECEIVED
 from streams.window import Clock, WindowRecord, outcome_record
 
@@ -33,6 +36,8 @@ class LabelledJudge:
         """Labels by arrival pane."""
         self._made: dict[int, dict[SegmentKey, int]] = {}
         """Predictions by cohort."""
+        self._recent: dict[int, dict[SegmentKey, int]] = {}
+        """Predictions by pane: of the cohort that is not over yet."""
         self._told: dict[int, int] = {}
         """Changes of the arrival panes that were revised."""
         self.latest: list[CellResult] = []
@@ -46,6 +51,13 @@ class LabelledJudge:
         self.rollup.close(pane.start_ms, pane.on_time)
         self._arrived[pane.start_ms] = _tally(pane.on_time, LABELLED)
 
+    def predicted(self, start_ms: int, on_time: Cells) -> None:
+        """Takes a closed pane of events."""
+        self._recent[start_ms] = {}
+        for (_, name, value), profile in on_time.items():
+            tally = self._recent[start_ms]
+            tally[name, value] = tally.get((name, value), 0) + int(requests(profile.counts.dense()))
+
     def know(self, cohorts: Iterator[tuple[int, Cells]]) -> None:
         """Takes what has become known of cohorts; it must come before the pane that is judged next."""
         for start_ms, cells in cohorts:
@@ -57,6 +69,7 @@ class LabelledJudge:
         self.resume(pane)
         self._forget(end_ms)
         flow = LabelFlow(_tally(pane.on_time, RECEIVED).get(WHOLE, 0), _tally(pane.on_time, JOINED).get(WHOLE, 0))
+        made = self._made_until(end_ms)
         records: list[WindowRecord] = []
         decisions: list[Decision] = []
         for over_ms in self.overs_ms:
@@ -64,7 +77,7 @@ class LabelledJudge:
             window = Window(start_ms, end_ms, over_ms, self.rollup.window(start_ms, end_ms))
             base = over_ms == self.plan.config.pane_ms
             cells = [
-                *self.judge.flow(window, self._arrived, self._made, flow),
+                *self.judge.flow(window, self._arrived, made, flow),
                 *self.judge.evaluate(window, self.sums if base else None),
             ]
             if base:
@@ -77,6 +90,15 @@ class LabelledJudge:
             ]
             decisions += decide(self.rules, window, cells, states, self._over_of)
         return [*records, *self.revise_arrival(pane)], decisions
+
+    def _made_until(self, end_ms: int) -> Made:
+        """Cohorts that are over, and the panes since: they hold the same in every run."""
+        cohort_ms, open_ms = self.plan.cohort_ms, self.plan.cohort_start(end_ms)
+        spans = [(at, cohort_ms, tally) for at, tally in self._made.items() if at + cohort_ms <= end_ms]
+        pane_ms = self.plan.config.pane_ms
+        spans += [(at, pane_ms, tally) for at, tally in self._recent.items() if open_ms <= at < end_ms]
+        starts, lengths, tallies = zip(*spans, strict=True) if spans else ((), (), ())
+        return Made(np.array(starts, float), np.array(lengths, float), tallies)
 
     def _calibrated(self, cells: Iterable[CellResult], start_ms: int) -> dict[str | None, Online]:
         """Every version's online calibration, after this pane's labels."""
@@ -115,6 +137,7 @@ class LabelledJudge:
         self._arrived = {at: counts for at, counts in self._arrived.items() if at >= oldest_ms}
         told_ms = end_ms - 3 * self.plan.config.lateness_ms
         self._told = {at: changes for at, changes in self._told.items() if at >= told_ms}
+        self._recent = {at: tally for at, tally in self._recent.items() if at >= end_ms - 2 * self.plan.cohort_ms}
         made_ms = oldest_ms - self.judge.slowest_ms - self.plan.cohort_ms
         self._made = {at: counts for at, counts in self._made.items() if at >= made_ms}
 

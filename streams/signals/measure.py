@@ -132,20 +132,20 @@ class Shape:
     def values(self, vectors: Counter, columns: Sequence[int]) -> Values:
         """(cells, columns) numbers of usable values."""
         found = [self.layout.block(vectors, i)[:, BINS:].sum(axis=1) for i in columns]
-        return np.array(found, float).reshape(len(columns), -1).T
+        return np.array(found, float).reshape(len(columns), len(vectors)).T
 
     def out_of_range(self, vectors: Counter) -> Values:
         found = [self.layout.block(vectors, i)[:, [BINS, -1]].sum(axis=1) for i in self.numeric]
-        return np.array(found, float).reshape(len(found), -1).T
+        return np.array(found, float).reshape(len(found), len(vectors)).T
 
     def unseen(self, vectors: Counter) -> Values:
         found = [self.layout.block(vectors, i)[:, -1] for i in self.categorical]
-        return np.array(found, float).reshape(len(found), -1).T
+        return np.array(found, float).reshape(len(found), len(vectors)).T
 
     def known_distinct(self, vectors: Counter) -> Values:
         """(cells, categorical columns) numbers of declared categories that turned up."""
         found = [(self.layout.block(vectors, i)[:, BINS:-1] > 0).sum(axis=1) for i in self.categorical]
-        return np.array(found, float).reshape(len(found), -1).T
+        return np.array(found, float).reshape(len(found), len(vectors)).T
 
 
 def _has_bins(column: Column) -> bool:

@@ -11,7 +11,7 @@ blocks vary. When it speaks, the signal shows the labels that it has added up.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -41,6 +41,8 @@ CUSUM_CAP = 1.25
 """The sum is held at so many limits: it must come down again in reasonable time when all is well."""
 CUSUM_HOLD = 0.5
 """An alarm holds until the sum has fallen to this share of its limit."""
+CUSUM_RECOVERY = 0.5
+"""What a window leaves of it that is better than the reference by its standard error."""
 LATEST_SHARE = 0.98
 ENOUGH_BLOCKS, CHANCE = 8, 0.05
 """So many blocks that vary no more than chance allows (at this level) are taken for independent labels."""
@@ -53,6 +55,18 @@ Sums = dict[str, tuple[float, float, bool]]
 
 Tallies = Mapping[int, Mapping[SegmentKey, int]]
 """By start of the span and by segment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """Predictions on time, by spans that do not overlap."""
+
+    starts_ms: Values
+    spans_ms: Values
+    tallies: Sequence[Mapping[SegmentKey, int]]
+
+    def of(self, segment: SegmentKey) -> Values:
+        return np.array([tally.get(segment, 0) for tally in self.tallies], float)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,20 +189,23 @@ class OutcomeJudge:
     def _cell(self, version: str, segment: SegmentKey, profile: Profile, sums: Sums | None) -> Iterator[Result]:
         vector, base = profile.counts.dense()[None, :], self._baselines[segment]
         enough = vector[0, LABELLED] >= MIN_LABELS and base.labelled >= MIN_LABELS
+        sums = sums if base.labelled >= MIN_LABELS else None
         for name, measure in self._metrics().items():
             found = self._number(name, _first(measure(vector)), base, enough)
             if name == "mae":
-                found = self._or_cusum(name, found, version, segment, self._absolute_errors(vector, base), sums, base)
+                step = self._absolute_errors(vector, base)
+                found = self._or_cusum(name, found, version, segment, step, sums, base.among[name, None])
             yield found
         if worth.is_classifier(self.layout):
-            found = self._number("calibration_intercept", _first(self._shift(vector, base.recalibrated)), base, enough)
+            name = "calibration_intercept"
+            found = self._number(name, _first(self._shift(vector, base.recalibrated)), base, enough)
             ones = np.ones(1)
             excess, variance = worth.residual(
                 self.layout, vector, base.recalibrated[0] * ones, base.recalibrated[1] * ones
             )
             n = float(self.layout.reliability(vector)[0].sum())
             step = _Step(float(excess[0]), float(variance[0]), n)
-            yield self._or_cusum("calibration_intercept", found, version, segment, step, sums, base)
+            yield self._or_cusum(name, found, version, segment, step, sums, base.among[name, None])
         for name, column, count in self._rates():
             wrong, n_wrong = count(vector)
             yield self._rate(name, column, float(wrong[0]), float(n_wrong[0]), version, segment, base, sums)
@@ -241,9 +258,9 @@ class OutcomeJudge:
         value = wrong / n if n else math.nan
         found = single("segment_error_rate", value, share, threshold, n)
         if name == "accuracy":
-            variance = blocks.design_effect * max(share * (1 - share), 1 / max(m, 1.0)) * n if m else 0.0
+            variance = max(share * (1 - share), 1 / max(m, 1.0)) * n if m else 0.0
             step = _Step(wrong - n * share, variance, n)
-            found = self._or_cusum(signal, found, version, segment, step, sums, base)
+            found = self._or_cusum(signal, found, version, segment, step, sums, blocks)
         if segmental:
             return found
         return Result(SIGNALS[name], (column,), 1 - found.value, 1 - found.baseline, 1 - found.threshold, found.n)
@@ -251,7 +268,7 @@ class OutcomeJudge:
     def _absolute_errors(self, vector: Index, base: _Baseline) -> _Step:
         then, n = base.numbers["mae"], float(self.layout.usable(vector)[0])
         total = float(self.layout.sums(vector)[0, :2].sum())
-        variance = base.among["mae", None].design_effect * then.error**2 * then.n * n
+        variance = then.error**2 * then.n * n
         return _Step(total - n * then.value, variance, n)
 
     def _or_cusum(
@@ -262,16 +279,17 @@ class OutcomeJudge:
         segment: SegmentKey,
         step: _Step,
         sums: Sums | None,
-        base: _Baseline,
+        blocks: _Blocks,
     ) -> Result:
         """The window's result, or that of the labels that a CUSUM has added up, if it alone has passed its limit."""
-        if sums is None or base.labelled < MIN_LABELS or not step.n > 0 or not math.isfinite(step.excess):
+        if sums is None or not math.isfinite(found.baseline[0]) or not step.n > 0 or not math.isfinite(step.excess):
             return found
         effect = (self._effect(name) - 1) * found.baseline[0] if found.signal.relative else self._effect(name)
-        one, scale = step.variance / step.n, 1.0
-        if found.signal.two_sided:  # a small shift of the logit moves the mean by as many times the variance
-            effect, scale = effect * one, one
-            one *= base.among[name, None].design_effect
+        one = step.variance / step.n
+        # A small shift of the logit moves the mean by as many times the variance.
+        scale = one if found.signal.two_sided else 1.0
+        effect *= scale
+        one *= blocks.design_effect
         drift = CUSUM_SHARE * effect / 2
         if not (one > 0 and drift > 0):
             return found
@@ -286,6 +304,8 @@ class OutcomeJudge:
                 continue
             # Beyond the cap the oldest labels are forgotten, in proportion.
             kept = min(1.0, CUSUM_CAP * limit / total)
+            if alarmed and sign * step.excess < -math.sqrt(step.variance):
+                kept *= CUSUM_RECOVERY  # a window that is better than the reference: what was added up is the past
             n, excess, total = n * kept, excess * kept, total * kept
             mean = excess / n / scale
             large = sign * mean * scale >= 2 * drift
@@ -313,10 +333,10 @@ class OutcomeJudge:
 
     # The flow of labels
 
-    def flow(self, window: Window, arrived: Tallies, made: Tallies, came: LabelFlow) -> list[CellResult]:
+    def flow(self, window: Window, arrived: Tallies, made: Made, came: LabelFlow) -> list[CellResult]:
         """Label signals of the model as a whole and of its segments.
 
-        `arrived`: labels by arrival pane; `made`: predictions by cohort; each by segment.
+        `arrived`: labels by arrival pane and segment; `made`: the predictions that they may belong to.
         """
         found = []
         spans = {"label_rate": window.start_ms, "label_maturity": window.end_ms - self.maturity_ms}
@@ -330,17 +350,13 @@ class OutcomeJudge:
             found.append(CellResult(None, key, Profile.empty(self.layout.length), tuple(results), int(results[0].n[0])))
         return found
 
-    def _came(self, name: str, came: int, start_ms: int, end_ms: int, made: Tallies, key: SegmentKey) -> Result:
+    def _came(self, name: str, came: int, start_ms: int, end_ms: int, made: Made, key: SegmentKey) -> Result:
         """Labels that came in a stretch, against those that were due by the arrival curve of the reference."""
         due, threshold = math.nan, math.nan
         if self.arrival is not None and self.reference[key][LABELLED] >= MIN_LABELS:
-            whole, span = self.reference[key], self.plan.cohort_ms
+            whole = self.reference[key]
             final = whole[LABELLED] / max(whole[PREDICTIONS], whole[LABELLED])
-            due = sum(
-                counts.get(key, 0) * final * self.arrival.between(start_ms - at, end_ms - at, span)
-                for at, counts in made.items()
-                if at + span <= end_ms
-            )
+            due = final * float(self.arrival.between(start_ms, end_ms, made) @ made.of(key))
             if due >= MIN_LABELS:
                 threshold = min(due * self._effect(name), poisson_floor(due, self.alpha))
         if name == "label_rate":
@@ -348,10 +364,10 @@ class OutcomeJudge:
             return single(name, came / seconds, due / seconds, threshold / seconds, came)
         return single(name, came / due if due else math.nan, 1.0, threshold / due if due else math.nan, came)
 
-    def _unmatched(self, window: Window, flow: LabelFlow, made: Tallies) -> Result:
+    def _unmatched(self, window: Window, flow: LabelFlow, made: Made) -> Result:
         """Labels of no prediction. Those of predictions that were made before the first one that is known have none."""
         value = max(0.0, 1 - flow.joined / flow.received) if flow.received else math.nan
-        known = bool(made) and min(made) + self.slowest_ms <= window.start_ms
+        known = len(made.starts_ms) > 0 and made.starts_ms.min() + self.slowest_ms <= window.start_ms
         threshold = self._effect("label_unmatched_rate") if known and flow.received >= MIN_LABELS else math.nan
         return single("label_unmatched_rate", value, 0.0, threshold, flow.received)
 
@@ -404,13 +420,12 @@ class _ArrivalCurve:
     def slowest_ms(self) -> float:
         return float(self.ages_ms[np.searchsorted(self.shares, LATEST_SHARE).clip(max=len(self.ages_ms) - 1)])
 
-    def between(self, start_ms: int, end_ms: int, span_ms: int) -> float:
-        """Share of a cohort's labels that come in a stretch; ages count from the start of the cohort."""
-        made = (np.arange(8) + 0.5) / 8 * span_ms
-        share = np.interp(end_ms - made, self.ages_ms, self.shares) - np.interp(
-            start_ms - made, self.ages_ms, self.shares
-        )
-        return float(share.mean())
+    def between(self, start_ms: int, end_ms: int, made: Made) -> Values:
+        """Of the labels of predictions made in each span the share that comes in a stretch."""
+        moments = made.starts_ms[:, None] + (np.arange(8) + 0.5) / 8 * made.spans_ms[:, None]
+        ends, starts = (np.interp(at - moments, self.ages_ms, self.shares) for at in (end_ms, start_ms))
+        share: Values = (ends - starts).mean(axis=1)
+        return share
 
 
 def _arrival_curve(vector: Index) -> _ArrivalCurve | None:
