@@ -26,7 +26,7 @@ _cache = Cache(CACHE_BYTES)
 
 
 class RocksStore:
-    """A `streams.join.Store` on disk."""
+    """A `streams.store.Store` on disk."""
 
     def __init__(self, folder: Path) -> None:
         self._db = Rdict(str(folder), _options())

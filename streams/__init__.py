@@ -7,6 +7,7 @@ cells      columns → profiles by pane, timeliness, version and segment
 sketch/    what a profile is made of: mergeable, serialisable sketches
 partial    profiles and books ↔ bytes
 labels     JSON of a label record → Label, or the reason why it is none
+store      what the join needs of a key-value store
 join       stage 1: predictions and labels of a partition → outcomes, whatever their order
 chunk      stage 1: records of a source partition → partials, progress, rejects
 merge      stage 2: partials → closed panes, by the models' watermarks

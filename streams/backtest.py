@@ -14,13 +14,14 @@ import msgspec
 
 from streams.chunk import SourceFold, Step
 from streams.config import OTHER
-from streams.join import JoinFold, MemoryStore
+from streams.join import JoinFold
 from streams.judge import BucketJudge, Outcome
 from streams.labels import label_time_ms
 from streams.panes import NO_MARK
 from streams.partial import Books, LabelBooks, key_of, pack, unpack
 from streams.plan import Plan
 from streams.records import Records
+from streams.store import MemoryStore
 
 TOPIC, PARTITION, INCARNATION = "file", 0, "backtest"
 BATCH = 8_192

@@ -15,7 +15,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -32,6 +32,7 @@ from streams.records import Records, RejectedRecord
 from streams.sketch.counts import Counts
 from streams.sketch.outcomes import CHANGES, JOINED, PREDICTIONS, RECEIVED, Index, OutcomeLayout, Prediction, class_text
 from streams.sketch.profile import Profile
+from streams.store import Store
 
 MAX_PENDING = 100_000
 """Labels of a partition that wait for their prediction; beyond that one is an orphan at once."""
@@ -39,34 +40,6 @@ MAX_HISTORY = 16
 """Labels of one event id; further ones are rejected."""
 TOO_MANY_LABELS = "too_many_labels"
 LONGEST_KEY = 64
-
-
-class Store(Protocol):
-    """Keys and values in order of the keys. `write` is atomic; None deletes."""
-
-    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]: ...
-    def scan(self, prefix: bytes) -> Iterable[tuple[bytes, bytes]]: ...
-    def write(self, changes: Mapping[bytes, bytes | None]) -> None: ...
-
-
-class MemoryStore:
-    """A store for files and tests."""
-
-    def __init__(self) -> None:
-        self._values: dict[bytes, bytes] = {}
-
-    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        return list(map(self._values.get, keys))
-
-    def scan(self, prefix: bytes) -> Iterable[tuple[bytes, bytes]]:
-        return sorted((key, value) for key, value in self._values.items() if key.startswith(prefix))
-
-    def write(self, changes: Mapping[bytes, bytes | None]) -> None:
-        for key, value in changes.items():
-            if value is None:
-                self._values.pop(key, None)
-            else:
-                self._values[key] = value
 
 
 class View(IntEnum):
@@ -228,7 +201,7 @@ class JoinFold:
             self._sums[(View.COHORT, given.model, cohort, given.version, given.segments), PREDICTIONS] += 1
         current: Entry | None = None
         for entry in row.labels:
-            if entry.model in ("", given.model):
+            if _belongs(plan, given, entry):
                 if not entry.joined:
                     self._books(entry.model or self._sole).forget_pending()
                     self.meta.pending -= 1
@@ -282,9 +255,9 @@ class JoinFold:
             return
         before = list(row.labels)
         for given in row.predictions:
-            if entry.model in ("", given.model):
+            plan = self.models[given.model]
+            if _belongs(plan, given, entry):
                 entry.joined = True
-                plan = self.models[given.model]
                 self._join(plan, given, self._current(plan, given, before), entry)
         if not entry.joined:
             books = self._books(self._known(entry.model) or self._sole)
@@ -312,7 +285,7 @@ class JoinFold:
         """The label that holds after these: the first of those that say the same."""
         current: Entry | None = None
         for entry in entries:
-            if entry.model in ("", given.model) and _near(plan, given, entry):
+            if _belongs(plan, given, entry):
                 current = current if _same(current and current.label, entry.label) else entry
         return current
 
@@ -320,9 +293,6 @@ class JoinFold:
         """A label meets its prediction; gives the label that holds now."""
         books = self._books(given.model)
         books.read += 1
-        if not _near(plan, given, entry):
-            books.orphan += 1
-            return before
         pane = plan.pane_start(entry.arrival_ms)
         # A prediction that is read after its label's pane may have been judged has no part in the judgement.
         in_time = given.on_time and given.ts_ms < pane + plan.config.pane_ms
@@ -418,13 +388,11 @@ class JoinFold:
 
     def _expired(self) -> dict[bytes, bytes | None]:
         """Forgets rows that nothing can change any more; a label that never met a prediction is an orphan."""
-        marks = [mark for mark in self.meta.marks_ms.values() if mark != NO_MARK]
-        if not marks:
+        if self.reached_ms == NO_MARK:
             return {}
-        horizon_ms = max(model.horizon_ms for model in self.models.values())
         # While labels are still to be read, however old, their predictions wait for them.
-        labels_ms = min(marks) if self.caught_up else max(self.meta.label_mark_ms, self.unread_until_ms)
-        limit_ms = min(min(marks), labels_ms) - horizon_ms
+        labels_ms = self.reached_ms if self.caught_up else max(self.meta.label_mark_ms, self.unread_until_ms)
+        limit_ms = min(self.reached_ms, labels_ms) - max(model.horizon_ms for model in self.models.values())
         self._over_before_ms = limit_ms
         if limit_ms // HOUR_MS <= self.meta.expired_hour:
             return {}
@@ -470,7 +438,7 @@ class JoinFold:
                 bucket,
                 start_ms,
                 # All models of the bucket: the record replaces the one before as a whole.
-                [self._part(m, cohort, start_ms) for m in self.models if self._bucket(m) == bucket],
+                [part for m in self.models if self._bucket(m) == bucket and (part := self._part(m, cohort, start_ms))],
             )
             for cohort, start_ms, bucket in sorted(buckets)
         ]
@@ -480,14 +448,17 @@ class JoinFold:
     def _drop(self) -> None:
         """Lets go of cells that nothing can change any more; all of them are published."""
         for view, model, start_ms in list(self.cells):
-            plan = self.models[model]
+            plan, mark = self.models[model], self.meta.marks_ms.get(model, NO_MARK)
             reach_ms = plan.horizon_ms + plan.cohort_ms if view is View.COHORT else 2 * plan.config.lateness_ms
-            if start_ms + reach_ms < self._over_before_ms:
+            if start_ms + reach_ms < min(self._over_before_ms, mark - plan.horizon_ms):
                 del self.cells[view, model, start_ms]
                 self._dropped.add((view, model, start_ms))
 
-    def _part(self, model: str, cohort: bool, start_ms: int) -> PanePart:
+    def _part(self, model: str, cohort: bool, start_ms: int) -> PanePart | None:
+        """None where the model has nothing, or nothing any more."""
         views = (View.COHORT,) if cohort else (View.ARRIVED, View.STANDING)
+        if not any((view, model, start_ms) in self.cells for view in views):
+            return None
         cells = [_to_cells(self.cells.get((view, model, start_ms), {})) for view in views]
         return PanePart(model, _layout(self.models[model]).digest, cells[0], cells[-1])
 
@@ -550,9 +521,9 @@ def _layout(plan: ModelPlan) -> OutcomeLayout:
     return plan.outcomes
 
 
-def _near(plan: ModelPlan, given: Prediction, entry: Entry) -> bool:
-    """A label further than the horizon from its prediction is none of it, whatever was still remembered."""
-    return abs(entry.arrival_ms - given.ts_ms) <= plan.horizon_ms
+def _belongs(plan: ModelPlan, given: Prediction, entry: Entry) -> bool:
+    """A label further than the horizon from a prediction is none of it, whatever is still remembered."""
+    return entry.model in ("", given.model) and abs(entry.arrival_ms - given.ts_ms) <= plan.horizon_ms
 
 
 def _same(left: Any, right: Any) -> bool:

@@ -8,17 +8,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.decode import Rows
-from streams.join import JoinFold, MemoryStore, View
+from streams.join import JoinFold, View
 from streams.partial import LabelBooks, OutcomePartial
 from streams.plan import Plan
 from streams.records import Records
 from streams.sketch.outcomes import CHANGES, JOINED, PREDICTIONS, RECEIVED, Prediction
 from streams.sketch.profile import Profile
+from streams.store import MemoryStore
 from tests.strategies import CLOCK_MS, MINUTE_MS, START_MS, plan_of
 
 TOPIC = "labels"
@@ -162,7 +164,10 @@ class Reader:
             for key, vector in by_key.items()
             if vector.any()
         }
-        return cells, {name: books for name, books in self.fold.meta.books.items() if books.read}
+        books = {name: msgspec.structs.replace(found) for name, found in self.fold.meta.books.items() if found.read}
+        for found in books.values():  # when a label is given up depends on when somebody looks
+            found.orphan, found.pending = found.orphan + found.pending, 0
+        return cells, books
 
 
 def simply(events: Sequence[Event], labels: Sequence[Told]) -> Any:
