@@ -20,7 +20,7 @@ from streams.duration import format_ms, parse_ms
 from streams.errors import ConfigError
 from streams.events import MAX_NAME
 from streams.signals.distance import METHODS
-from streams.signals.names import SIGNALS
+from streams.signals.names import SIGNALS, judges_labels
 from streams.signals.presets import PRESETS
 from streams.sketch.layout import Kind
 from streams.sketch.outcomes import MAX_CLASSES, Task
@@ -513,6 +513,7 @@ def _rule(
         raise reader.fail(path, "a rule without a name or signals", "both", "add them")
     for i, signal in enumerate(rule.signals):
         _known(reader, (*path, "signals", i), signal, SIGNALS, "signal")
+    _check_clock(reader, path, rule, model)
     for i, feature in enumerate(rule.features or ()):
         _known(reader, (*path, "features", i), feature, features, "feature")
     for key, number in (("for", rule.for_panes), ("clear", rule.clear_panes), ("min_n", rule.min_n)):
@@ -521,6 +522,25 @@ def _rule(
     if rule.over is not None and parse_ms(rule.over, reader.place((*path, "over"))) % model.pane_ms:
         raise reader.fail((*path, "over"), rule.over, f"a multiple of the pane ({model.pane})", "round it")
     return rule
+
+
+def _check_clock(reader: _Reader, path: tuple[str | int, ...], rule: Rule, model: Model) -> None:
+    """Signals of labels are judged as the labels arrive, all others as the events do: a rule has one clock."""
+    of_labels = [name for name in rule.signals if judges_labels([name])]
+    if of_labels and model.labels is None:
+        raise reader.fail(
+            (*path, "signals"),
+            f"{of_labels[0]!r}, of a model without 'labels:'",
+            "a model that says what its labels are",
+            "add 'labels: {task: …}', or run 'foreshock init --labels'",
+        )
+    if of_labels and len(of_labels) < len(rule.signals):
+        raise reader.fail(
+            (*path, "signals"),
+            f"signals of labels ({', '.join(of_labels)}) beside signals of events",
+            "either: they are judged at different times",
+            "make two rules of it",
+        )
 
 
 def _check_names(reader: _Reader, path: tuple[str | int, ...], rules: tuple[Rule, ...]) -> None:

@@ -24,6 +24,7 @@ from msgspec.structs import astuple
 from streams.config import MAX_VERSION, OTHER, bucket_of
 from streams.decode import Rows
 from streams.duration import HOUR_MS
+from streams.errors import UNREADABLE
 from streams.labels import Label, read_labels
 from streams.panes import NO_MARK
 from streams.partial import Cell, CellKey, LabelBooks, LabelBooksPart, LabelBooksPartial, OutcomePartial, PanePart
@@ -40,6 +41,8 @@ MAX_HISTORY = 16
 """Labels of one event id; further ones are rejected."""
 TOO_MANY_LABELS = "too_many_labels"
 LONGEST_KEY = 64
+FORMAT = 1
+"""Of what the store holds: with another number it is rebuilt."""
 
 
 class View(IntEnum):
@@ -136,7 +139,10 @@ class JoinFold:
     def _restored(self, plan: str) -> _Meta:
         """What the store knows; nothing if it was filled under another plan: then the topics are read again."""
         (found,) = self.store.get_many([_META])
-        meta = _meta(found) if found else _Meta(plan=plan)
+        try:
+            meta = _meta(found) if found else _Meta(plan=plan)
+        except UNREADABLE:
+            meta = _Meta()
         if meta.plan != plan:
             stale = [key for key, _ in self.store.scan(b"")]
             self.store.write(dict.fromkeys(stale))
@@ -513,7 +519,7 @@ def _cells_of(plan: ModelPlan, version: str, segments: tuple[int, ...]) -> Itera
 def _digest(plans: Iterable[ModelPlan]) -> str:
     """Two plans with one digest mean the same by everything that is stored."""
     said = [(p.name, _layout(p).digest, p.segmentation, p.horizon_ms, p.cohort_ms, p.config.pane_ms) for p in plans]
-    return hashlib.blake2b(msgspec.json.encode(said), digest_size=8).hexdigest()
+    return hashlib.blake2b(msgspec.json.encode([FORMAT, said]), digest_size=8).hexdigest()
 
 
 def _layout(plan: ModelPlan) -> OutcomeLayout:

@@ -394,3 +394,41 @@ def test_a_message_leaves_out_what_it_has_nothing_to_say_about() -> None:
         ({"seen": "a\nb", "expected": "c", "mend": "d", "place": "file"}, "file: a b; expected c; d"),
     ]
     assert [str(ConfigError(**parts)) for parts, _ in errors] == [text for _, text in errors]
+
+
+LABELLED = SOUND.replace(
+    "    pane: 1m\n", '    labels: {task: binary, classes: ["0", "1"], critical: ["1"]}\n    pane: 1m\n'
+)
+
+
+def test_labels_are_read() -> None:
+    labels = load(LABELLED).models["fraud"].labels
+    assert labels is not None
+    assert (labels.task, labels.classes, labels.critical, labels.horizon_ms) == (
+        "binary",
+        ("0", "1"),
+        ("1",),
+        30 * 86_400_000,
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ('classes: ["0", "1"]', 'classes: ["0"]', "expected 2 different ones"),
+        ("task: binary", "task: sorting", "labels.task"),
+        ('critical: ["1"]', 'critical: ["2"]', "class '2'"),
+        ("task: binary", "task: regression", "expected 0 different ones"),
+        ('critical: ["1"]', "horizon: soon", "expected a duration"),
+        ("signals: [null_rate]", "signals: [null_rate, accuracy]", "make two rules of it"),
+    ],
+)
+def test_what_cannot_be_said_of_labels_is_one_line(before: str, after: str, said: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(LABELLED.replace(before, after, 1))
+    assert said in str(error.value) and "foreshock.yaml, line " in str(error.value)
+
+
+def test_a_rule_about_labels_needs_labels() -> None:
+    with pytest.raises(ConfigError, match="without 'labels:'"):
+        load(SOUND.replace("signals: [null_rate]", "signals: [accuracy]"))
