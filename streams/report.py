@@ -10,7 +10,7 @@ from streams.action import Action, layer_of
 from streams.backtest import Summary
 from streams.judge import Outcome
 from streams.plan import Plan
-from streams.window import WindowRecord
+from streams.window import Clock, WindowRecord
 
 MAX_ROWS = 500
 MAX_CHARTS = 12
@@ -20,11 +20,11 @@ Series = list[tuple[str, float, float | None]]
 """Window end, value, threshold."""
 
 STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;color:#1b1f24;background:#fff}
+body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:75rem;padding:0 1rem;color:#1b1f24;background:#fff}
 table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid #d8dee4;
 vertical-align:top}th{font-weight:600}.n{text-align:right;font-variant-numeric:tabular-nums}.firing{color:#a40e26}
 .resolved{color:#1a7f37}figure{margin:1.5rem 0}figcaption{font-weight:600}svg{width:100%;height:auto;background:#f6f8fa}
-.wide{overflow-x:auto}
+.wide{overflow-x:auto}.when{white-space:nowrap}
 """
 
 
@@ -36,14 +36,26 @@ class Report:
         self.dropped = 0
         self._series: dict[tuple[str, str, str | None], Series] = {}
         self._breaches: Counter[tuple[str, str, str | None]] = Counter()
+        self._cohorts: dict[tuple[str, str, str], WindowRecord] = {}
 
     def add(self, outcome: Outcome) -> None:
         room = MAX_ROWS - len(self.actions)
         self.actions += outcome.actions[:room]
         self.dropped += max(0, len(outcome.actions) - room)
         for window in outcome.windows:
-            if window.segment is None and window.version is not None and not window.revision:
+            if window.clock is Clock.COHORT and window.segment is None:
+                self._keep(window)
+            elif window.segment is None and window.version is not None and not window.revision:
                 self._note(window)
+
+    def _keep(self, cohort: WindowRecord) -> None:
+        """The last revision of each cohort, the latest ones only."""
+        key = (cohort.start, cohort.model, cohort.version or "")
+        known = self._cohorts.get(key)
+        if known is None or known.revision <= cohort.revision:
+            self._cohorts[key] = cohort
+        if len(self._cohorts) > MAX_ROWS:
+            del self._cohorts[min(self._cohorts)]
 
     def _note(self, window: WindowRecord) -> None:
         for signal in window.signals:
@@ -67,6 +79,9 @@ class Report:
         yield from (_chart(key, self._series[key]) for key in charts)
         if not charts:
             yield "<p>None did.</p>"
+        if self._cohorts:
+            yield "<h2>Cohorts: what the predictions were worth</h2>"
+            yield from self._cohort_rows()
         yield "<h2>Rules</h2>"
         yield from _rules(plan)
         yield "</html>"
@@ -75,22 +90,59 @@ class Report:
         if not self.actions:
             yield "<p>No rule fired.</p>"
             return
-        head = ("window ends", "state", "action", "model", "segment", "rule", "evidence")
+        head = ("window ends", "state", "action", "layer", "model", "segment", "rule", "evidence")
         yield from _table(head, (_action_cells(action) for action in self.actions))
         if self.dropped:
             yield f"<p>{self.dropped:,} more are in actions.ndjson.</p>"
+
+    def _cohort_rows(self) -> Iterator[str]:
+        """The truth as far as it is known: each number with its 95 % interval, its labels and how mature they are."""
+        names = dict.fromkeys(
+            (signal.name, signal.feature) for cohort in self._cohorts.values() for signal in cohort.signals
+        )
+        head = ("cohort", "model", "version", "labels", "maturity", *(_signal_title(*name) for name in names))
+        yield from _table(head, (_cohort_cells(cohort, names) for _, cohort in sorted(self._cohorts.items())))
+
+
+def _signal_title(name: str, feature: str | None) -> str:
+    return escape(f"{name} of {feature}" if feature else name)
+
+
+def _cohort_cells(cohort: WindowRecord, names: Iterable[tuple[str, str | None]]) -> Iterator[str]:
+    found = {(signal.name, signal.feature): signal for signal in cohort.signals}
+    maturity = "" if cohort.maturity is None else f"{cohort.maturity:.0%}"
+    yield _moment(cohort.start)
+    yield from map(escape, (cohort.model, cohort.version or "", f"{cohort.counts['labels']:,}", maturity))
+    for name in names:
+        signal = found.get(name)
+        if signal is None or signal.value is None:
+            yield ""
+            continue
+        low, high = signal.interval or (None, None)
+        around = "" if low is None or high is None else f" <small>[{low:.3f}, {high:.3f}]</small>"
+        yield f"{signal.value:.3f}{around}"
+
+
+def _short(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _moment(text: str) -> str:
+    """Date and minute, on one line."""
+    return f'<span class="when">{escape(text[:16].replace("T", " "))}</span>'
 
 
 def _action_cells(action: Action) -> tuple[str, ...]:
     data = action.data
     segment = ", ".join(f"{name} = {value}" for name, value in (data.segment or {}).items())
     evidence = "; ".join(
-        f"{item.name}{f' of {item.feature}' if item.feature else ''} {item.value} (limit {item.threshold}, n {item.n})"
+        f"{item.name}{f' of {item.feature}' if item.feature else ''} {_short(item.value)} "
+        f"(limit {_short(item.threshold)}, n {item.n})"
         for item in data.signals[:4]
     )
     state = f'<span class="{data.state}">{data.state}</span>'
-    cells = (data.action, data.model, segment, data.rule, evidence or data.reason)
-    return (escape(data.window.end), state, *map(escape, cells))
+    cells = (data.action, str(data.layer), data.model, segment, data.rule, evidence or data.reason)
+    return (_moment(data.window.end), state, *map(escape, cells))
 
 
 def _books(summary: Summary) -> Iterator[str]:
@@ -99,6 +151,10 @@ def _books(summary: Summary) -> Iterator[str]:
         for name, m in summary.models.items()
     )
     yield from _table(("model", "read", "counted", "late", "rejected", "duplicate", "windows"), rows)
+    labelled = [(name, m.labels) for name, m in summary.models.items() if m.labels]
+    if labelled:
+        head = ("labels of", *labelled[0][1])
+        yield from _table(head, ((escape(name), *(f"{n:,}" for n in found.values())) for name, found in labelled))
     if summary.rejected:
         yield f"<p>{summary.rejected:,} records were rejected before a model could be read.</p>"
 
@@ -122,21 +178,23 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
 def _chart(key: tuple[str, str, str | None], series: Series) -> str:
     model, signal, feature = key
     title = escape(f"{model}: {signal}{f' of {feature}' if feature else ''}")
-    top = max(max(value, limit or 0) for _, value, limit in series) or 1.0
+    both = [number for _, value, limit in series for number in (value, limit or 0)]
+    low, top = min(0.0, *both), max(0.0, *both) or 1.0
     lines = [
-        _polyline([value for _, value, _ in series], top, "#0969da", ""),
-        _polyline([limit or 0 for _, _, limit in series], top, "#a40e26", ' stroke-dasharray="4 3"'),
+        _polyline([value for _, value, _ in series], low, top, "#0969da", ""),
+        _polyline([limit or 0 for _, _, limit in series], low, top, "#a40e26", ' stroke-dasharray="4 3"'),
     ]
-    span = f"{escape(series[0][0])} to {escape(series[-1][0])}, 0 to {top:.3g}; dashed: the threshold"
+    span = f"{escape(series[0][0])} to {escape(series[-1][0])}, {low:.3g} to {top:.3g}; dashed: the threshold"
     return (
         f'<figure><figcaption>{title}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-label="{title}">{"".join(lines)}</svg><small>{span}</small></figure>'
     )
 
 
-def _polyline(values: list[float], top: float, colour: str, dash: str) -> str:
+def _polyline(values: list[float], low: float, top: float, colour: str, dash: str) -> str:
     step = (WIDTH - 2 * PAD) / max(1, len(values) - 1)
     points = " ".join(
-        f"{PAD + i * step:.1f},{HEIGHT - PAD - value / top * (HEIGHT - 2 * PAD):.1f}" for i, value in enumerate(values)
+        f"{PAD + i * step:.1f},{HEIGHT - PAD - (value - low) / (top - low) * (HEIGHT - 2 * PAD):.1f}"
+        for i, value in enumerate(values)
     )
     return f'<polyline fill="none" stroke="{colour}" stroke-width="1.5"{dash} points="{points}"/>'

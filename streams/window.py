@@ -39,6 +39,8 @@ class SignalRecord(msgspec.Struct, frozen=True):
     threshold: float | None
     n: int | None
     breached: bool
+    interval: tuple[float | None, float | None] | None = None
+    """Of a labelled number where the truth lies, at 95 %."""
 
 
 class WindowRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,4 +153,5 @@ def _record(result: Result, i: int, column: str | None, breached: bool) -> Signa
         threshold=number(result.threshold[i]),
         n=None if np.isnan(n) else int(n),
         breached=breached,
+        interval=(number(result.interval[0]), number(result.interval[1])) if result.interval else None,
     )

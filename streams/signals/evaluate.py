@@ -68,6 +68,8 @@ class Result:
     baseline: Values
     threshold: Values
     n: Values
+    interval: tuple[float, float] | None = None
+    """Of a single labelled number: where the truth lies, at 95 %."""
 
     @property
     def breached(self) -> NDArray[np.bool_]:
@@ -316,10 +318,17 @@ def _events(profile: Profile) -> int:
     return int(requests(profile.counts.dense()))
 
 
-def single(name: str, value: float, baseline: float, threshold: float, n: float) -> Result:
+def single(
+    name: str,
+    value: float,
+    baseline: float,
+    threshold: float,
+    n: float,
+    interval: tuple[float, float] | None = None,
+) -> Result:
     """A signal that is one number."""
-    parts = (np.array([number], float) for number in (value, baseline, threshold, n))
-    return Result(SIGNALS[name], (None,), *parts)
+    value_, baseline_, threshold_, n_ = (np.array([number], float) for number in (value, baseline, threshold, n))
+    return Result(SIGNALS[name], (None,), value_, baseline_, threshold_, n_, interval)
 
 
 def poisson_floor(expected: float, alpha: float) -> float:

@@ -49,6 +49,8 @@ ENOUGH_BLOCKS, CHANCE = 8, 0.05
 MATURITY_PANES = 8
 
 CALIBRATED = (0.0, 1.0)
+CONFIDENT = 1.96
+"""Standard errors to either side of an interval at 95 %."""
 Sums = dict[str, tuple[float, float, bool]]
 """Per metric, version, segment and sign: labels since the CUSUM was last 0, their excess, and whether it alarms."""
 
@@ -227,7 +229,8 @@ class OutcomeJudge:
                 threshold = min(then.value - limit, blocks.lowest)
             else:
                 threshold = max(then.value + limit, blocks.highest)
-        return single(name, now.value, then.value, threshold, now.n)
+        around = (now.value - CONFIDENT * now.error, now.value + CONFIDENT * now.error)
+        return single(name, now.value, then.value, threshold, now.n, around if now.n else None)
 
     @property
     def _deviates(self) -> float:
@@ -256,14 +259,17 @@ class OutcomeJudge:
             certain = float(rate_threshold(hits, m, n, self.alpha))
             threshold = max(certain, share + self._effect(signal), blocks.highest)
         value = wrong / n if n else math.nan
-        found = single("segment_error_rate", value, share, threshold, n)
+        found = single("segment_error_rate", value, share, threshold, n, wilson(wrong, n) if n else None)
         if name == "accuracy":
             variance = max(share * (1 - share), 1 / max(m, 1.0)) * n if m else 0.0
             step = _Step(wrong - n * share, variance, n)
             found = self._or_cusum(signal, found, version, segment, step, sums, blocks)
         if segmental:
             return found
-        return Result(SIGNALS[name], (column,), 1 - found.value, 1 - found.baseline, 1 - found.threshold, found.n)
+        right = (1 - found.interval[1], 1 - found.interval[0]) if found.interval else None
+        return Result(
+            SIGNALS[name], (column,), 1 - found.value, 1 - found.baseline, 1 - found.threshold, found.n, right
+        )
 
     def _absolute_errors(self, vector: Index, base: _Baseline) -> _Step:
         then, n = base.numbers["mae"], float(self.layout.usable(vector)[0])
@@ -434,6 +440,14 @@ def _arrival_curve(vector: Index) -> _ArrivalCurve | None:
         return None
     ages = np.concatenate([[0.0], DELAY_EDGES_MS, [2.0 * DELAY_EDGES_MS[-1]]])
     return _ArrivalCurve(ages, np.concatenate([[0.0], np.cumsum(counts) / counts.sum()]))
+
+
+def wilson(hits: float, n: float) -> tuple[float, float]:
+    """The score interval of a share at 95 % (Wilson 1927, JASA 22): sound for few events, and within 0 and 1."""
+    share, square = hits / n, CONFIDENT**2
+    middle = (share + square / (2 * n)) / (1 + square / n)
+    half = CONFIDENT / (1 + square / n) * math.sqrt(share * (1 - share) / n + square / (4 * n * n))
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def cusum_limit(drift: float, variance: float, labels_between_alarms: float) -> float:

@@ -183,7 +183,7 @@ def test_a_window_says_what_was_seen_and_what_would_have_been_too_much(backteste
     assert {tuple(window["counts"]) for window in windows} == {("events", "errors")}
     signals = [signal for window in windows for signal in window["signals"]]
     assert {tuple(signal) for signal in signals} == {
-        ("family", "name", "feature", "value", "baseline", "threshold", "n", "breached")
+        ("family", "name", "feature", "value", "baseline", "threshold", "n", "breached", "interval")
     }
     assert {signal["name"] for signal in signals} >= {"null_rate", "request_rate", "feature_drift", "score_drift"}
     assert {json.dumps(w["segment"]) for w in windows} == {
