@@ -29,7 +29,8 @@ DEFAULT_RULES = """
 """
 
 LABEL_RULES = """
-      # The labels have stopped, or belong to nothing: what follows cannot be judged until they are back.
+      # The labels have stopped, or meet no prediction (written with another key than their events, or by another
+      # partitioner): what follows cannot be judged until they are back.
       - {name: labels-missing, signals: [label_rate, label_maturity], response: data_incident, for: 2}
       - {name: labels-unmatched, signals: [label_unmatched_rate], response: data_incident, for: 2}
       # What the scores were worth, as the labels come.
