@@ -1,0 +1,79 @@
+"""The two stores of the label join say the same; one that cannot be opened is replaced by an empty one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agents.store import RocksStore, Stores
+from streams.store import MemoryStore, Store
+
+
+@pytest.fixture(params=["memory", "disk"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    if request.param == "memory":
+        yield MemoryStore()
+        return
+    found = RocksStore(tmp_path / "db")
+    yield found
+    found.close()
+
+
+def test_what_is_written_is_there_until_it_is_deleted(store: Store) -> None:
+    store.write({b"pa": b"1", b"pb": b"2", b"x": b"3"})
+    store.write({b"pa": None, b"pc": b"4"})
+    assert store.get_many([b"pa", b"pb", b"pc", b"nothing"]) == [None, b"2", b"4", None]
+    assert store.get_many([]) == []
+    assert list(store.scan(b"p")) == [(b"pb", b"2"), (b"pc", b"4")]
+    assert list(store.scan(b"")) == [(b"pb", b"2"), (b"pc", b"4"), (b"x", b"3")]
+
+
+@given(st.lists(st.tuples(st.binary(min_size=1, max_size=3), st.none() | st.binary(max_size=3)), max_size=20))
+def test_both_stores_say_the_same(
+    tmp_path_factory: pytest.TempPathFactory, writes: list[tuple[bytes, bytes | None]]
+) -> None:
+    memory, disk = MemoryStore(), RocksStore(tmp_path_factory.mktemp("db"))
+    for key, value in writes:
+        for one in (memory, disk):
+            one.write({key: value})
+    assert list(disk.scan(b"")) == list(memory.scan(b""))
+    disk.close()
+
+
+def test_a_restart_finds_what_was_written(tmp_path: Path) -> None:
+    first = Stores(tmp_path)
+    first.open("inference", 0).write({b"a": b"1"})
+    first.close()
+    again = Stores(tmp_path)
+    assert again.open("inference", 0).get_many([b"a"]) == [b"1"]
+    assert again.open("inference", 1).get_many([b"a"]) == [None]
+    again.close()
+
+
+def test_a_store_that_another_process_holds_is_left_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    holder, other = Stores(tmp_path), Stores(tmp_path)
+    holder.open("inference", 0).write({b"a": b"1"})
+    with caplog.at_level(logging.WARNING):
+        aside = other.open("inference", 0)
+    assert aside.get_many([b"a"]) == [None]
+    (said,) = caplog.messages
+    assert "cannot be opened" in said
+    folder = Path(said.rsplit(" ", 1)[1])
+    other.close()
+    assert not folder.exists()
+    holder.close()
+
+
+def test_a_damaged_store_is_left_aside(tmp_path: Path) -> None:
+    stores = Stores(tmp_path)
+    stores.open("inference", 0).write({b"a": b"1"})
+    stores.close()
+    for file in (tmp_path / "inference-0").glob("MANIFEST*"):
+        file.write_bytes(b"\\xff" * 100)
+    assert stores.open("inference", 0).get_many([b"a"]) == [None]
+    stores.close()
