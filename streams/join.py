@@ -471,8 +471,7 @@ class JoinFold:
     def _books_partials(self, clock_ms: int, final: bool) -> list[LabelBooksPartial]:
         buckets: dict[int, list[LabelBooksPart]] = {}
         for model in dict.fromkeys([*self.models, *self.meta.books]):
-            mark = self.meta.marks_ms.get(model)
-            part = LabelBooksPart(model, self.meta.books.get(model, LabelBooks()), mark)
+            part = LabelBooksPart(model, self.meta.books.get(model, LabelBooks()))
             buckets.setdefault(self._bucket(model), []).append(part)
         mark = max(self.meta.label_mark_ms, self.unread_until_ms)
         return [

@@ -251,7 +251,7 @@ class BucketJudge:
         labelled = judge.labelled
         assert labelled is not None
         cohorts = list(self.merge.revised_cohorts(model))
-        labelled.know(iter(cohorts))
+        labelled.know(cohorts)
         windows = [record for start_ms, cells in cohorts for record in labelled.revise_cohort(start_ms, cells)]
         for pane in self.merge.revised_arrivals(model):
             windows += labelled.revise_arrival(pane)

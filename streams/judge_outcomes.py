@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from streams.rollup import Rollup
 from streams.signals.evaluate import CellResult, Window
 from streams.signals.names import judges_labels
 from streams.signals.outcome import LabelFlow, Made, OutcomeJudge, Sums
-from streams.sketch.layout import requests
+from streams.sketch.layout import ERROR_SLOT, OK_SLOT
 from streams.sketch.outcomes import CHANGES, JOINED, LABELLED, PREDICTIONS, RECEIVED
 from streams.window import Clock, WindowRecord, outcome_record
 
@@ -53,12 +53,9 @@ class LabelledJudge:
 
     def predicted(self, start_ms: int, on_time: Cells) -> None:
         """Takes a closed pane of events."""
-        self._recent[start_ms] = {}
-        for (_, name, value), profile in on_time.items():
-            tally = self._recent[start_ms]
-            tally[name, value] = tally.get((name, value), 0) + int(requests(profile.counts.dense()))
+        self._recent[start_ms] = _tally(on_time, OK_SLOT, ERROR_SLOT)
 
-    def know(self, cohorts: Iterator[tuple[int, Cells]]) -> None:
+    def know(self, cohorts: Iterable[tuple[int, Cells]]) -> None:
         """Takes what has become known of cohorts; it must come before the pane that is judged next."""
         for start_ms, cells in cohorts:
             self._made[start_ms] = _tally(cells, PREDICTIONS)
@@ -84,7 +81,14 @@ class LabelledJudge:
                 self.latest = cells
             online = self._calibrated(cells, pane.start_ms) if base else {}
             records += [
-                outcome_record(self.plan, window, cell, Clock.ARRIVAL, 0, online.get(cell.version))
+                outcome_record(
+                    self.plan,
+                    window,
+                    cell,
+                    Clock.ARRIVAL,
+                    0,
+                    online.get(cell.version) if cell.segment == WHOLE else None,
+                )
                 for cell in cells
                 if _telling(cell)
             ]
@@ -142,11 +146,11 @@ class LabelledJudge:
         self._made = {at: counts for at, counts in self._made.items() if at >= made_ms}
 
 
-def _tally(cells: Cells, slot: int) -> dict[SegmentKey, int]:
-    """Of all versions, one slot by segment."""
+def _tally(cells: Cells, *slots: int) -> dict[SegmentKey, int]:
+    """Of all versions, the sum of these slots by segment."""
     found: dict[SegmentKey, int] = {}
     for (_, name, value), profile in cells.items():
-        found[name, value] = found.get((name, value), 0) + int(profile.counts.dense()[slot])
+        found[name, value] = found.get((name, value), 0) + int(profile.counts.dense()[list(slots)].sum())
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -32,7 +32,6 @@ MIN_LABELLED = 100
 _NO_LIMIT = 2**60
 
 Labels = Mapping[str, Label]
-Events = Callable[[], Iterable[Event]]
 
 
 def read_reference_labels(values: Iterable[bytes]) -> dict[str, Label]:
@@ -97,13 +96,9 @@ def understand(events: Iterable[Event], labels: Labels) -> Worth:
             mend="fold the rare ones into one class before the model is monitored",
         )
     ordered = tuple(sorted(classes, key=lambda name: (-truths[name], name)))
-    layout = OutcomeLayout(task=Task.MULTICLASS, classes=ordered)
     confidences = [max(event.score.values()) for event, _ in pairs if isinstance(event.score, dict) and event.score]
-    return (
-        Worth(OutcomeLayout(task=Task.MULTICLASS, classes=ordered, edges=_edges(confidences)))
-        if confidences
-        else Worth(layout)
-    )
+    edges = _edges(confidences) if confidences else ()
+    return Worth(OutcomeLayout(task=Task.MULTICLASS, classes=ordered, edges=edges))
 
 
 def _binary(pairs: Sequence[tuple[Event, object]], truths: Tally[str]) -> Worth:

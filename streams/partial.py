@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections import Counter
 from typing import TypeVar
 
 import msgspec
@@ -58,6 +59,10 @@ class PanePartial(msgspec.Struct, array_like=True, forbid_unknown_fields=True, t
     lap: int = 0
 
 
+def _both(left: dict[str, int], right: dict[str, int]) -> dict[str, int]:
+    return dict(Counter(left) + Counter(right))
+
+
 class Books(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """read = counted + late + rejected + duplicate, of one model in one chunk."""
 
@@ -71,15 +76,12 @@ class Books(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
         return self.read == self.counted + self.late + self.duplicate + sum(self.rejected.values())
 
     def merged(self, other: Books) -> Books:
-        rejected = dict(self.rejected)
-        for reason, count in other.rejected.items():
-            rejected[reason] = rejected.get(reason, 0) + count
         return Books(
             self.read + other.read,
             self.counted + other.counted,
             self.late + other.late,
             self.duplicate + other.duplicate,
-            rejected,
+            _both(self.rejected, other.rejected),
         )
 
 
@@ -147,9 +149,6 @@ class LabelBooks(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
         self.pending -= 1
 
     def merged(self, other: LabelBooks) -> LabelBooks:
-        rejected = dict(self.rejected)
-        for reason, count in other.rejected.items():
-            rejected[reason] = rejected.get(reason, 0) + count
         return LabelBooks(
             self.read + other.read,
             self.matched + other.matched,
@@ -157,16 +156,15 @@ class LabelBooks(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
             self.duplicate + other.duplicate,
             self.orphan + other.orphan,
             self.corrected + other.corrected,
-            rejected,
+            _both(self.rejected, other.rejected),
         )
 
 
 class LabelBooksPart(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
-    """A model's label books, and the event time up to which its predictions have been joined."""
+    """A model's label books."""
 
     model: str
     books: LabelBooks
-    mark_ms: int | None
 
 
 class LabelBooksPartial(msgspec.Struct, array_like=True, forbid_unknown_fields=True, tag="labels"):

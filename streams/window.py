@@ -86,17 +86,8 @@ def outcome_record(
     if cell.version is not None:
         counts["unusable"] = int(vector[UNUSABLE])
     share = cell.events / counts["predictions"] if counts.get("predictions") else None
-    return WindowRecord(
-        model=plan.name,
-        version=cell.version,
-        segment=segment_object(cell.segment),
-        start=rfc3339(window.start_ms),
-        end=rfc3339(window.end_ms),
-        revision=revision,
-        counts=counts,
-        top_unseen={},
-        quantiles={},
-        signals=tuple(_records(cell)),
+    return msgspec.structs.replace(
+        _record_of(plan, window, cell, revision, counts),
         clock=clock,
         maturity=None if share is None else number(min(1.0, share)),
         online=_online(online) if online else {},
@@ -112,9 +103,10 @@ def _online(found: Online) -> dict[str, float | str | None]:
     }
 
 
-def window_record(plan: ModelPlan, window: Window, cell: CellResult, revision: int) -> WindowRecord:
-    profile = cell.profile
-    columns = plan.layout.columns
+def _record_of(
+    plan: ModelPlan, window: Window, cell: CellResult, revision: int, counts: dict[str, int]
+) -> WindowRecord:
+    """What the records of all clocks have."""
     return WindowRecord(
         model=plan.name,
         version=cell.version,
@@ -122,10 +114,21 @@ def window_record(plan: ModelPlan, window: Window, cell: CellResult, revision: i
         start=rfc3339(window.start_ms),
         end=rfc3339(window.end_ms),
         revision=revision,
-        counts={"events": cell.events, "errors": int(profile.counts.dense()[ERROR_SLOT])},
+        counts=counts,
+        top_unseen={},
+        quantiles={},
+        signals=tuple(_records(cell)),
+    )
+
+
+def window_record(plan: ModelPlan, window: Window, cell: CellResult, revision: int) -> WindowRecord:
+    profile = cell.profile
+    columns = plan.layout.columns
+    counts = {"events": cell.events, "errors": int(profile.counts.dense()[ERROR_SLOT])}
+    return msgspec.structs.replace(
+        _record_of(plan, window, cell, revision, counts),
         top_unseen={columns[i].name: heavy.top(TOP_VALUES) for i, heavy in sorted(profile.heavy.items())},
         quantiles={columns[i].name: _quantiles(sketch.at(QUANTILE_LEVELS)) for i, sketch in profile.quantiles.items()},
-        signals=tuple(_records(cell)),
         expected={name: float(f"{value:.6g}") for name, value in cell.expected.items()},
     )
 

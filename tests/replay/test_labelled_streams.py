@@ -191,3 +191,10 @@ def test_before_the_labels_the_scores_say_what_is_to_be_expected() -> None:
     assert truth is not None
     assert first.expected["accuracy"] == pytest.approx(truth, abs=0.05)
     assert first.expected.keys() == {"accuracy", "precision", "recall", "f1"}
+
+
+def test_the_online_recalibration_is_told_with_the_version_that_it_is_of() -> None:
+    """With its arrival windows alone, not with those of segments; it follows the labels from the reference on."""
+    told = [w for w in replayed(None)[1] if w.online]
+    assert {(w.clock, w.segment, w.version) for w in told} == {(Clock.ARRIVAL, None, "1")}
+    assert all(abs(float(w.online["slope"] or 0) - 1) < 0.3 for w in told)
