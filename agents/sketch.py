@@ -20,7 +20,7 @@ from agents.publish import Outgoing, cut, publish
 from agents.store import Stores
 from streams.chunk import BEAT_MS, Progress, SourceFold, Step
 from streams.errors import SketchError
-from streams.join import JoinFold
+from streams.join.fold import JoinFold
 from streams.partial import key_of, pack
 from streams.plan import Plan
 from streams.records import Records, RejectedRecord

@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 from agents.store import RocksStore
 from bench.stream import EVENTS_PER_S, MODEL, START_MS, pairs, project
 from streams.config import Labels
-from streams.join import JoinFold
+from streams.join.fold import JoinFold
 from streams.plan import Plan, compile_model
 from streams.records import Records
 from streams.sketch.outcomes import Task

@@ -207,7 +207,8 @@ def _check_same_answers(setting: Setting, events: int = 5_000) -> None:
         sketcher.add(value)
     plan = project().plan
     model = plan.models[MODEL]
-    model.columnizer.gather(plan.decoder().decode(values, [2**45] * events).models[MODEL], gathered := Gathered())
+    rows = plan.decoder().decode(values, [2**45] * events).models[MODEL]
+    model.columnizer.gather(model.columnizer.parts(rows), gathered := Gathered())
     batch = model.columnizer.columns(gathered)
     panes_ms = batch.ts_ms // PANE_MS * PANE_MS
     for group, (version, _, value), profile in profiles(

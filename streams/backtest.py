@@ -14,7 +14,7 @@ import msgspec
 
 from streams.chunk import SourceFold, Step
 from streams.config import OTHER
-from streams.join import JoinFold
+from streams.join.fold import JoinFold
 from streams.judge import BucketJudge, Outcome
 from streams.labels import label_time_ms
 from streams.panes import NO_MARK

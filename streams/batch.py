@@ -69,6 +69,17 @@ class Columns:
 
 
 @dataclass(slots=True)
+class Parts:
+    """Rows taken apart: what more than one reader needs of them."""
+
+    rows: Rows
+    fields: dict[str, tuple[Any, ...]]
+    """By the name in `decode.Row` the values."""
+    segments: list[Index]
+    """Per declared dimension: the position of the row's value, or the number of values for any other."""
+
+
+@dataclass(slots=True)
 class Gathered:
     """What is taken of rows before they go, column by column; grows until it becomes `Columns`."""
 
@@ -129,17 +140,23 @@ class Columnizer:
         self._segments = [_Positions(values) for values in segments.values()]
         self._no_segments = (None,) * len(segments)
 
-    def gather(self, rows: Rows, into: Gathered) -> None:
-        """Takes what is counted of rows. A few hundred at a time are best: they stay in the processor's cache."""
-        events, first = rows.rows, into.n
-        into.n += len(events)
-        fields = _transposed(events)
-        into.ts_ms.append(rows.times_ms)
+    def parts(self, rows: Rows) -> Parts:
+        """Takes rows apart. A few hundred at a time are best: they stay in the processor's cache."""
+        fields = _transposed(rows.rows)
+        return Parts(rows, fields, self._segments_of(fields["segments"]))
+
+    def gather(self, parts: Parts, into: Gathered) -> None:
+        """Takes what is counted of rows."""
+        fields, first, n = parts.fields, into.n, len(parts.rows.rows)
+        into.n += n
+        into.ts_ms.append(parts.rows.times_ms)
         into.versions += fields["model_version"]
-        into.extras += [(first + at, name) for at, name in rows.extras]
-        if fields["error"].count(None) < len(events):
+        into.extras += [(first + at, name) for at, name in parts.rows.extras]
+        if fields["error"].count(None) < n:
             into.failed += [first + at for at, error in enumerate(fields["error"]) if error is not None]
-        self._gather_segments(fields["segments"], into)
+        into.segments = into.segments or [[] for _ in parts.segments]
+        for gathered, positions in zip(into.segments, parts.segments, strict=True):
+            gathered.append(positions)
         for i, values in zip(self._features, _transposed(fields["features"]).values(), strict=False):
             if self.layout.columns[i].kind is Kind.NUMERIC:
                 _add_floats(into, i, values)
@@ -180,14 +197,15 @@ class Columnizer:
             extras=gathered.extras,
         )
 
-    def _gather_segments(self, found: Sequence[Any], into: Gathered) -> None:
+    def _segments_of(self, found: Sequence[Any]) -> list[Index]:
         if not self._segments:
-            return
-        into.segments = into.segments or [[] for _ in self._segments]
+            return []
         # Undeclared dimensions that the decoder learned stand last, where there are segments at all.
         values = zip(*(self._no_segments if item is None else astuple(item) for item in found), strict=False)
-        for parts, positions, column in zip(into.segments, self._segments, values, strict=False):
-            parts.append(np.fromiter(map(positions.__getitem__, column), np.int64, len(column)))
+        return [
+            np.fromiter(map(positions.__getitem__, column), np.int64, len(column))
+            for positions, column in zip(self._segments, values, strict=False)
+        ]
 
     def _gather_texts(self, column: int, values: Sequence[Any], into: Gathered) -> None:
         codes = self._codes[column]

@@ -17,9 +17,10 @@ import numpy as np
 from streams.batch import Gathered
 from streams.cells import Cells, added, profiles
 from streams.config import OTHER, bucket_of
+from streams.decode import Rows
 from streams.errors import UNREADABLE, SketchError
 from streams.events import Reject
-from streams.join import JoinFold
+from streams.join.fold import JoinFold
 from streams.panes import NO_MARK, Timeliness, timeliness
 from streams.partial import Books, BooksPart, BooksPartial, Cell, PanePart, PanePartial, Partial, seal, unseal
 from streams.plan import ModelPlan, Plan
@@ -136,9 +137,11 @@ class SourceFold:
         assert self.join is not None
         decoded = self._decoder.decode(records.values, records.stamps_ms, records.headers)
         for model, rows in decoded.models.items():
-            self.join.take_predictions(model, rows, [records.offsets[index] for index in rows.indices.tolist()])
+            if model in self.plan.models:
+                self.join.take_predictions(model, rows, _offsets(records, rows))
         self._joined_to = records.offsets[-1] + 1
-        self.join.commit(self._joined_to)
+        if self._joined_to - self.join.meta.covered.inference >= self.chunk_size:
+            self.join.commit(self._joined_to)
 
     def take_labels(self, records: Records, clock_ms: int) -> list[Step]:
         """Joins labels of the co-partitioned topic to their predictions."""
@@ -198,14 +201,15 @@ class SourceFold:
                 part.books.counted += len(rows.rows)
                 continue
             plan = self.plan.models[model]
-            if self.join is not None:
-                offsets = [records.offsets[index] for index in rows.indices.tolist()]
-                read = len(rows.rows)
-                rows = self.join.take_predictions(model, rows, offsets)
-                part.books.duplicate += read - len(rows.rows)
-                if not rows.rows:
-                    continue
-            plan.columnizer.gather(rows, part.buffer)
+            parts = (
+                self.join.take_predictions(model, rows, _offsets(records, rows))
+                if self.join is not None
+                else plan.columnizer.parts(rows)
+            )
+            kept = len(parts.rows.rows) if parts else 0
+            part.books.duplicate += len(rows.rows) - kept
+            if parts:
+                plan.columnizer.gather(parts, part.buffer)
             if part.buffer.n >= MAX_BUFFERED_ROWS:
                 self._flush(plan, part)
         for reject in decoded.rejects:
@@ -330,3 +334,9 @@ class SourceFold:
         if plan is None:
             return NO_MARK
         return self.marks_ms.get(model, NO_MARK) - plan.config.lateness_ms - plan.config.pane_ms
+
+
+def _offsets(records: Records, rows: Rows) -> Sequence[int]:
+    if len(rows.indices) == len(records):
+        return records.offsets
+    return [records.offsets[index] for index in rows.indices.tolist()]

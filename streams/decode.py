@@ -99,6 +99,12 @@ class Rows:
     times_ms: Index
     extras: list[tuple[int, str]] = field(default_factory=list)
 
+    def only(self, kept: Sequence[int]) -> Rows:
+        """The rows at these places."""
+        places = {old: new for new, old in enumerate(kept)}
+        extras = [(places[at], name) for at, name in self.extras if at in places]
+        return Rows(self.indices[kept], [self.rows[at] for at in kept], self.times_ms[kept], extras)
+
 
 @dataclass(slots=True)
 class Decoded:

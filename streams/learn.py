@@ -378,7 +378,7 @@ def _count(
     totals: Totals = {}
     blocks: dict[int, Totals] = {}
     for rows in _batches(codec, values, on_events):
-        columnizer.gather(rows, gathered := Gathered())
+        columnizer.gather(columnizer.parts(rows), gathered := Gathered())
         batch = columnizer.columns(gathered)
         panes_ms = batch.ts_ms // pane_ms * pane_ms
         for group, (_, name, value), profile in profiles(

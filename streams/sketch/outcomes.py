@@ -25,9 +25,9 @@ Index = NDArray[np.int64]
 Values = NDArray[np.float64]
 
 PREDICTIONS, CHANGES, LABELLED, UNUSABLE, RECEIVED, JOINED = range(6)
-"""Of a cohort: predictions made. Of both clocks: labels, corrections and withdrawals that had an effect, which number
-the revisions; predictions that have a label; labels that fit no class or no number. Of an arrival pane: labels
-received, all of them in the cell of the first version, and those that met a prediction."""
+"""Of a cohort: predictions made. Of both clocks: outcomes added or taken back, which number the revisions; predictions
+that have a label; labels that fit no class or no number. Of an arrival pane: labels received, all of them in the cell
+of the first version, and those that met a prediction."""
 FIRST_DELAY = 6
 DELAY_EDGES_MS = np.rint(1000 * 2 ** (np.arange(89) / 4)).astype(np.int64)
 """Four an octave, from a second to 48 days: how long after its prediction a label came."""

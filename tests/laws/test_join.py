@@ -13,8 +13,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.decode import Rows
-from streams.join import JoinFold, View
+from streams.join.cells import View
+from streams.join.fold import JoinFold
 from streams.partial import LabelBooks, OutcomePartial
 from streams.plan import Plan
 from streams.records import Records
@@ -121,8 +121,8 @@ class Reader:
             decoded = DECODER.decode(given.values, given.stamps_ms)
             for model, rows in decoded.models.items():
                 offsets = [given.offsets[index] for index in rows.indices.tolist()]
-                kept: Rows = self.fold.take_predictions(model, rows, offsets)
-                self.duplicates += len(rows.rows) - len(kept.rows)
+                kept = self.fold.take_predictions(model, rows, offsets)
+                self.duplicates += len(rows.rows) - (len(kept.rows.rows) if kept else 0)
             self.at[0] += len(part)
 
     def read_labels(self, count: int) -> None:
@@ -283,9 +283,9 @@ def test_what_arrived_and_what_stands_agree_where_nothing_was_corrected(both: tu
     once = {told.event_id: told for told in reversed(both[1]) if told.label is not None}
     reader = Reader(sorted(events, key=lambda event: event.ts_ms), sorted(once.values(), key=lambda told: told.ts_ms))
     reader.finish()
-    for (view, model, start_ms), cells in reader.fold.cells.items():
+    for (view, model, start_ms), cells in reader.fold.cells.vectors.items():
         if view is View.ARRIVED:
-            standing = reader.fold.cells.get((View.STANDING, model, start_ms), {})
+            standing = reader.fold.cells.vectors.get((View.STANDING, model, start_ms), {})
             for key, vector in cells.items():
                 vector[[RECEIVED, JOINED, CHANGES]] = 0
                 assert not vector.any() or (vector <= standing[key]).all()

@@ -80,7 +80,7 @@ def outcome(one: Decoder, *values: bytes | None, headers: Any = ()) -> list[Any]
                 found[index] = model
             continue
         columnizer = Columnizer(LAYOUTS[model], SEGMENTS)
-        columnizer.gather(rows, gathered := Gathered())
+        columnizer.gather(columnizer.parts(rows), gathered := Gathered())
         batch = columnizer.columns(gathered)
         for at, index in enumerate(rows.indices.tolist()):
             found[index] = _counted(model, batch, rows.rows[at].event_id, at)

@@ -1,0 +1,146 @@
+"""What predictions turned out to be worth, summed by view, span and cell: in memory, and in a store to come back to.
+
+Two clocks: a *cohort* is the predictions of one span, as their labels come and are corrected. An *arrival* pane is the
+labels that came in one pane, and has two views: what had come when it was judged, and what still stands.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from enum import IntEnum
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from streams.config import OTHER
+from streams.partial import Cell, CellKey, PanePart
+from streams.plan import ModelPlan
+from streams.sketch.counts import Counts
+from streams.sketch.outcomes import CHANGES, Index, OutcomeLayout, Prediction
+from streams.sketch.profile import Profile
+from streams.store import Changes, Store
+
+_CELLS = b"c"
+
+
+class View(IntEnum):
+    """Which sum of outcomes a cell belongs to."""
+
+    COHORT = 0
+    ARRIVED = 1
+    STANDING = 2
+
+
+Place = tuple[View, str, int]
+"""View, model, and start of the cohort or the pane."""
+Group = tuple[View, str, int, str, tuple[int, ...]]
+"""A place, version, and positions of the segments' values: what the cells of a prediction follow from."""
+_Outcome = tuple[Sequence[Group], Prediction, Any, int, int]
+"""Groups that it counts in, prediction, label, delay, and +1 or -1."""
+
+_pack = msgspec.msgpack.Encoder().encode
+_cells = msgspec.msgpack.Decoder(list[Cell]).decode
+_place = msgspec.msgpack.Decoder(tuple[int, str, int]).decode
+
+
+class OutcomeCells:
+    """The cells of one source partition. What is added waits for `changes`."""
+
+    def __init__(self, models: Mapping[str, ModelPlan], store: Store) -> None:
+        self._models = models
+        self.vectors: dict[Place, dict[CellKey, Index]] = {}
+        for key, value in store.scan(_CELLS):
+            view, model, start_ms = _place(key[1:])
+            opened = {cell.key: Profile.from_bytes(cell.profile).counts.dense().copy() for cell in _cells(value)}
+            self.vectors[View(view), model, start_ms] = opened
+        self.unpublished: set[Place] = set(self.vectors)
+        self._dropped: set[Place] = set()
+        """They were published and can't change any more: the next changes take them out of the store."""
+        self._outcomes: dict[str, list[_Outcome]] = {}
+        self._sums: Counter[tuple[Group, int]] = Counter()
+        """By group and slot how much has come."""
+
+    def count(self, group: Group, slot: int, amount: int = 1) -> None:
+        self._sums[group, slot] += amount
+
+    def outcome(self, groups: Sequence[Group], given: Prediction, label: Any, delay_ms: int, sign: int) -> None:
+        """`sign`: +1, or -1 for one that is taken back."""
+        self._outcomes.setdefault(given.model, []).append((groups, given, label, delay_ms, sign))
+
+    def changes(self) -> Changes:
+        """Adds what has come; gives what to write."""
+        changed = self._summed()
+        self.unpublished |= changed
+        dropped, self._dropped = self._dropped, set()
+        return {_key(place): self._packed(place) for place in changed | dropped}
+
+    def _packed(self, place: Place) -> bytes | None:
+        return _pack(_to_cells(self.vectors[place])) if place in self.vectors else None
+
+    def _summed(self) -> set[Place]:
+        changed: set[Place] = set()
+        for (group, slot), amount in self._sums.items():
+            for vector in self._of(group, changed):
+                vector[slot] += amount
+        for model, outcomes in self._outcomes.items():
+            groups, given, labels, delays_ms, signs = zip(*outcomes, strict=True)
+            slots, amounts = layout_of(self._models[model]).contributions(given, labels, np.array(delays_ms))
+            amounts = amounts * np.array(signs, np.int64)
+            members: dict[Group, list[int]] = {}
+            for at, of_one in enumerate(groups):
+                for group in of_one:
+                    members.setdefault(group, []).append(at)
+            for group, columns in members.items():
+                for vector in self._of(group, changed):
+                    np.add.at(vector, slots[:, columns], amounts[:, columns])
+                    vector[CHANGES] += len(columns)
+        self._sums, self._outcomes = Counter(), {}
+        return changed
+
+    def _of(self, group: Group, changed: set[Place]) -> Iterator[Index]:
+        """The vector of every cell that a prediction of the group falls in."""
+        view, model, start_ms, version, segments = group
+        plan, place = self._models[model], (view, model, start_ms)
+        changed.add(place)
+        vectors = self.vectors.setdefault(place, {})
+        for key in _keys(plan, version, segments):
+            vector = vectors.get(key)
+            if vector is None:
+                vector = vectors[key] = np.zeros(layout_of(plan).length, np.int64)
+            yield vector
+
+    def part(self, model: str, cohort: bool, start_ms: int) -> PanePart | None:
+        """What is published of a cohort, or of an arrival pane; None where the model has nothing there (any more)."""
+        views = (View.COHORT,) if cohort else (View.ARRIVED, View.STANDING)
+        places: list[Place] = [(view, model, start_ms) for view in views]
+        if not any(place in self.vectors for place in places):
+            return None
+        cells = [_to_cells(self.vectors.get(place, {})) for place in places]
+        return PanePart(model, layout_of(self._models[model]).digest, cells[0], cells[-1])
+
+    def drop(self, place: Place) -> None:
+        del self.vectors[place]
+        self._dropped.add(place)
+
+
+def layout_of(plan: ModelPlan) -> OutcomeLayout:
+    assert plan.outcomes is not None
+    return plan.outcomes
+
+
+def _keys(plan: ModelPlan, version: str, segments: tuple[int, ...]) -> Iterator[CellKey]:
+    """The whole of a version, and the segments at these positions; without positions the whole alone."""
+    yield version, "", ""
+    for (name, values), position in zip(plan.segmentation.dimensions, segments, strict=False):
+        yield version, name, values[position] if position < len(values) else OTHER
+
+
+def _key(place: Place) -> bytes:
+    view, model, start_ms = place
+    return _CELLS + _pack((int(view), model, start_ms))
+
+
+def _to_cells(vectors: Mapping[CellKey, Index]) -> list[Cell]:
+    return [Cell(*key, Profile(Counts.of(vector.copy())).to_bytes()) for key, vector in vectors.items()]

@@ -1,0 +1,411 @@
+"""Predictions and labels of one source partition → what the predictions were worth.
+
+The outcome of a prediction is that of its latest label, so everything here is a function of the set of predictions and
+labels, whatever the order in which the two topics are read. Histories, sketches, books and the offsets that they cover
+are written to the store at once; a store that is gone is rebuilt by reading both topics again.
+
+A label arrives at the highest label time that its partition has shown, so no label is ever too late.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import compress, repeat
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from streams.batch import Parts
+from streams.config import MAX_VERSION, OTHER, bucket_of
+from streams.decode import Rows
+from streams.errors import UNREADABLE
+from streams.join.cells import Group, OutcomeCells, View, layout_of
+from streams.join.histories import Entry, Histories, History, keys_of
+from streams.labels import Label, read_labels
+from streams.panes import NO_MARK, Timeliness, timeliness
+from streams.partial import LabelBooks, LabelBooksPart, LabelBooksPartial, OutcomePartial
+from streams.plan import ModelPlan, Plan
+from streams.records import Records, RejectedRecord
+from streams.sketch.outcomes import JOINED, PREDICTIONS, RECEIVED, Prediction, class_text
+from streams.store import Changes, Store
+
+MAX_PENDING = 100_000
+"""Labels of a partition that wait for their prediction; beyond that one is an orphan at once."""
+MAX_HISTORY = 16
+"""Labels of one event id; further ones are rejected."""
+TOO_MANY_LABELS = "too_many_labels"
+FORMAT = 2
+"""Of what the store holds: with another number it is rebuilt."""
+
+_META = b"m"
+
+
+class Covered(msgspec.Struct, array_like=True):
+    """The next offsets of both topics: what the store holds is the fold of everything before them."""
+
+    inference: int = 0
+    labels: int = 0
+
+
+class _Meta(msgspec.Struct):
+    plan: str = ""
+    covered: Covered = msgspec.field(default_factory=Covered)
+    marks_ms: dict[str, int] = {}
+    label_mark_ms: int = NO_MARK
+    versions: dict[str, list[str]] = {}
+    books: dict[str, LabelBooks] = {}
+    pending: int = 0
+    sequence: int = 0
+
+
+_pack = msgspec.msgpack.Encoder().encode
+_meta = msgspec.msgpack.Decoder(_Meta).decode
+
+
+class JoinFold:
+    """The state of one source partition; `store` keeps what memory need not."""
+
+    def __init__(self, plan: Plan, topic: str, partition: int, store: Store, clock_ms: int) -> None:
+        self.plan, self.topic, self.partition, self.store = plan, topic, partition, store
+        self.models = {name: model for name, model in plan.models.items() if model.outcomes is not None}
+        self._sole = next(iter(self.models)) if len(self.models) == 1 else ""
+        self.meta = self._restored(_digest(self.models.values()))
+        self.cells = OutcomeCells(self.models, store)
+        self._histories = Histories(store, self.meta.sequence)
+        self.rebuilding = False
+        """Less is covered than has been published: nothing is published until both topics have been read."""
+        self.caught_up = False
+        """No label was left to read."""
+        self.unread_until_ms = NO_MARK
+        """No label before this time is left to read, where the reader can tell."""
+        self.seen_at_ms = clock_ms
+        self._over_before_ms = NO_MARK
+
+    def _restored(self, plan: str) -> _Meta:
+        """What the store knows; nothing if it was filled under another plan: then the topics are read again."""
+        (found,) = self.store.get_many([_META])
+        try:
+            meta = _meta(found) if found else _Meta(plan=plan)
+        except UNREADABLE:
+            meta = _Meta()
+        if meta.plan != plan:
+            stale = [key for key, _ in self.store.scan(b"")]
+            self.store.write(dict.fromkeys(stale))
+            meta = _Meta(plan=plan)
+        return meta
+
+    @property
+    def end_offset(self) -> int:
+        return self.meta.covered.inference + self.meta.covered.labels
+
+    @property
+    def reached_ms(self) -> int:
+        """The highest event time of the predictions."""
+        return max(self.meta.marks_ms.values(), default=NO_MARK)
+
+    # Predictions
+
+    def take_predictions(self, model: str, rows: Rows, offsets: Sequence[int]) -> Parts | None:
+        """Remembers predictions; gives them without those whose event id was seen before at another offset.
+
+        None: all were.
+        """
+        columnizer, plan = self.plan.models[model].columnizer, self.models.get(model)
+        if plan is None:
+            return columnizer.parts(rows)
+        keys = keys_of([row.event_id for row in rows.rows])
+        known = self._histories.find(keys)
+        if known or len(set(keys)) < len(keys):
+            kept = self._first_seen(plan, keys, known, offsets, rows.times_ms.tolist())
+            if not kept:
+                return None
+            if len(kept) < len(keys):
+                rows, keys, offsets = rows.only(kept), [keys[at] for at in kept], [offsets[at] for at in kept]
+        parts = columnizer.parts(rows)
+        self._remember(plan, parts, keys, known, offsets)
+        return parts
+
+    def _first_seen(
+        self,
+        plan: ModelPlan,
+        keys: Sequence[bytes],
+        known: Mapping[bytes, History],
+        offsets: Sequence[int],
+        times_ms: Sequence[int],
+    ) -> list[int]:
+        """The places of those that are no duplicate. One that is too late to be counted is not remembered."""
+        remembered = {
+            key: given.offset for key, found in known.items() for given in found.predictions if given.model == plan.name
+        }
+        mark, kept = self.meta.marks_ms.get(plan.name, NO_MARK), []
+        for at, (key, offset, time_ms) in enumerate(zip(keys, offsets, times_ms, strict=True)):
+            if remembered.get(key, offset) == offset:
+                kept.append(at)
+                mark = max(mark, time_ms)
+                if mark - time_ms <= plan.config.lateness_ms:
+                    remembered[key] = offset
+        return kept
+
+    def _remember(
+        self,
+        plan: ModelPlan,
+        parts: Parts,
+        keys: Sequence[bytes],
+        known: Mapping[bytes, History],
+        offsets: Sequence[int],
+    ) -> None:
+        """Those that are read for the first time, and not too late to be counted."""
+        start, config = bisect_left(offsets, self.meta.covered.inference), plan.config
+        mark = self.meta.marks_ms.get(plan.name, NO_MARK)
+        classes, self.meta.marks_ms[plan.name] = timeliness(
+            parts.rows.times_ms[start:], mark, config.grace_ms, config.lateness_ms
+        )
+        counted = classes != Timeliness.LATE
+        new = (start + np.flatnonzero(counted)).tolist()
+        fields = parts.fields
+        columns: list[Any] = [keys, offsets, *(fields[name] for name in ("model_version", "score", "prediction"))]
+        if len(new) < len(keys):
+            columns = [[column[at] for at in new] for column in columns]
+        keys, offsets, versions, scores, values = columns
+        names = {version: self._version(plan, version) for version in dict.fromkeys(versions)}
+        versions = list(map(names.__getitem__, versions))
+        segments = list(zip(*(positions[new].tolist() for positions in parts.segments), strict=True)) or [()] * len(new)
+        times_ms, on_time = parts.rows.times_ms[new], (classes[counted] == Timeliness.ON_TIME).tolist()
+        cohorts = (times_ms // plan.cohort_ms * plan.cohort_ms).tolist()
+        made = Counter(compress(zip(cohorts, versions, segments, strict=True), on_time))
+        for (start_ms, version, positions), n in made.items():
+            self.cells.count((View.COHORT, plan.name, start_ms, version, positions), PREDICTIONS, n)
+        moments = times_ms.tolist()
+        given = zip(repeat(plan.name), offsets, moments, on_time, versions, segments, scores, values, strict=False)
+        if not known:
+            self._histories.put_new(keys, given, times_ms)
+            return
+        for key, prediction in zip(keys, given, strict=True):
+            self._meet(plan, key, known.get(key) or History([], []), Prediction(*prediction))
+
+    def _meet(self, plan: ModelPlan, key: bytes, history: History, given: Prediction) -> None:
+        """A prediction whose event id is known meets the labels that came before it."""
+        history.predictions.append(given)
+        current: Entry | None = None
+        for entry in history.labels:
+            if _belongs(plan, given, entry):
+                if not entry.joined:
+                    self._books(entry.model or self._sole).forget_pending()
+                    self.meta.pending -= 1
+                    entry.joined = True
+                current = self._join(plan, given, current, entry)
+        self._histories.put(key, history, given.ts_ms)
+
+    def _version(self, plan: ModelPlan, version: str) -> str:
+        """The version, or the bucket of those beyond the cap: by the order of the log."""
+        known = self.meta.versions.setdefault(plan.name, list(plan.config.versions))
+        if version not in known:
+            if len(known) >= plan.config.max_versions or len(version) > MAX_VERSION:
+                return OTHER
+            known.append(version)
+        return version
+
+    # Labels
+
+    def take_labels(self, records: Records, clock_ms: int) -> list[RejectedRecord]:
+        limits = self.plan.config.limits
+        labels, rejects = read_labels(
+            records.values,
+            records.stamps_ms,
+            records.headers,
+            max_record_bytes=limits.max_record_bytes,
+            future_ms=limits.future_ms,
+        )
+        self.seen_at_ms = clock_ms
+        keys = keys_of([label.event_id for _, label in labels])
+        known = self._histories.find(keys)
+        for (index, label), key in zip(labels, keys, strict=True):
+            if records.offsets[index] >= self.meta.covered.labels:
+                self._take(key, known.setdefault(key, History([], [])), label, records.offsets[index])
+        for reject in rejects:
+            if records.offsets[reject.index] >= self.meta.covered.labels:
+                self._books(self._known(reject.model) or self._sole).reject(reject.reason)
+        self.meta.covered.labels = max(self.meta.covered.labels, records.offsets[-1] + 1)
+        return [
+            RejectedRecord(self.partition, records.offsets[reject.index], records.values[reject.index], reject)
+            for reject in rejects
+        ]
+
+    def _take(self, key: bytes, history: History, label: Label, offset: int) -> None:
+        self.meta.label_mark_ms = max(self.meta.label_mark_ms, label.ts_ms)
+        entry = Entry(offset, self.meta.label_mark_ms, label.model, label.label)
+        self._receive(entry)
+        if len(history.labels) >= MAX_HISTORY:
+            self._books(self._known(entry.model) or self._sole).reject(TOO_MANY_LABELS)
+            return
+        before = list(history.labels)
+        for given in history.predictions:
+            plan = self.models[given.model]
+            if _belongs(plan, given, entry):
+                entry.joined = True
+                self._join(plan, given, self._current(plan, given, before), entry)
+        if not entry.joined:
+            books = self._books(self._known(entry.model) or self._sole)
+            books.read += 1
+            if self.meta.pending >= MAX_PENDING:
+                books.orphan += 1
+                return
+            books.pending += 1
+            self.meta.pending += 1
+        history.labels.append(entry)
+        self._histories.put(key, history, entry.arrival_ms)
+
+    def _receive(self, entry: Entry) -> None:
+        plan = self.models.get(entry.model or self._sole)
+        if plan is not None:
+            version = next(iter(plan.config.versions), "")
+            self.cells.count((View.ARRIVED, plan.name, plan.pane_start(entry.arrival_ms), version, ()), RECEIVED)
+
+    def _known(self, model: str) -> str:
+        return model if not model or model in self.models else OTHER
+
+    def _current(self, plan: ModelPlan, given: Prediction, entries: Iterable[Entry]) -> Entry | None:
+        """The label that holds after these: the first of those that say the same."""
+        current: Entry | None = None
+        for entry in entries:
+            if _belongs(plan, given, entry):
+                current = current if _same(current and current.label, entry.label) else entry
+        return current
+
+    def _join(self, plan: ModelPlan, given: Prediction, before: Entry | None, entry: Entry) -> Entry | None:
+        """A label meets its prediction; gives the label that holds now."""
+        books = self._books(given.model)
+        books.read += 1
+        pane, lateness_ms = plan.pane_start(entry.arrival_ms), plan.config.lateness_ms
+        arrived = _group(View.ARRIVED, given, pane)
+        # A prediction that is read after its label's pane may have been judged has no part in the judgement.
+        in_time = given.on_time and given.ts_ms < pane + plan.config.pane_ms
+        if in_time:
+            self.cells.count(arrived, JOINED)
+        if _same(before.label if before else None, entry.label):
+            books.duplicate += 1
+            return before
+        books.matched += 1
+        cohort = _group(View.COHORT, given, plan.cohort_start(given.ts_ms))
+        if before is not None and before.label is not None:
+            books.corrected += 1
+            groups = [cohort]
+            if entry.arrival_ms - before.arrival_ms <= lateness_ms:
+                groups.append(_group(View.STANDING, given, plan.pane_start(before.arrival_ms)))
+            self._outcome(groups, given, before, -1)
+        if entry.label is not None:
+            groups = [cohort]
+            if given.ts_ms - entry.arrival_ms <= lateness_ms:
+                groups += [_group(View.STANDING, given, pane), *([arrived] if in_time else ())]
+            self._outcome(groups, given, entry, 1)
+        return entry
+
+    def _outcome(self, groups: Sequence[Group], given: Prediction, entry: Entry, sign: int) -> None:
+        self.cells.outcome(groups, given, entry.label, max(0, entry.arrival_ms - given.ts_ms), sign)
+
+    def _books(self, model: str) -> LabelBooks:
+        return self.meta.books.setdefault(model, LabelBooks())
+
+    # Writing
+
+    def commit(self, next_inference: int) -> None:
+        """Everything since the last commit, to the store at once. `next_inference`: the next offset of that topic."""
+        self.meta.covered.inference = max(self.meta.covered.inference, next_inference)
+        changes = self.cells.changes() | self._expired() | self._histories.changes()
+        self.meta.sequence = self._histories.sequence
+        self.store.write(changes | {_META: _pack(self.meta)})
+
+    def _expired(self) -> Changes:
+        """Forgets histories that nothing can change any more; a label that never met a prediction is an orphan."""
+        if self.reached_ms == NO_MARK:
+            return {}
+        # While labels are still to be read, however old, their predictions wait for them.
+        labels_ms = self.reached_ms if self.caught_up else max(self.meta.label_mark_ms, self.unread_until_ms)
+        longest_ms = max(model.horizon_ms for model in self.models.values())
+        self._over_before_ms = min(self.reached_ms, labels_ms) - longest_ms
+        changes, over = self._histories.expired(self._over_before_ms)
+        for entry in (entry for history in over for entry in history.labels if not entry.joined):
+            books = self._books(self._known(entry.model) or self._sole)
+            books.pending -= 1
+            books.orphan += 1
+            self.meta.pending -= 1
+        return changes
+
+    # Publishing
+
+    def partials(self, clock_ms: int, *, final: bool) -> list[OutcomePartial | LabelBooksPartial]:
+        """Sketches that changed since the last publication, then the books. `commit` comes before."""
+        changed, self.cells.unpublished = self.cells.unpublished & self.cells.vectors.keys(), set()
+        buckets = {(view is View.COHORT, start_ms, self._bucket(model)) for view, model, start_ms in changed}
+        found: list[OutcomePartial | LabelBooksPartial] = [
+            OutcomePartial(
+                self.topic,
+                self.partition,
+                cohort,
+                self.end_offset,
+                bucket,
+                start_ms,
+                # All models of the bucket: the record replaces the one before as a whole.
+                [p for m in self.models if self._bucket(m) == bucket and (p := self.cells.part(m, cohort, start_ms))],
+            )
+            for cohort, start_ms, bucket in sorted(buckets)
+        ]
+        self._drop()
+        return [*found, *self._books_partials(clock_ms, final)]
+
+    def _drop(self) -> None:
+        """Lets go of cells that nothing can change any more; all of them are published."""
+        for place in list(self.cells.vectors):
+            view, model, start_ms = place
+            plan, mark = self.models[model], self.meta.marks_ms.get(model, NO_MARK)
+            reach_ms = plan.horizon_ms + plan.cohort_ms if view is View.COHORT else 2 * plan.config.lateness_ms
+            if start_ms + reach_ms < min(self._over_before_ms, mark - plan.horizon_ms):
+                self.cells.drop(place)
+
+    def _books_partials(self, clock_ms: int, final: bool) -> list[LabelBooksPartial]:
+        buckets: dict[int, list[LabelBooksPart]] = {}
+        for model in dict.fromkeys([*self.models, *self.meta.books]):
+            part = LabelBooksPart(model, self.meta.books.get(model, LabelBooks()))
+            buckets.setdefault(self._bucket(model), []).append(part)
+        mark = max(self.meta.label_mark_ms, self.unread_until_ms)
+        return [
+            LabelBooksPartial(
+                self.topic,
+                self.partition,
+                self.end_offset,
+                bucket,
+                clock_ms,
+                self.seen_at_ms,
+                mark if mark != NO_MARK else None,
+                self.caught_up,
+                final,
+                parts,
+            )
+            for bucket, parts in buckets.items()
+        ]
+
+    def _bucket(self, model: str) -> int:
+        return bucket_of(model, self.plan.config.kafka.buckets)
+
+
+def _digest(plans: Iterable[ModelPlan]) -> str:
+    """Two plans with one digest mean the same by everything that is stored."""
+    said = [(p.name, layout_of(p).digest, p.segmentation, p.horizon_ms, p.cohort_ms, p.config.pane_ms) for p in plans]
+    return hashlib.blake2b(msgspec.json.encode([FORMAT, said]), digest_size=8).hexdigest()
+
+
+def _group(view: View, given: Prediction, start_ms: int) -> Group:
+    return view, given.model, start_ms, given.version, given.segments
+
+
+def _belongs(plan: ModelPlan, given: Prediction, entry: Entry) -> bool:
+    """A label further than the horizon from a prediction is none of it, whatever is still remembered."""
+    return entry.model in ("", given.model) and abs(entry.arrival_ms - given.ts_ms) <= plan.horizon_ms
+
+
+def _same(left: Any, right: Any) -> bool:
+    return left is right if left is None or right is None else class_text(left) == class_text(right)
