@@ -79,7 +79,14 @@ class Exporter(Collector):
         rebuild = GaugeMetricFamily(
             "foreshock_rebuild_seconds", "Time of the last rebuild of stage 2.", self.merge.rebuild_seconds
         )
-        yield from (*map(_plain_counter, (seconds, count)), partials, rejects, rebuild)
+        rejoin = GaugeMetricFamily(
+            "foreshock_join_rebuild_records",
+            "Records to read again until the label join is rebuilt.",
+            labels=["partition"],
+        )
+        for partition, fold in self.sketch.folds.items():
+            rejoin.add_metric([str(partition)], fold.to_rejoin)
+        yield from (*map(_plain_counter, (seconds, count)), partials, rejects, rebuild, rejoin)
 
     def _books(self) -> Iterator[Metric]:
         books = CounterMetricFamily(

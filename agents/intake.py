@@ -155,13 +155,14 @@ class Intake(Service):
         self._consumer: AIOKafkaConsumer | None = None
         self._held: frozenset[TopicPartition] = frozenset()
         self._flows: dict[TopicPartition, Flow] = {}  # of those that are held
+        self._waiting: set[TopicPartition] = set()
         self._running: asyncio.Task[Any] | None = None
         self._settling: asyncio.Task[None] | None = None
         self._settled = False  # every partition that is held was sought to its start
         self._releasing = asyncio.Lock()
         self._next_look = 0.0  # for idle partitions, by the monotonic clock
 
-    # What others may ask
+    # What others may ask, and ask for
 
     @property
     def assignment(self) -> frozenset[TopicPartition]:
@@ -175,6 +176,13 @@ class Intake(Service):
     def snapshot(self) -> dict[TopicPartition, Flow]:
         """What came of each partition that is ours: copies."""
         return {tp: replace(flow) for tp, flow in self._flows.items()}
+
+    def hold_back(self, tp: TopicPartition, waits: bool) -> None:
+        """Whether a partition has to wait: what is fetched of it stays here, and no more is. A rebalance ends it."""
+        if waits and tp in self._held:
+            self._waiting.add(tp)
+        else:
+            self._waiting.discard(tp)
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> bool:
         """Tell Kafka's lag tools how far we are: the next offset of each partition. Whether it could be told.
@@ -237,8 +245,9 @@ class Intake(Service):
 
     async def _poll(self, consumer: AIOKafkaConsumer) -> bool:
         """Hand over what one poll brings; whether Kafka gave a sign of life."""
+        wanted = self._held - self._waiting if self._waiting else ()
         try:
-            fetched = await consumer.getmany(timeout_ms=POLL_MS, max_records=self.max_records)
+            fetched = await consumer.getmany(*wanted, timeout_ms=POLL_MS, max_records=self.max_records)
         except OffsetOutOfRangeError as error:
             if self._settled:
                 await self._go_on_at_the_earliest(consumer, error.args[0])
@@ -315,7 +324,7 @@ class Intake(Service):
             return
         _spare_record_objects(consumer)
         self._held = frozenset(tps)
-        self._flows = {tp: Flow() for tp in self._held}
+        self._flows, self._waiting = {tp: Flow() for tp in self._held}, set()
         for tp in self._held:  # with a position, aiokafka looks for no committed one; paused, it fetches nothing
             consumer.seek(tp, 0)
         consumer.pause(*self._held)

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 Wanted = Callable[[], bool]
 
 PUBLISH_EVERY_MS = 1_000
+TELL_EVERY_MS = 10_000
 LOAD_WITHIN_S = 120.0
 LAST_WORDS_S = 5.0
 
@@ -75,6 +76,8 @@ class SketchStage:
         self._at_end: set[tuple[str, int]] = set()
         """The same, as they have said since the drain began."""
         self._ended: set[int] = set()
+        self._told_ms: dict[int, int] = {}
+        """When a rebuild's progress was last told; 0: at its end."""
 
     async def on_assigned(self, tps: AbstractSet[TopicPartition]) -> Mapping[TopicPartition, int | None]:
         """Folds go on from the progress of their partitions."""
@@ -91,8 +94,6 @@ class SketchStage:
             store = self.stores.open(self.source, partition)
             join = JoinFold(self.plan, kafka.labels, partition, store, now_ms())
         fold = SourceFold(self.plan, kafka.inference, partition, progress, now_ms(), join=join)
-        if join is not None and join.rebuilding:
-            log.info("partition %d: the join is rebuilt from offset %d", partition, fold.resume_offset)
         return fold
 
     def _start(self, tp: TopicPartition) -> int | None:
@@ -158,6 +159,7 @@ class SketchStage:
                 return
             self._unsent.discard(batch.partition)
         self._note_lag(fold, batch)
+        self._tell_rebuild(fold)
         if self._is_due(fold, batch):
             self._published_ms[batch.partition] = now_ms()
             caught_up = (self.source, batch.partition) in self._caught_up
@@ -182,7 +184,23 @@ class SketchStage:
         else:
             self._at_end.discard(place)
         if fold.join is not None:
+            self._pace(fold.join)
             fold.join.caught_up = (self.labels, batch.partition) in self._caught_up
+
+    def _pace(self, join: JoinFold) -> None:
+        """Labels wait for the predictions of their time, so that few have to be remembered without one."""
+        if self.intake is None:
+            return
+        waits = join.is_ahead and (self.source, join.partition) not in self._caught_up
+        self.intake.hold_back(TopicPartition(self.labels, join.partition), waits)
+        if waits:  # and nobody knows how many have come meanwhile
+            self._caught_up.discard((self.labels, join.partition))
+
+    def _tell_rebuild(self, fold: SourceFold) -> None:
+        left, told_ms = fold.to_rejoin, self._told_ms.get(fold.partition, 0)
+        if (left and now_ms() - told_ms >= TELL_EVERY_MS) or (not left and told_ms):
+            self._told_ms[fold.partition] = now_ms() if left else 0
+            log.info("partition %d: %d records to read again until the label join is rebuilt", fold.partition, left)
 
     def _is_at_end(self, fold: SourceFold) -> bool:
         """Whether nothing is left of any topic of the partition."""

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 CACHE_BYTES = 32 << 20
 WRITE_BUFFER_BYTES = 8 << 20
 BLOOM_BITS = 10
+MEMTABLE_BLOOM_SHARE = 0.1
 
 _cache = Cache(CACHE_BYTES)
 """One for all partitions of the process."""
@@ -94,6 +95,9 @@ def _options() -> Options:
     options = Options(raw_mode=True)
     options.create_if_missing(True)
     options.set_write_buffer_size(WRITE_BUFFER_BYTES)
+    # Nearly every look-up is of a key that is not there, and of those the newest part knows least.
+    options.set_memtable_prefix_bloom_ratio(MEMTABLE_BLOOM_SHARE)
+    options.set_memtable_whole_key_filtering(True)
     table = BlockBasedOptions()
     table.set_block_cache(_cache)
     table.set_bloom_filter(BLOOM_BITS, False)

@@ -1,4 +1,4 @@
-"""One contender of ours on a filled topic: `fetch`, `decode`, `stage-one`, or `foreshock`, the worker itself."""
+"""One contender of ours: `fetch`, `decode`, `stage-one`, `foreshock` (the worker), or `labelled` (with labels)."""
 
 from __future__ import annotations
 
@@ -130,6 +130,7 @@ def main() -> None:
         "decode": lambda: floor(connection, plan, decoding=True),
         "stage-one": lambda: stage_one(connection, plan),
         "foreshock": lambda: foreshock(connection, plan),
+        "labelled": lambda: foreshock(connection, plan),
     }[sys.argv[1]]
     tune_memory()
     with Sampler(setting.get("profile", False)) as sampler:

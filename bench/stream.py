@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ JITTER_MS = 5_000
 BLOCK = 4_096
 REFERENCE_EVENTS = 20_000
 REFERENCE_EVENTS_PER_S = 33
+LABELLED_ONE_IN = 10
+LABEL_DELAY_S = 60
 UNSEEN_SHARE = 0.002
 UNSEEN_VALUES = 500
 START_MS = 1_767_571_200_000
@@ -126,6 +128,15 @@ def _with_nulls(rng: np.random.Generator, values: NDArray[Any], share: float) ->
     return list(mixed.tolist())
 
 
+def label_pairs(n: int, *, seed: int = 1, delay_s: int = LABEL_DELAY_S) -> Iterator[Pair]:
+    """(event id, label) of every `LABELLED_ONE_IN`-th of the first `n` events, in the order in which they come."""
+    rng = np.random.default_rng([seed, 3])
+    for number in range(0, n, LABELLED_ONE_IN):
+        event_id = b"pay-%012d" % number
+        told_ms = START_MS + number * 1_000 // EVENTS_PER_S + delay_s * 1_000
+        yield event_id, b'{"event_id":"%b","label":%d,"label_ts":%d}' % (event_id, rng.random() < 0.1, told_ms)
+
+
 # --- What the model was trained on, and its configuration
 
 
@@ -155,7 +166,12 @@ class Project:
 BASELINE_FILE = f"{MODEL}.baseline"
 
 
-def project(broker: str = "127.0.0.1:9092", prefix: str = "", listen: str = "127.0.0.1:6066") -> Project:
+LABELS = '    labels: {task: binary, classes: ["0", "1"]}\n'
+
+
+def project(
+    broker: str = "127.0.0.1:9092", prefix: str = "", listen: str = "127.0.0.1:6066", *, labelled: bool = False
+) -> Project:
     """The project that `foreshock init` would write, for this broker, prefix and address of the pages."""
     text = foreshock_yaml(learned(), "synthetic events", BASELINE_FILE)
     for before, after in (
@@ -166,6 +182,9 @@ def project(broker: str = "127.0.0.1:9092", prefix: str = "", listen: str = "127
         if before not in text:
             raise ValueError(f"the scaffold has no {before!r} any more: mend bench/stream.py")
         text = text.replace(before, after, 1)
+    if labelled:
+        head, name, tail = text.partition(f"  {MODEL}:\n")
+        text = head + name + LABELS + tail
     baseline = learned().baseline
     return Project(text, baseline, compile_plan(load(text), {MODEL: baseline}))
 
@@ -173,12 +192,12 @@ def project(broker: str = "127.0.0.1:9092", prefix: str = "", listen: str = "127
 # --- A filled topic
 
 
-def fill(broker: str, topic: str, n: int, partitions: int) -> replay.Sent:
-    """Create a topic and send the first `n` events to it; returns when Kafka has them all."""
+def fill(broker: str, topic: str, records: Iterable[Pair], partitions: int) -> replay.Sent:
+    """Create a topic and send records to it; returns when Kafka has them all."""
 
     async def run() -> replay.Sent:
         connection = Connection(broker=broker)
         await topics.create(connection, topic, partitions)
-        return await replay.generate(connection, topic, pairs(n))
+        return await replay.generate(connection, topic, records)
 
     return asyncio.run(run())

@@ -32,17 +32,17 @@ from sketching import PANE_MS, Sketcher
 
 from agents import topics
 from agents.clients import Connection
-from bench.stream import MODEL, fill, pairs, project
+from bench.stream import MODEL, fill, label_pairs, pairs, project
 from deploy.kafka import Broker, cache_folder
 from streams.batch import Gathered
 from streams.cells import profiles
 from streams.sketch.layout import ERROR_SLOT, OK_SLOT, Kind, Role
 
 HERE = Path(__file__).parent
-OURS = ("fetch", "decode", "stage-one", "foreshock")
+OURS = ("fetch", "decode", "stage-one", "foreshock", "labelled")
 PEERS = ("faust", "whylogs", "quixstreams", "quixstreams_sink", "bytewax")
 PREFIX = "bench-"
-TOPIC, SHORT_TOPIC = f"{PREFIX}inference", "short"
+TOPIC, LABELS_TOPIC, SHORT_TOPIC = f"{PREFIX}inference", f"{PREFIX}labels", "short"
 PARTITIONS = 2
 TIMEOUT_S = 600
 
@@ -60,15 +60,19 @@ def main() -> None:
         _pin(broker_core)  # what this process starts inherits it
         with Broker.start(Path(folder) / "kafka", heap="1g") as broker:
             short = min(chosen.peer_events, chosen.events)
-            fill(broker.bootstrap, TOPIC, chosen.events, PARTITIONS)
-            fill(broker.bootstrap, SHORT_TOPIC, short, PARTITIONS)
+            fill(broker.bootstrap, TOPIC, pairs(chosen.events), PARTITIONS)
+            fill(broker.bootstrap, SHORT_TOPIC, pairs(short), PARTITIONS)
+            if "labelled" in pythons:
+                fill(broker.bootstrap, LABELS_TOPIC, label_pairs(chosen.events), PARTITIONS)
             ours = {"topic": TOPIC, "events": chosen.events, "prefix": PREFIX, "profile": chosen.profile}
             theirs = {"topic": SHORT_TOPIC, "events": short} | sketches()
             _check_same_answers(theirs)
             for number in range(chosen.rounds):
                 for name, python in pythons.items():
                     setting = (ours if name in OURS else theirs) | {"broker": broker.bootstrap}
-                    setting |= asyncio.run(_prepared(broker.bootstrap, Path(folder) / f"{name}-{number}"))
+                    setting |= asyncio.run(
+                        _prepared(broker.bootstrap, Path(folder) / f"{name}-{number}", name == "labelled")
+                    )
                     found = run(name, python, setting, core)
                     if found:
                         results[name].append(found)
@@ -157,7 +161,7 @@ def _pin(core: int | None) -> None:
         os.sched_setaffinity(0, {core})
 
 
-async def _prepared(broker: str, folder: Path) -> Setting:
+async def _prepared(broker: str, folder: Path, labelled: bool) -> Setting:
     """A topic and a group of its own for a contender; for ours a configuration, and none of the topics it writes."""
     connection = Connection(broker=broker, prefix=PREFIX)
     target = f"out-{uuid.uuid4().hex[:8]}"
@@ -167,7 +171,7 @@ async def _prepared(broker: str, folder: Path) -> Setting:
         await client.delete_topics(sorted(written & (await topics.partition_counts(client)).keys()))
         while written & (await topics.partition_counts(client)).keys():
             await asyncio.sleep(0.05)
-    file = project(broker, PREFIX, "127.0.0.1:0").write(folder)
+    file = project(broker, PREFIX, "127.0.0.1:0", labelled=labelled).write(folder)
     file.write_text(file.read_text().replace("  prefix:", f"  group: {target}\n  prefix:", 1))
     return {"target": target, "config": str(file)}
 

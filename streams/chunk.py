@@ -133,6 +133,11 @@ class SourceFold:
         """Where reading must begin."""
         return min(self._joined_to, self.next_offset) if self.join is not None else self.next_offset
 
+    @property
+    def to_rejoin(self) -> int:
+        """Offsets that are still to be read for the join alone."""
+        return max(0, self.counted_from - self._joined_to) if self.join is not None else 0
+
     def _join_only(self, records: Records) -> None:
         assert self.join is not None
         decoded = self._decoder.decode(records.values, records.stamps_ms, records.headers)

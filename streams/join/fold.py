@@ -107,6 +107,11 @@ class JoinFold:
         """The highest event time of the predictions."""
         return max(self.meta.marks_ms.values(), default=NO_MARK)
 
+    @property
+    def is_ahead(self) -> bool:
+        """Whether labels were read that are newer than all predictions that were."""
+        return self.meta.label_mark_ms > self.reached_ms
+
     # Predictions
 
     def take_predictions(self, model: str, rows: Rows, offsets: Sequence[int]) -> Parts | None:
@@ -119,7 +124,7 @@ class JoinFold:
             return columnizer.parts(rows)
         keys = keys_of([row.event_id for row in rows.rows])
         known = self._histories.find(keys)
-        if known or len(set(keys)) < len(keys):
+        if any(history.predictions for history in known.values()) or len(set(keys)) < len(keys):
             kept = self._first_seen(plan, keys, known, offsets, rows.times_ms.tolist())
             if not kept:
                 return None
@@ -141,12 +146,13 @@ class JoinFold:
         remembered = {
             key: given.offset for key, found in known.items() for given in found.predictions if given.model == plan.name
         }
-        mark, kept = self.meta.marks_ms.get(plan.name, NO_MARK), []
+        mark, lateness_ms = self.meta.marks_ms.get(plan.name, NO_MARK), plan.config.lateness_ms
+        kept: list[int] = []
         for at, (key, offset, time_ms) in enumerate(zip(keys, offsets, times_ms, strict=True)):
             if remembered.get(key, offset) == offset:
                 kept.append(at)
                 mark = max(mark, time_ms)
-                if mark - time_ms <= plan.config.lateness_ms:
+                if mark - time_ms <= lateness_ms:
                     remembered[key] = offset
         return kept
 
@@ -184,8 +190,11 @@ class JoinFold:
         if not known:
             self._histories.put_new(keys, given, times_ms)
             return
-        for key, prediction in zip(keys, given, strict=True):
-            self._meet(plan, key, known.get(key) or History([], []), Prediction(*prediction))
+        fresh = np.array([key not in known for key in keys], bool)
+        predictions = list(given)
+        for at in np.flatnonzero(~fresh).tolist():
+            self._meet(plan, keys[at], known[keys[at]], Prediction(*predictions[at]))
+        self._histories.put_new(list(compress(keys, fresh)), compress(predictions, fresh), times_ms[fresh])
 
     def _meet(self, plan: ModelPlan, key: bytes, history: History, given: Prediction) -> None:
         """A prediction whose event id is known meets the labels that came before it."""
