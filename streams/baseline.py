@@ -55,6 +55,8 @@ class OutcomeReference(msgspec.Struct, frozen=True, kw_only=True):
     blocks: tuple[Block, ...]
     timed: bool
     """Whether the labels' times say how late they come."""
+    arrivals: dict[int, int] = {}
+    """Labels by the pane in which they came."""
 
     def opened(self) -> tuple[dict[SegmentKey, Counter], list[dict[SegmentKey, Counter]]]:
         """Vectors of the whole, and of each block, by segment."""

@@ -12,11 +12,15 @@ import math
 from typing import Any
 
 import msgspec
+from scipy import special
 
 from streams.signals.worth import logits
 from streams.sketch.outcomes import Index, OutcomeLayout
 
 LEARNING_RATE = 0.05
+KEPT = 0.8
+"""Of a pane's labels what still counts one pane later: no more than to the learner, so errors are no smaller."""
+SMALLEST = 1e-9
 MOST_RESIDUALS = 256
 """Panes that the detectors look back."""
 FEWEST_PANES, TOLERATED, PAGE_HINKLEY_LIMIT = 8, 0.25, 12.0
@@ -24,11 +28,17 @@ FEWEST_PANES, TOLERATED, PAGE_HINKLEY_LIMIT = 8, 0.25, 12.0
 ADWIN_DELTA = 0.002
 
 
+Information = tuple[float, float, float]
+"""Of intercept, of both, of slope: the second derivatives of the log-likelihood, with their sign turned."""
+
+
 class Calibration(msgspec.Struct):
     """What is remembered of one version."""
 
     intercept: float
     slope: float
+    information: Information = (0.0, 0.0, 0.0)
+    """Of the labels, fading pane by pane as the learner forgets them."""
     residuals: list[tuple[int, float]] = []
     """Start of the pane, and how far its outcomes lay above what was expected, in standard errors."""
 
@@ -38,6 +48,8 @@ class Online(msgspec.Struct, frozen=True):
 
     intercept: float
     slope: float
+    errors: tuple[float, float] | None
+    """Standard errors of both; None while the labels do not tell."""
     adwin_since_ms: int | None
     page_hinkley_since_ms: int | None
 
@@ -64,7 +76,22 @@ def learned(
     residuals = state.residuals
     if variance > 0:
         residuals = [*residuals, (start_ms, residual / math.sqrt(variance))][-MOST_RESIDUALS:]
-    return Calibration(float(model.intercept), float(model.weights.get("logit", state.slope)), residuals)
+    weight = (
+        n * special.expit(state.intercept + state.slope * logit) * special.expit(-state.intercept - state.slope * logit)
+    )
+    now = (weight.sum(), (weight * logit).sum(), (weight * logit**2).sum())
+    kept = [KEPT * old + float(new) for old, new in zip(state.information, now, strict=True)]
+    slope = float(model.weights.get("logit", state.slope))
+    return Calibration(float(model.intercept), slope, (kept[0], kept[1], kept[2]), residuals)
+
+
+def standard_errors(information: Information) -> tuple[float, float] | None:
+    """Of intercept and slope, from the inverse of the information."""
+    one, both, two = information
+    determinant = one * two - both * both
+    if not determinant > SMALLEST * one * two:
+        return None
+    return math.sqrt(two / determinant), math.sqrt(one / determinant)
 
 
 def told(state: Calibration) -> Online:
@@ -81,4 +108,5 @@ def told(state: Calibration) -> Online:
             detector.update(residual)
             if detector.drift_detected:
                 since[name] = start_ms
-    return Online(state.intercept, state.slope, since["adwin"], since["page_hinkley"])
+    errors = standard_errors(state.information)
+    return Online(state.intercept, state.slope, errors, since["adwin"], since["page_hinkley"])

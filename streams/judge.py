@@ -16,12 +16,13 @@ from streams.calibrate import Calibration
 from streams.cells import Cells
 from streams.decide import Decision, RuleState, decide
 from streams.errors import UNREADABLE, SketchError
-from streams.judge_outcomes import LabelledJudge
+from streams.judge_outcomes import Arrival, LabelledJudge
 from streams.merge import BucketMerge, ClosedPane, ModelMerge
 from streams.panes import NO_MARK
 from streams.partial import Cell, seal, unseal
 from streams.plan import ModelPlan, Plan
 from streams.rollup import Rollup, Unit, merged_cells
+from streams.signals.estimate import Estimate
 from streams.signals.evaluate import CellResult, Judge, Window
 from streams.signals.names import judges_labels
 from streams.signals.outcome import Sums
@@ -48,6 +49,7 @@ class ModelState(msgspec.Struct, kw_only=True):
     """Arrival panes up to here are judged."""
     sums: Sums = {}
     calibrations: dict[str, Calibration] = {}
+    arrival: Arrival | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ class ModelJudge:
         self.state = state
         self.rules = dict(state.rules) if state else {}
         self.judge = Judge(plan)
-        self.labelled = _labelled(plan, state)
+        self.labelled = _labelled(plan, self.judge.estimate, state)
         self._rules = tuple(rule for rule in plan.config.rules if not judges_labels(rule.signals))
         overs_ms = tuple(plan.config.over_ms(rule) for rule in self._rules)
         self.rollup = Rollup(plan.config.pane_ms, overs_ms, plan.segmentation)
@@ -185,12 +187,15 @@ class ModelJudge:
         self.state.rules = dict(self.rules)
         if self.labelled is not None:
             self.state.sums, self.state.calibrations = dict(self.labelled.sums), dict(self.labelled.calibrations)
+            self.state.arrival = self.labelled.arrival
 
 
-def _labelled(plan: ModelPlan, state: ModelState | None) -> LabelledJudge | None:
+def _labelled(plan: ModelPlan, estimate: Estimate | None, state: ModelState | None) -> LabelledJudge | None:
     if plan.outcomes is None:
         return None
-    return LabelledJudge(plan, dict(state.sums), dict(state.calibrations)) if state else LabelledJudge(plan, {}, {})
+    if state is None:
+        return LabelledJudge(plan, estimate, {}, {}, None)
+    return LabelledJudge(plan, estimate, dict(state.sums), dict(state.calibrations), state.arrival)
 
 
 def count_events(cells: Cells) -> int:

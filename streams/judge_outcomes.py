@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
+import msgspec
 import numpy as np
 
 from streams.baseline import WHOLE, SegmentKey
@@ -14,20 +16,58 @@ from streams.decide import Decision, RuleState, decide
 from streams.merge import ClosedPane
 from streams.plan import ModelPlan
 from streams.rollup import Rollup
+from streams.signals.estimate import Estimate
 from streams.signals.evaluate import CellResult, Window
+from streams.signals.label_flow import LabelFlow, Made, slowest_ms
 from streams.signals.names import judges_labels
-from streams.signals.outcome import LabelFlow, Made, OutcomeJudge, Sums
-from streams.sketch.layout import ERROR_SLOT, OK_SLOT
-from streams.sketch.outcomes import CHANGES, JOINED, LABELLED, PREDICTIONS, RECEIVED
+from streams.signals.outcome import OutcomeJudge, Sums
+from streams.sketch.layout import ERROR_SLOT, OK_SLOT, Counter
+from streams.sketch.outcomes import CHANGES, DELAYS, JOINED, LABELLED, PREDICTIONS, RECEIVED, delays
 from streams.window import Clock, WindowRecord, outcome_record
+
+ENOUGH_LABELS, CURVES_AGE = 1_000, 4
+"""Of an arrival curve that is learned from the stream: labels, and age of the stream in times of the slowest ones."""
+
+
+class Arrival(msgspec.Struct):
+    """The delays of a stream's first labels, until they tell how late labels come."""
+
+    since_ms: int
+    delays: list[int] = []
+    """Labels by delay."""
+    learned: bool = False
+
+    def with_pane(self, on_time: Cells, end_ms: int) -> Arrival:
+        """It is learned when there are enough labels and the stream is several times as old as the slow ones.
+
+        Of a young stream only the fast labels are known.
+        """
+        found = np.array(self.delays or [0] * DELAYS)
+        for key, profile in on_time.items():
+            if key[1:] == WHOLE:
+                found = found + delays(profile.counts.dense())
+        enough = int(found.sum()) >= ENOUGH_LABELS and end_ms - self.since_ms >= CURVES_AGE * slowest_ms(found)
+        return Arrival(self.since_ms, found.tolist(), enough)
 
 
 class LabelledJudge:
     """Judges the arrival panes of one model, in order, and tells of its cohorts as they become known."""
 
-    def __init__(self, plan: ModelPlan, sums: Sums, calibrations: dict[str, Calibration]) -> None:
+    def __init__(
+        self,
+        plan: ModelPlan,
+        estimate: Estimate | None,
+        sums: Sums,
+        calibrations: dict[str, Calibration],
+        arrival: Arrival | None,
+    ) -> None:
+        """`estimate`: of events before their labels; the rest is what a state remembers."""
         self.plan, self.sums, self.calibrations = plan, sums, calibrations
         self.judge = OutcomeJudge(plan)
+        self.estimate = estimate
+        self.arrival = arrival
+        if arrival is not None and arrival.learned:
+            self.judge.flow.follow(arrival.delays)
         self.rules: tuple[Rule, ...] = tuple(rule for rule in plan.config.rules if judges_labels(rule.signals))
         self._over_of = {rule.name: plan.config.over_ms(rule) for rule in self.rules}
         self.overs_ms = tuple(sorted({plan.config.pane_ms, *self._over_of.values()}))
@@ -38,13 +78,15 @@ class LabelledJudge:
         """Predictions by cohort."""
         self._recent: dict[int, dict[SegmentKey, int]] = {}
         """Predictions by pane: of the cohort that is not over yet."""
+        self._events: dict[int, dict[str, Counter]] = {}
+        """Counts of recent panes of events, by version."""
         self._told: dict[int, int] = {}
         """Changes of the arrival panes that were revised."""
         self.latest: list[CellResult] = []
 
     @property
     def reach_ms(self) -> int:
-        return max(self.judge.maturity_ms, *self.overs_ms)
+        return max(self.judge.flow.maturity_ms, *self.overs_ms)
 
     def resume(self, pane: ClosedPane) -> None:
         """Takes an arrival pane that was judged before the restart."""
@@ -54,6 +96,11 @@ class LabelledJudge:
     def predicted(self, start_ms: int, on_time: Cells) -> None:
         """Takes a closed pane of events."""
         self._recent[start_ms] = _tally(on_time, OK_SLOT, ERROR_SLOT)
+        if self.estimate is not None:
+            whole = {key[0]: profile for key, profile in on_time.items() if key[1:] == WHOLE}
+            self._events[start_ms] = {version: profile.counts.dense() for version, profile in whole.items()}
+            oldest_ms = start_ms - self.plan.config.lateness_ms
+            self._events = {at: counts for at, counts in self._events.items() if at >= oldest_ms}
 
     def know(self, cohorts: Iterable[tuple[int, Cells]]) -> None:
         """Takes what has become known of cohorts; it must come before the pane that is judged next."""
@@ -67,6 +114,7 @@ class LabelledJudge:
         self._forget(end_ms)
         flow = LabelFlow(_tally(pane.on_time, RECEIVED).get(WHOLE, 0), _tally(pane.on_time, JOINED).get(WHOLE, 0))
         made = self._made_until(end_ms)
+        self._learn_arrival(pane, end_ms)
         records: list[WindowRecord] = []
         decisions: list[Decision] = []
         for over_ms in self.overs_ms:
@@ -74,12 +122,12 @@ class LabelledJudge:
             window = Window(start_ms, end_ms, over_ms, self.rollup.window(start_ms, end_ms))
             base = over_ms == self.plan.config.pane_ms
             cells = [
-                *self.judge.flow(window, self._arrived, made, flow),
+                *self.judge.flow.evaluate(window, self._arrived, made, flow),
                 *self.judge.evaluate(window, self.sums if base else None),
             ]
-            if base:
-                self.latest = cells
             online = self._calibrated(cells, pane.start_ms) if base else {}
+            if base:
+                cells = self.latest = [self._with_expected(cell, pane.start_ms) for cell in cells]
             records += [
                 outcome_record(
                     self.plan,
@@ -116,6 +164,23 @@ class LabelledJudge:
                 self.calibrations[cell.version], found[cell.version] = after, told(after)
         return found
 
+    def _with_expected(self, cell: CellResult, start_ms: int) -> CellResult:
+        """Of a version, with what its predictions of the same pane are likely to be worth, as it is calibrated now."""
+        counts = self._events.get(start_ms, {}).get(cell.version or "") if cell.segment == WHOLE else None
+        state = self.calibrations.get(cell.version or "")
+        if self.estimate is None or cell.version is None or counts is None or state is None:
+            return cell
+        estimate = self.estimate.recalibrated(state.intercept, state.slope, self.judge.recalibrated)
+        return replace(cell, expected=estimate.expected(counts))
+
+    def _learn_arrival(self, pane: ClosedPane, end_ms: int) -> None:
+        """Without a curve from the reference, that of the stream's own first labels."""
+        if self.judge.flow.arrival is not None:
+            return
+        self.arrival = arrival = (self.arrival or Arrival(pane.start_ms)).with_pane(pane.on_time, end_ms)
+        if arrival.learned:
+            self.judge.flow.follow(arrival.delays)
+
     def revise_arrival(self, pane: ClosedPane) -> list[WindowRecord]:
         """The pane as it stands, if that is another than it was judged on, and if it was not told before."""
         changes = _tally(pane.welcome, CHANGES).get(WHOLE, 0)
@@ -137,12 +202,12 @@ class LabelledJudge:
         ]
 
     def _forget(self, end_ms: int) -> None:
-        oldest_ms = end_ms - self.judge.maturity_ms - self.plan.config.pane_ms
+        oldest_ms = end_ms - self.judge.flow.maturity_ms - self.plan.config.pane_ms
         self._arrived = {at: counts for at, counts in self._arrived.items() if at >= oldest_ms}
         told_ms = end_ms - 3 * self.plan.config.lateness_ms
         self._told = {at: changes for at, changes in self._told.items() if at >= told_ms}
         self._recent = {at: tally for at, tally in self._recent.items() if at >= end_ms - 2 * self.plan.cohort_ms}
-        made_ms = oldest_ms - self.judge.slowest_ms - self.plan.cohort_ms
+        made_ms = oldest_ms - self.judge.flow.slowest_ms - self.plan.cohort_ms
         self._made = {at: counts for at, counts in self._made.items() if at >= made_ms}
 
 

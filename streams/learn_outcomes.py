@@ -153,6 +153,7 @@ def count_outcomes(
     """The reference's outcomes, by cohort; every prediction is counted, labelled or not."""
     totals: dict[SegmentKey, Index] = {}
     blocks: dict[int, dict[SegmentKey, Index]] = {}
+    arrivals: Tally[int] = Tally()
     stream = iter(events)
     late = labelled = 0
     while batch := list(islice(stream, BATCH)):
@@ -168,6 +169,7 @@ def count_outcomes(
         amounts = amounts * has_label
         late += int((delays_ms > 0).sum())
         labelled += int(has_label.sum())
+        arrivals.update(label.ts_ms // pane_ms * pane_ms for label in known if label)
         for (start_ms, key), places in members.items():
             vector = np.zeros(layout.length, np.int64)
             np.add.at(vector, slots[:, places], amounts[:, places])
@@ -182,6 +184,7 @@ def count_outcomes(
             for start in sorted(blocks)
         ),
         timed=2 * late > labelled,
+        arrivals=dict(arrivals),
     )
 
 

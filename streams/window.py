@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 
 import msgspec
@@ -64,7 +64,10 @@ class WindowRecord(msgspec.Struct, frozen=True, kw_only=True):
     maturity: float | None = None
     """Of a cohort the share of its predictions that have a label."""
     expected: dict[str, float] = {}
-    """Performance that the scores lead to expect before the labels come: valid under covariate shift only."""
+    """Performance that the scores lead to expect before the labels come: valid under covariate shift only. In a window
+    of arrivals it is of the predictions of its pane, by the online recalibration."""
+    measures: dict[str, float] = {}
+    """Of labelled outcomes, without a verdict: the Brier score and its parts, or a regression's bias."""
     online: dict[str, float | str | None] = {}
     """Of the labels so far: the online recalibration, and since when its detectors see something else."""
 
@@ -91,14 +94,19 @@ def outcome_record(
         clock=clock,
         maturity=None if share is None else number(min(1.0, share)),
         online=_online(online) if online else {},
+        expected=_rounded(cell.expected),
+        measures=_rounded(cell.measures),
     )
 
 
 def _online(found: Online) -> dict[str, float | str | None]:
     since = {"adwin": found.adwin_since_ms, "page_hinkley": found.page_hinkley_since_ms}
+    errors = found.errors or (None, None)
     return {
         "intercept": number(found.intercept),
+        "intercept_error": None if errors[0] is None else number(errors[0]),
         "slope": number(found.slope),
+        "slope_error": None if errors[1] is None else number(errors[1]),
         **{f"{name}_since": None if at is None else rfc3339(at) for name, at in since.items()},
     }
 
@@ -129,8 +137,12 @@ def window_record(plan: ModelPlan, window: Window, cell: CellResult, revision: i
         _record_of(plan, window, cell, revision, counts),
         top_unseen={columns[i].name: heavy.top(TOP_VALUES) for i, heavy in sorted(profile.heavy.items())},
         quantiles={columns[i].name: _quantiles(sketch.at(QUANTILE_LEVELS)) for i, sketch in profile.quantiles.items()},
-        expected={name: float(f"{value:.6g}") for name, value in cell.expected.items()},
+        expected=_rounded(cell.expected),
     )
+
+
+def _rounded(found: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(f"{value:.6g}") for name, value in found.items()}
 
 
 def _quantiles(values: list[float]) -> dict[str, float]:

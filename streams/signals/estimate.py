@@ -9,13 +9,14 @@ means.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy import special
 
 from streams.baseline import WHOLE, SegmentKey
 from streams.signals.reference import MIN_BLOCKS, Reference, upper_limit
-from streams.signals.worth import Measured, Values
+from streams.signals.worth import Measured, Values, logits
 from streams.sketch.layout import BINS, SCORE, Counter, Layout
 from streams.sketch.outcomes import OutcomeLayout, Task
 
@@ -30,10 +31,17 @@ class Estimate:
     """(bins,) probability of the positive class, by the reference's labels."""
     positive: Values
     """(bins,) 1 where the model decides for the positive class."""
+    logit: Values
+    """(bins,) of the mean score."""
     usual: Mapping[SegmentKey, float]
     """The estimate for the reference itself, by segment."""
     lowest: Mapping[SegmentKey, float]
     """The lower prediction limit for one more of its blocks."""
+
+    def recalibrated(self, intercept: float, slope: float, usual: tuple[float, float]) -> Estimate:
+        """With the reference's curve moved as far as a recalibration lies from the reference's `usual` one."""
+        moved = special.logit(self.likely) + (intercept - usual[0]) + (slope - usual[1]) * self.logit
+        return replace(self, likely=special.expit(moved))
 
     def accuracy(self, vectors: Counter) -> Measured:
         """(cells, length) counts → expected accuracy; (cells,)."""
@@ -95,12 +103,12 @@ def estimate_of(reference: Reference) -> Estimate | None:
         blocks = reference.blocks(reference.plan.config.pane_ms, key)
         enough = len(blocks) >= MIN_BLOCKS
         lowest[key] = -float(upper_limit(-bare.accuracy(blocks).value[:, None])[0]) if enough else np.inf
-    return Estimate(bare.layout, column, bare.likely, bare.positive, usual, lowest)
+    return replace(bare, usual=usual, lowest=lowest)
 
 
-def _by_bin(outcomes: OutcomeLayout, vector: Counter) -> tuple[Values, Values]:
-    """Probability of the positive class in each score bin, and where the model decides for it."""
-    n, positive, _ = outcomes.reliability(vector)
+def _by_bin(outcomes: OutcomeLayout, vector: Counter) -> tuple[Values, Values, Values]:
+    """Probability of the positive class in each score bin, where the model decides for it, and the score's logit."""
+    n, positive, score = outcomes.reliability(vector)
     share = positive.sum() / max(n.sum(), 1.0)
     starts = np.array([-np.inf, *outcomes.edges])
-    return (positive + share) / (n + 1), (starts >= outcomes.threshold).astype(float)
+    return (positive + share) / (n + 1), (starts >= outcomes.threshold).astype(float), logits(n, score)

@@ -91,6 +91,8 @@ class CellResult:
     """The sample that the rules' `min_n` is about."""
     expected: Mapping[str, float] = field(default_factory=dict)
     """What the scores lead to expect of the labels: valid under covariate shift only."""
+    measures: Mapping[str, float] = field(default_factory=dict)
+    """Of labelled outcomes, numbers without a verdict."""
 
 
 class Judge:
@@ -147,13 +149,13 @@ class Judge:
         """The share of the usual volume below which it is missing: a short reference does not know the night."""
         baseline = self.plan.baseline
         short = baseline is None or baseline.end_ms - baseline.start_ms < 2 * DAY_MS
-        return self._effect("request_rate") * (SHORT_REFERENCE if short else 1.0)
+        return effect_of(self.plan, "request_rate") * (SHORT_REFERENCE if short else 1.0)
 
     def _freshness(self, window: Window) -> Result:
         baseline = self.plan.baseline
         gap = baseline.longest_gap_ms / 1000 if baseline and baseline.pane_ms else np.nan
         pane = self.plan.config.pane_ms / 1000
-        threshold = max(gap * self._effect("freshness"), 2 * pane) if gap == gap else np.nan
+        threshold = max(gap * effect_of(self.plan, "freshness"), 2 * pane) if gap == gap else np.nan
         return single("freshness", window.silent_ms / 1000, gap, threshold, np.nan)
 
     # Each version: everything else
@@ -183,10 +185,6 @@ class Judge:
             expected = self.estimate.expected(vectors[row]) if self.estimate else {}
             yield CellResult(key[0], segments[row], profile, tuple(results), _events(profile), expected)
 
-    def _effect(self, name: str) -> float:
-        tuning = self.plan.config.signals.get(name)
-        return SIGNALS[name].effect if tuning is None or tuning.effect is None else float(tuning.effect)
-
     def _names(self, columns: Iterable[int]) -> tuple[str | None, ...]:
         return tuple(self.plan.layout.columns[i].name for i in columns)
 
@@ -202,7 +200,7 @@ class Judge:
         k0, m, n = ((part / worth)[judged] for part in (hits, then.n, now.n))
         certain[judged] = rate_threshold(k0, m, n, self.alpha)
         base = np.divide(hits, then.n, out=np.full_like(hits, np.nan), where=then.n > 0)
-        threshold = np.fmax(np.fmax(base + self._effect(name), certain), _highest(limits, name, base.shape))
+        threshold = np.fmax(np.fmax(base + effect_of(self.plan, name), certain), _highest(limits, name, base.shape))
         threshold[~judged] = np.nan
         names = self._names(columns) if name != "request_error_rate" else (None,)
         return _Table(SIGNALS[name], names, now.value, base, threshold, now.n)
@@ -216,7 +214,7 @@ class Judge:
         base = latency_ms(self.shape, reference, level)
         certain = np.where(high < 1, latency_ms(self.shape, reference, high), np.inf)
         blocks = np.array([found.latency_ms[name] if found else np.nan for found in limits])
-        threshold = np.fmax(np.fmax(base * self._effect(name), certain), blocks)
+        threshold = np.fmax(np.fmax(base * effect_of(self.plan, name), certain), blocks)
         value = latency_ms(self.shape, vectors, level)
         threshold = np.where(judged & (high < 1), threshold, np.nan)
         return _Table(SIGNALS[name], (None,), value[:, None], base[:, None], threshold[:, None], counted[1][:, None])
@@ -231,7 +229,7 @@ class Judge:
         singles = np.array([float(s.singletons) for s in statistics])
         with np.errstate(invalid="ignore", divide="ignore"):
             fresh = poisson_ceiling(n * (singles + 1) / np.maximum(m, 1), self.alpha)
-        effect = np.maximum(base * self._effect("cardinality"), base + MIN_NEW_CATEGORIES)
+        effect = np.maximum(base * effect_of(self.plan, "cardinality"), base + MIN_NEW_CATEGORIES)
         threshold = np.maximum(effect, (base + fresh) * (1 + 3 * RELATIVE_ERROR))
         threshold = np.where((m > 0) & (base > 0), threshold, np.nan)
         return _Table(SIGNALS["cardinality"], self._names(columns), value, base, threshold, n)
@@ -239,7 +237,7 @@ class Judge:
     def _schema(self, reference: Counter, vectors: Counter) -> _Table:
         value = schema_change(self.shape, reference, vectors)
         n = np.broadcast_to(requests(vectors)[:, None].astype(float), value.shape)
-        threshold = np.full_like(value, self._effect("schema_drift"))
+        threshold = np.full_like(value, effect_of(self.plan, "schema_drift"))
         return _Table(
             SIGNALS["schema_drift"], self._names(self.shape.features), value, np.zeros_like(value), threshold, n
         )
@@ -250,7 +248,7 @@ class Judge:
         events = float(requests(profile.counts.dense()))
         names = sorted(name for name in profile.extras.counts if name not in known)
         share = np.array([profile.extras.counts[name] for name in names], float) / max(events, 1.0)
-        limit = self._effect("schema_drift") if enough else np.nan
+        limit = effect_of(self.plan, "schema_drift") if enough else np.nan
         columns = tuple(name.removeprefix("features.") for name in names)
         return Result(
             SIGNALS["schema_drift"],
@@ -270,7 +268,7 @@ class Judge:
         lowest = np.array([self.estimate.lowest[key] for key in segments])
         with np.errstate(invalid="ignore", divide="ignore"):
             certain = -special.ndtri(self.alpha) * self.estimate.spread(vectors) / np.sqrt(found.n)
-        threshold = np.fmin(base - np.fmax(certain, self._effect(ESTIMATED)), lowest)
+        threshold = np.fmin(base - np.fmax(certain, effect_of(self.plan, ESTIMATED)), lowest)
         threshold = np.where(found.n >= MIN_EVENTS, threshold, np.nan)
         columns = (part[:, None] for part in (found.value, base, threshold, found.n))
         yield _Table(SIGNALS[ESTIMATED], (None,), *columns)
@@ -285,7 +283,7 @@ class Judge:
             threshold = self.reference.preset_thresholds(name, reference, n, blocks)
         else:
             certain = self.reference.null_quantiles(name, reference, np.maximum(n, 1), self.alpha)
-            threshold = np.fmax(np.fmax(certain, self._effect(name)), _highest(limits, name, value.shape))
+            threshold = np.fmax(np.fmax(certain, effect_of(self.plan, name)), _highest(limits, name, value.shape))
         threshold = np.where(judged, threshold, np.nan)
         return _Table(SIGNALS[name], self._names(bins.columns), value, np.zeros_like(value), threshold, n)
 
@@ -316,6 +314,12 @@ def _design_effect(limits: Blocks, name: str, shape: tuple[int, ...]) -> Values:
 
 def _events(profile: Profile) -> int:
     return int(requests(profile.counts.dense()))
+
+
+def effect_of(plan: ModelPlan, name: str) -> float:
+    """The smallest effect that a signal speaks of, as it is configured."""
+    tuning = plan.config.signals.get(name)
+    return SIGNALS[name].effect if tuning is None or tuning.effect is None else float(tuning.effect)
 
 
 def single(

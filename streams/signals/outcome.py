@@ -11,7 +11,7 @@ blocks vary. When it speaks, the signal shows the labels that it has added up.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -21,19 +21,17 @@ from scipy import special
 from streams.baseline import WHOLE, SegmentKey
 from streams.config import OTHER
 from streams.duration import WEEK_MS
-from streams.merge import MOST_MATURITY_PANES
 from streams.plan import ModelPlan
 from streams.signals import worth
-from streams.signals.evaluate import CellResult, Result, Window, poisson_floor, single
+from streams.signals.evaluate import CellResult, Result, Window, effect_of, single
+from streams.signals.label_flow import MIN_LABELS, FlowJudge
 from streams.signals.names import SIGNALS
 from streams.signals.null import rate_threshold
 from streams.signals.reference import DESIGN_CONFIDENCE, MIN_BLOCKS, upper_limit
 from streams.signals.worth import Measured, Values
-from streams.sketch.outcomes import DELAY_EDGES_MS, LABELLED, PREDICTIONS, Index, delays
+from streams.sketch.outcomes import LABELLED, Index
 from streams.sketch.profile import Profile
 
-MIN_LABELS = 30
-"""Below this many labels of a cell, in the window or in the reference, nothing is judged."""
 MIN_BLOCK_LABELS = 20
 CUSUM_SHARE = 0.7
 """The step that the CUSUM is tuned to, and the least that it speaks of, as a share of the effect of a single window."""
@@ -43,40 +41,13 @@ CUSUM_HOLD = 0.5
 """An alarm holds until the sum has fallen to this share of its limit."""
 CUSUM_RECOVERY = 0.5
 """What a window leaves of it that is better than the reference by its standard error."""
-LATEST_SHARE = 0.98
 ENOUGH_BLOCKS, CHANCE = 8, 0.05
 """So many blocks that vary no more than chance allows (at this level) are taken for independent labels."""
-MATURITY_PANES = 8
-
 CALIBRATED = (0.0, 1.0)
 CONFIDENT = 1.96
 """Standard errors to either side of an interval at 95 %."""
 Sums = dict[str, tuple[float, float, bool]]
 """Per metric, version, segment and sign: labels since the CUSUM was last 0, their excess, and whether it alarms."""
-
-
-Tallies = Mapping[int, Mapping[SegmentKey, int]]
-"""By start of the span and by segment."""
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """Predictions on time, by spans that do not overlap."""
-
-    starts_ms: Values
-    spans_ms: Values
-    tallies: Sequence[Mapping[SegmentKey, int]]
-
-    def of(self, segment: SegmentKey) -> Values:
-        return np.array([tally.get(segment, 0) for tally in self.tallies], float)
-
-
-@dataclass(frozen=True, slots=True)
-class LabelFlow:
-    """Labels that came in a pane, and those of them that met a prediction."""
-
-    received: int
-    joined: int
 
 
 class OutcomeJudge:
@@ -104,9 +75,8 @@ class OutcomeJudge:
                 self.blocks[key] = np.array([v for v in vectors if v[LABELLED] >= MIN_BLOCK_LABELS]).reshape(
                     -1, self.layout.length
                 )
-        self.arrival = _arrival_curve(self.reference[WHOLE]) if known and known.timed else None
-        self.maturity_ms = self._maturity_span()
         self.alpha, self.labels_between_alarms = self._budget()
+        self.flow = FlowJudge(plan, self.reference, known, self.alpha)
         self._baselines = {key: self._baseline(key) for key in self.segments}
 
     def _budget(self) -> tuple[float, float]:
@@ -118,16 +88,6 @@ class OutcomeJudge:
         span_ms = max(1, base.end_ms - base.start_ms) if base else WEEK_MS
         a_week = float(self.reference[WHOLE][LABELLED]) * WEEK_MS / span_ms
         return per_test / panes, max(1.0, a_week) / per_test
-
-    @property
-    def slowest_ms(self) -> int:
-        """The age at which nearly all labels have come."""
-        return int(self.arrival.slowest_ms) if self.arrival else 0
-
-    def _maturity_span(self) -> int:
-        """The stretch over which labels are held against what should have come."""
-        pane_ms = self.plan.config.pane_ms
-        return min(MOST_MATURITY_PANES, max(MATURITY_PANES, math.ceil(self.slowest_ms / pane_ms))) * pane_ms
 
     # Numbers
 
@@ -185,8 +145,21 @@ class OutcomeJudge:
         for key in sorted(key for key in window.cells if key[2] != OTHER):
             profile = window.cells[key]
             results = tuple(self._cell(key[0], (key[1], key[2]), profile, sums))
-            found.append(CellResult(key[0], (key[1], key[2]), profile, results, int(profile.counts.dense()[LABELLED])))
+            vector = profile.counts.dense()
+            measures = self._measures(vector[None, :])
+            found.append(
+                CellResult(key[0], (key[1], key[2]), profile, results, int(vector[LABELLED]), measures=measures)
+            )
         return found
+
+    def _measures(self, vector: Index) -> dict[str, float]:
+        if not worth.is_classifier(self.layout):
+            found = {"bias": worth.errors(self.layout, vector)[2]}
+        else:
+            brier = worth.brier(self.layout, vector)
+            found = {"brier": brier.score, "brier_reliability": brier.reliability}
+            found |= {"brier_resolution": brier.resolution, "brier_uncertainty": brier.uncertainty}
+        return {name: float(value[0]) for name, value in found.items() if np.isfinite(value[0])}
 
     def _cell(self, version: str, segment: SegmentKey, profile: Profile, sums: Sums | None) -> Iterator[Result]:
         vector, base = profile.counts.dense()[None, :], self._baselines[segment]
@@ -212,10 +185,6 @@ class OutcomeJudge:
             wrong, n_wrong = count(vector)
             yield self._rate(name, column, float(wrong[0]), float(n_wrong[0]), version, segment, base, sums)
 
-    def _effect(self, name: str) -> float:
-        tuning = self.plan.config.signals.get(name)
-        return SIGNALS[name].effect if tuning is None or tuning.effect is None else float(tuning.effect)
-
     def _number(self, name: str, now: _Number, base: _Baseline, enough: bool) -> Result:
         signal, then = SIGNALS[name], base.numbers[name]
         threshold = math.nan
@@ -223,7 +192,7 @@ class OutcomeJudge:
             # Under the null a label of the window says as much as one of the reference.
             spread = max(then.error * math.sqrt(then.n / now.n), now.error if signal.two_sided else 0.0)
             certain = self._deviates * math.hypot(spread, then.error)
-            effect = (self._effect(name) - 1) * then.value if signal.relative else self._effect(name)
+            effect = (effect_of(self.plan, name) - 1) * then.value if signal.relative else effect_of(self.plan, name)
             limit, blocks = max(certain, effect), base.among[name, None]
             if signal.lower or (signal.two_sided and now.value < then.value):
                 threshold = min(then.value - limit, blocks.lowest)
@@ -257,7 +226,7 @@ class OutcomeJudge:
         signal = "segment_error_rate" if segmental else name
         if enough:
             certain = float(rate_threshold(hits, m, n, self.alpha))
-            threshold = max(certain, share + self._effect(signal), blocks.highest)
+            threshold = max(certain, share + effect_of(self.plan, signal), blocks.highest)
         value = wrong / n if n else math.nan
         found = single("segment_error_rate", value, share, threshold, n, wilson(wrong, n) if n else None)
         if name == "accuracy":
@@ -290,7 +259,11 @@ class OutcomeJudge:
         """The window's result, or that of the labels that a CUSUM has added up, if it alone has passed its limit."""
         if sums is None or not math.isfinite(found.baseline[0]) or not step.n > 0 or not math.isfinite(step.excess):
             return found
-        effect = (self._effect(name) - 1) * found.baseline[0] if found.signal.relative else self._effect(name)
+        effect = (
+            (effect_of(self.plan, name) - 1) * found.baseline[0]
+            if found.signal.relative
+            else effect_of(self.plan, name)
+        )
         one = step.variance / step.n
         # A small shift of the logit moves the mean by as many times the variance.
         scale = one if found.signal.two_sided else 1.0
@@ -337,46 +310,6 @@ class OutcomeJudge:
         excess, variance = worth.residual(self.layout, vector, intercept * ones, slope * ones)
         return (float(excess[0]), float(variance[0])) if variance[0] > 0 else None
 
-    # The flow of labels
-
-    def flow(self, window: Window, arrived: Tallies, made: Made, came: LabelFlow) -> list[CellResult]:
-        """Label signals of the model as a whole and of its segments.
-
-        `arrived`: labels by arrival pane and segment; `made`: the predictions that they may belong to.
-        """
-        found = []
-        spans = {"label_rate": window.start_ms, "label_maturity": window.end_ms - self.maturity_ms}
-        for key in self.segments:
-            results = []
-            for name, start_ms in spans.items():
-                labels = sum(counts.get(key, 0) for at, counts in arrived.items() if start_ms <= at < window.end_ms)
-                results.append(self._came(name, labels, start_ms, window.end_ms, made, key))
-            if key == WHOLE:
-                results.append(self._unmatched(window, came, made))
-            found.append(CellResult(None, key, Profile.empty(self.layout.length), tuple(results), int(results[0].n[0])))
-        return found
-
-    def _came(self, name: str, came: int, start_ms: int, end_ms: int, made: Made, key: SegmentKey) -> Result:
-        """Labels that came in a stretch, against those that were due by the arrival curve of the reference."""
-        due, threshold = math.nan, math.nan
-        if self.arrival is not None and self.reference[key][LABELLED] >= MIN_LABELS:
-            whole = self.reference[key]
-            final = whole[LABELLED] / max(whole[PREDICTIONS], whole[LABELLED])
-            due = final * float(self.arrival.between(start_ms, end_ms, made) @ made.of(key))
-            if due >= MIN_LABELS:
-                threshold = min(due * self._effect(name), poisson_floor(due, self.alpha))
-        if name == "label_rate":
-            seconds = (end_ms - start_ms) / 1000
-            return single(name, came / seconds, due / seconds, threshold / seconds, came)
-        return single(name, came / due if due else math.nan, 1.0, threshold / due if due else math.nan, came)
-
-    def _unmatched(self, window: Window, flow: LabelFlow, made: Made) -> Result:
-        """Labels of no prediction. Those of predictions that were made before the first one that is known have none."""
-        value = max(0.0, 1 - flow.joined / flow.received) if flow.received else math.nan
-        known = len(made.starts_ms) > 0 and made.starts_ms.min() + self.slowest_ms <= window.start_ms
-        threshold = self._effect("label_unmatched_rate") if known and flow.received >= MIN_LABELS else math.nan
-        return single("label_unmatched_rate", value, 0.0, threshold, flow.received)
-
 
 @dataclass(frozen=True, slots=True)
 class _Number:
@@ -413,33 +346,6 @@ class _Baseline:
     """Per signal and class."""
     recalibrated: tuple[float, float]
     """Intercept and slope that make the reference's own scores right."""
-
-
-@dataclass(frozen=True, slots=True)
-class _ArrivalCurve:
-    """Share of the labels that have come at an age of the prediction, linear between the edges of the delays."""
-
-    ages_ms: Values
-    shares: Values
-
-    @property
-    def slowest_ms(self) -> float:
-        return float(self.ages_ms[np.searchsorted(self.shares, LATEST_SHARE).clip(max=len(self.ages_ms) - 1)])
-
-    def between(self, start_ms: int, end_ms: int, made: Made) -> Values:
-        """Of the labels of predictions made in each span the share that comes in a stretch."""
-        moments = made.starts_ms[:, None] + (np.arange(8) + 0.5) / 8 * made.spans_ms[:, None]
-        ends, starts = (np.interp(at - moments, self.ages_ms, self.shares) for at in (end_ms, start_ms))
-        share: Values = (ends - starts).mean(axis=1)
-        return share
-
-
-def _arrival_curve(vector: Index) -> _ArrivalCurve | None:
-    counts = delays(vector).astype(float)
-    if not counts.sum():
-        return None
-    ages = np.concatenate([[0.0], DELAY_EDGES_MS, [2.0 * DELAY_EDGES_MS[-1]]])
-    return _ArrivalCurve(ages, np.concatenate([[0.0], np.cumsum(counts) / counts.sum()]))
 
 
 def wilson(hits: float, n: float) -> tuple[float, float]:

@@ -66,6 +66,37 @@ def log_loss(layout: OutcomeLayout, vectors: Index) -> Measured:
         return Measured(mean, mean / np.sqrt(n), n)
 
 
+@dataclass(frozen=True, slots=True)
+class Brier:
+    """The mean squared error of probabilities, and what it is made of (Murphy 1973, J. Appl. Meteorol. 12): (cells,).
+
+    score = reliability - resolution + uncertainty, but for the spread of the scores within a bin.
+    """
+
+    score: Values
+    reliability: Values
+    """How far the outcomes lie from the scores."""
+    resolution: Values
+    """How far the bins' outcomes lie apart."""
+    uncertainty: Values
+    """That of the outcomes themselves."""
+
+
+def brier(layout: OutcomeLayout, vectors: Index) -> Brier:
+    """For more than two classes the score is half the sum over classes, the parts those of the predicted class."""
+    n, positive, score = layout.reliability(vectors)
+    total = n.sum(axis=-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        weight, share = n / total[..., None], positive / n
+        base = positive.sum(axis=-1) / total
+        return Brier(
+            layout.sums(vectors)[..., 1] / total,
+            np.nansum(weight * (share - score / n) ** 2, axis=-1),
+            np.nansum(weight * (share - base[..., None]) ** 2, axis=-1),
+            base * (1 - base),
+        )
+
+
 def auc(layout: OutcomeLayout, vectors: Index) -> Measured:
     """Area under the ROC curve over the score's bins, ties counted half; its error by Hanley and McNeil 1982."""
     n, positive, _ = layout.reliability(vectors)

@@ -38,8 +38,26 @@ Row = dict[str, Any]
 Change = Callable[[Row, random.Random], None]
 
 
-def rows(minutes: int, seed: int, change: Change | None = None) -> Iterator[tuple[bytes, tuple[int, bytes] | None]]:
-    """An event, and its label with its time; the scores are the probabilities that the labels are drawn with."""
+When = Callable[[int], int]
+"""When a label comes that is known at a time."""
+
+
+def at_once(known_ms: int) -> int:
+    return known_ms
+
+
+def every_five_minutes(known_ms: int) -> int:
+    """A job that writes the labels of the last minutes together."""
+    return -(-known_ms // (5 * MINUTE_MS)) * 5 * MINUTE_MS
+
+
+def rows(
+    minutes: int, seed: int, change: Change | None = None, comes: When | None = at_once
+) -> Iterator[tuple[bytes, tuple[int, bytes] | None]]:
+    """An event, and its label with its time; the scores are the probabilities that the labels are drawn with.
+
+    `comes` None: the labels have the times of their events, as those of a table do.
+    """
     drawn = random.Random(seed)
     for number in range(minutes * MINUTE_MS // EVERY_MS):
         age, amount = drawn.gauss(45, 12), drawn.lognormvariate(6, 0.8)
@@ -60,7 +78,7 @@ def rows(minutes: int, seed: int, change: Change | None = None) -> Iterator[tupl
         if change is not None and number * EVERY_MS >= CHANGE_AT * MINUTE_MS:
             change(told, drawn)
         label = told["label"]
-        when = row["ts"] + delay
+        when = comes(row["ts"] + delay) if comes else row["ts"]
         yield json.dumps(row).encode(), label and (when, json.dumps(label | {"label_ts": when}).encode())
 
 
@@ -74,19 +92,24 @@ def split(found: Iterator[tuple[bytes, tuple[int, bytes] | None]]) -> tuple[list
 
 
 @cache
-def reference() -> Learned:
-    events, labels = split(rows(40, 1))
+def reference(comes: When | None = at_once) -> Learned:
+    events, labels = split(rows(40, 1, comes=comes))
     return learn(MODEL, lambda: events, labels=labels)
 
 
 @cache
 def replayed(
-    change: Change | None, seed: int = 2, horizon: str = "30d"
+    change: Change | None,
+    seed: int = 2,
+    horizon: str = "30d",
+    comes: When = at_once,
+    reference_comes: When | None = at_once,
 ) -> tuple[list[Action], list[WindowRecord], Summary]:
-    text = foreshock_yaml(reference(), "reference.ndjson", "credit.baseline")
+    learned = reference(reference_comes)
+    text = foreshock_yaml(learned, "reference.ndjson", "credit.baseline")
     config = load(text.replace("horizon: 30d", f"horizon: {horizon}"))
-    run = Backtest(compile_plan(config, {MODEL: reference().baseline}), START_MS + 10**9, labelled=True)
-    events, labels = split(rows(30, seed, change))
+    run = Backtest(compile_plan(config, {MODEL: learned.baseline}), START_MS + 10**9, labelled=True)
+    events, labels = split(rows(30, seed, change, comes))
     actions, windows = [], []
     for outcome in run.run(events, labels):
         actions += outcome.actions
@@ -94,12 +117,13 @@ def replayed(
     return actions, windows, run.summary()
 
 
-def fired(change: Change | None, seed: int = 2) -> dict[str, int]:
+def fired(change: Change | None, seed: int = 2, **how: Any) -> dict[str, int]:
     """Rules that fired, with the minute at which the first window that made them do so ended."""
     found: dict[str, int] = {}
-    for action in replayed(change, seed)[0]:
+    actions, windows, _ = replayed(change, seed, **how)
+    for action in actions:
         if action.data.state == "firing":
-            end = next(w for w in replayed(change, seed)[1] if w.end == action.data.window.end)
+            end = next(w for w in windows if w.end == action.data.window.end)
             found.setdefault(action.data.rule, _minute(end.end))
     return found
 
@@ -161,6 +185,22 @@ def test_labels_that_stop_in_one_segment_are_missed_there() -> None:
     assert {"region": "south"} in [data.segment for data in found]
 
 
+def test_labels_that_come_in_bursts_are_missed_when_a_burst_stays_away_and_not_between_two() -> None:
+    assert fired(None, comes=every_five_minutes, reference_comes=None) == {}
+    how: Any = {"comes": every_five_minutes, "reference_comes": every_five_minutes}
+    assert fired(None, **how) == {}
+    found = fired(stopped, **how)
+    assert found.keys() == {"labels-missing"}
+    assert CHANGE_AT + 5 < found["labels-missing"] <= CHANGE_AT + 15
+
+
+def test_a_reference_whose_labels_have_no_times_leaves_it_to_the_stream_how_late_they_come() -> None:
+    assert fired(None, reference_comes=None) == {}
+    found = fired(stopped, reference_comes=None)
+    assert found.keys() == {"labels-missing"}
+    assert CHANGE_AT < found["labels-missing"] <= CHANGE_AT + 12
+
+
 def test_labels_with_the_wrong_key_meet_no_prediction() -> None:
     found = fired(miskeyed)
     assert CHANGE_AT < found["labels-unmatched"] <= CHANGE_AT + 8
@@ -198,3 +238,31 @@ def test_the_online_recalibration_is_told_with_the_version_that_it_is_of() -> No
     told = [w for w in replayed(None)[1] if w.online]
     assert {(w.clock, w.segment, w.version) for w in told} == {(Clock.ARRIVAL, None, "1")}
     assert all(abs(float(w.online["slope"] or 0) - 1) < 0.3 for w in told)
+
+
+def test_the_online_recalibration_tells_how_sure_it_is() -> None:
+    told = [w.online for w in replayed(None)[1] if w.online][5:]
+    for name, true in (("intercept", 0.0), ("slope", 1.0)):
+        errors = [float(online[f"{name}_error"] or 0) for online in told]
+        assert 0 < min(errors) <= max(errors) < 0.5
+        assert all(abs(float(o[name] or 0) - true) < 4 * float(o[f"{name}_error"] or 0) for o in told)
+
+
+def test_what_is_to_be_expected_follows_the_labels_by_the_online_recalibration() -> None:
+    """The scores look as before, so the events alone promise what they always did."""
+    windows = [w for w in replayed(flipped)[1] if w.segment is None and w.version and w.expected]
+    (*_, by_scores) = [w for w in windows if w.clock is Clock.EVENT]
+    (*_, by_labels) = [w for w in windows if w.clock is Clock.ARRIVAL]
+    truth = next(s.value for s in by_labels.signals if s.name == "accuracy")
+    assert truth is not None
+    assert by_scores.expected["accuracy"] > 0.7
+    assert by_labels.expected["accuracy"] == pytest.approx(truth, abs=0.12)
+
+
+def test_the_brier_score_and_its_parts_stand_with_the_outcomes() -> None:
+    told = [w for w in replayed(None)[1] if w.clock is not Clock.EVENT and w.version and w.counts["labels"] > 100]
+    for window in told:
+        parts = window.measures
+        whole = parts["brier_reliability"] - parts["brier_resolution"] + parts["brier_uncertainty"]
+        assert parts["brier"] == pytest.approx(whole, abs=0.02)
+        assert parts["brier_uncertainty"] > parts["brier"]
