@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-kafka test-faults check check-prometheus bench format clean
+.PHONY: help setup demo test test-kafka test-faults check check-nannyml check-prometheus bench format clean
 
 help: ## Show what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -34,6 +34,9 @@ check: $(READY) ## Format, lint, types, architecture, examples in docstrings
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/unit/test_purity.py
 	$(BIN)/python -m pytest --doctest-modules streams agents
+
+check-nannyml: $(READY) ## Estimated performance against NannyML's own, on its own data (installs it apart)
+	$(BIN)/python -m pytest -s tests/agreement/nannyml_check.py
 
 check-prometheus: $(READY) ## Debian's Prometheus on our configuration, and every query of the dashboard (installs it with apt-get)
 	$(BIN)/python -m pytest tests/deploy/prometheus_check.py

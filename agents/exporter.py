@@ -17,6 +17,7 @@ from agents.merge import MergeStage
 from agents.sketch import SketchStage, Work
 from streams.action import segment_object
 from streams.backtest import label_summary
+from streams.calibrate import standard_errors
 from streams.decide import Reason
 from streams.events import Reason as RejectReason
 from streams.judge import ModelJudge
@@ -161,7 +162,9 @@ class Exporter(Collector):
         errors = GaugeMetricFamily("foreshock_window_errors", "Requests in error in it.", labels=CELL)
         arrived = GaugeMetricFamily("foreshock_window_labels", "Labels that came in the last window.", labels=CELL)
         calibration = GaugeMetricFamily(
-            "foreshock_calibration", "Online recalibration of the score's logit.", labels=["model", "version", "term"]
+            "foreshock_calibration",
+            "Online recalibration of the score's logit, and the standard errors.",
+            labels=["model", "version", "term"],
         )
         room, withheld = self.max_series, 0
         for name, judge in self._judges():
@@ -176,6 +179,9 @@ class Exporter(Collector):
             for calibrated, state in judge.labelled.calibrations.items() if judge.labelled else ():
                 calibration.add_metric([name, calibrated, "intercept"], state.intercept)
                 calibration.add_metric([name, calibrated, "slope"], state.slope)
+                sure = standard_errors(state.information) or ()
+                for term, error in zip(("intercept_error", "slope_error"), sure, strict=False):
+                    calibration.add_metric([name, calibrated, term], error)
             for cell in (*judge.latest, *labelled):
                 labels = [name, cell.version or "", _segment(cell)]
                 for result in cell.results:

@@ -134,6 +134,7 @@ class MergeStage:
         records = [Outgoing(windows, item.key, msgspec.json.encode(item)) for item in outcome.windows]
         records += [Outgoing(actions, item.subject.encode(), msgspec.json.encode(item)) for item in outcome.actions]
         await publish(self.producer, records, wanted)
+        _explain(outcome)
         if outcome.state is None:
             return
         state = self.connection.topic("state")
@@ -163,6 +164,19 @@ class MergeStage:
         await publish(self.producer, [books], wanted)
         partials = self.connection.topic("partials")
         await publish(self.producer, [Outgoing(partials, key, None, bucket) for key in keys], wanted)
+
+
+def _explain(outcome: Outcome) -> None:
+    """What an action's numbers do not tell: where to look."""
+    for action in outcome.actions:
+        for signal in action.data.signals:
+            if signal.name == "label_unmatched_rate" and action.data.state == "firing":
+                log.error(
+                    "%s: %.0f %% of the labels meet no prediction: give each the key of its event, by the same "
+                    "partitioner and into as many partitions, and the event's event_id",
+                    action.subject,
+                    100 * (signal.value or 0),
+                )
 
 
 def _unit_key(model: str, level_ms: int, start_ms: int) -> bytes:

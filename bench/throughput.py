@@ -32,8 +32,9 @@ from sketching import PANE_MS, Sketcher
 
 from agents import topics
 from agents.clients import Connection
+from bench.environments import NotInstalled, environment
 from bench.stream import MODEL, fill, label_pairs, pairs, project
-from deploy.kafka import Broker, cache_folder
+from deploy.kafka import Broker
 from streams.batch import Gathered
 from streams.cells import profiles
 from streams.sketch.layout import ERROR_SLOT, OK_SLOT, Kind, Role
@@ -98,23 +99,11 @@ def python_of(name: str) -> str | None:
     """The interpreter of a contender: ours, or that of an environment made for it; None when it can't be made."""
     if name in OURS or name == "faust":
         return sys.executable
-    tool = name.removesuffix("_sink")
-    requirements = HERE / "peers" / f"{tool}.txt"
-    wanted = requirements.read_text()
-    folder = cache_folder() / "bench-venvs" / tool
-    python, ready = folder / "bin" / "python", folder / ".ready"
-    if not ready.exists() or ready.read_text() != wanted:
-        print(f"{name}: installing into {folder}", file=sys.stderr)
-        install = [str(python), "-m", "pip", "install", "-q", "--only-binary", ":all:"]
-        try:
-            subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True, capture_output=True)
-            subprocess.run([*install, "-r", str(requirements)], check=True, capture_output=True)
-        except subprocess.CalledProcessError as error:
-            said = error.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
-            print(f"{name}: left out, it cannot be installed here: {said[-1]}", file=sys.stderr)
-            return None
-        ready.write_text(wanted)
-    return str(python)
+    try:
+        return str(environment(HERE / "peers" / f"{name.removesuffix('_sink')}.txt"))
+    except NotInstalled as error:
+        print(f"{name}: left out, {error}", file=sys.stderr)
+        return None
 
 
 def run(name: str, python: str, setting: Setting, core: int | None) -> Figures | None:

@@ -15,6 +15,7 @@ from streams.window import Clock, WindowRecord
 MAX_ROWS = 500
 MAX_CHARTS = 12
 WIDTH, HEIGHT, PAD = 640, 120, 8
+SHOWN_MEASURES = ("brier", "bias")
 
 Series = list[tuple[str, float, float | None]]
 """Window end, value, threshold."""
@@ -100,15 +101,26 @@ class Report:
         names = dict.fromkeys(
             (signal.name, signal.feature) for cohort in self._cohorts.values() for signal in cohort.signals
         )
-        head = ("cohort", "model", "version", "labels", "maturity", *(_signal_title(*name) for name in names))
-        yield from _table(head, (_cohort_cells(cohort, names) for _, cohort in sorted(self._cohorts.items())))
+        measures = [m for m in SHOWN_MEASURES if any(m in cohort.measures for cohort in self._cohorts.values())]
+        head = (
+            "cohort",
+            "model",
+            "version",
+            "labels",
+            "maturity",
+            *(_signal_title(*name) for name in names),
+            *measures,
+        )
+        yield from _table(head, (_cohort_cells(cohort, names, measures) for _, cohort in sorted(self._cohorts.items())))
 
 
 def _signal_title(name: str, feature: str | None) -> str:
     return escape(f"{name} of {feature}" if feature else name)
 
 
-def _cohort_cells(cohort: WindowRecord, names: Iterable[tuple[str, str | None]]) -> Iterator[str]:
+def _cohort_cells(
+    cohort: WindowRecord, names: Iterable[tuple[str, str | None]], measures: Iterable[str]
+) -> Iterator[str]:
     found = {(signal.name, signal.feature): signal for signal in cohort.signals}
     maturity = "" if cohort.maturity is None else f"{cohort.maturity:.0%}"
     yield _moment(cohort.start)
@@ -121,6 +133,8 @@ def _cohort_cells(cohort: WindowRecord, names: Iterable[tuple[str, str | None]])
         low, high = signal.interval or (None, None)
         around = "" if low is None or high is None else f" <small>[{low:.3f}, {high:.3f}]</small>"
         yield f"{signal.value:.3f}{around}"
+    for measure in measures:
+        yield f"{cohort.measures[measure]:.3f}" if measure in cohort.measures else ""
 
 
 def _short(value: float | None) -> str:

@@ -13,6 +13,7 @@ METRICS: Mapping[str, tuple[str, ...]] = {
     "foreshock_batch_seconds_sum": ("stage",),
     "foreshock_batch_seconds_count": ("stage",),
     "foreshock_rebuild_seconds": (),
+    "foreshock_join_rebuild_records": ("partition",),
     "foreshock_rejects_total": ("reason",),
     "foreshock_partials_total": ("stage",),
     "foreshock_books_records_total": ("model", "outcome"),

@@ -58,7 +58,7 @@ def test_all_that_is_copied_is_there_and_is_let_through() -> None:
         assert f"!{source}" in ignored, source
         assert list(ROOT.glob(source)) or "*" in source, source
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    packages = {name.split(".")[0] for name in project["tool"]["setuptools"]["packages"]}
+    packages = {name.rstrip("*") for name in project["tool"]["setuptools"]["packages"]["find"]["include"]}
     assert packages | {"pyproject.toml", project["project"]["readme"], *project["project"]["license-files"]} <= {
         *copied
     }

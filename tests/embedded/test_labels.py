@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from agents import topics
 from agents.app import WebOptions, Worker
 from agents.broker import EmbeddedBroker
@@ -41,6 +43,29 @@ def test_a_live_run_with_labels_says_what_a_backtest_says(broker: EmbeddedBroker
         assert "performance-falling" in {action["data"]["rule"] for action in actions}
 
     asyncio.run(main())
+
+
+def test_labels_of_another_key_end_in_an_error_that_says_what_to_do(
+    broker: EmbeddedBroker, topic: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, plan, connection = project(broker, topic, tmp_path, labelled=True)
+    stream = make_stream(12_000, 33)
+    strangers = [
+        (b"x" + (key or b""), value.replace(b'"event_id":"', b'"event_id":"x'))
+        for key, value in labels_of(stream.pairs, 34)
+    ]
+
+    async def main() -> None:
+        for name in ("inference", "labels"):
+            await topics.create(connection, connection.topic(name), PARTITIONS)
+        await generate(connection, connection.topic("inference"), stream.pairs)
+        await generate(connection, connection.topic("labels"), strangers)
+        last = Worker(plan, connection, WebOptions(), drain=True)
+        await asyncio.wait_for(last.run(), FINISHED_WITHIN_S)
+
+    asyncio.run(main())
+    (said, *_) = [record.getMessage() for record in caplog.records if "no prediction" in record.getMessage()]
+    assert "% of the labels meet no prediction: give each the key of its event" in said
 
 
 def test_a_labels_topic_with_other_partitions_is_refused(broker: EmbeddedBroker, topic: str, tmp_path: Path) -> None:
