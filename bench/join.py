@@ -2,8 +2,8 @@
 
     python bench/join.py [--predictions 1000000] [--labels 200000]
 
-One partition, `bench/stream.py`'s events (15 features, one segment), the store on disk. Event ids are 36 characters in no
-order, as UUIDs are: the costly case. A rebuild is the same work again: decoding and joining every prediction.
+One partition, `bench/stream.py`'s events (15 features, one segment), the store on disk. Event ids are 36 characters in
+no order, as UUIDs are: the costly case. A rebuild is the same work again: decoding and joining every prediction.
 """
 
 from __future__ import annotations

@@ -250,7 +250,10 @@ def processor() -> Iterator[Json]:
         (8, 7),
         "A hump is a backlog being worked off; what only rises is a worker that cannot keep up. A partition that waits "
         "while the others do not holds back the watermark of every model on it.",
-        [target("sum by (topic, partition) (foreshock_lag_records)", "{{topic}}-{{partition}}")],
+        [
+            target("sum by (topic, partition) (foreshock_lag_records)", "{{topic}}-{{partition}}"),
+            target("foreshock_join_rebuild_records", "label join to rebuild, {{partition}}"),
+        ],
     )
     yield lines(
         "Bytes read",
