@@ -13,7 +13,7 @@ import hashlib
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import compress, repeat
+from itertools import compress, islice, repeat
 from typing import Any
 
 import msgspec
@@ -38,6 +38,8 @@ MAX_PENDING = 100_000
 MAX_HISTORY = 16
 """Labels of one event id; further ones are rejected."""
 TOO_MANY_LABELS = "too_many_labels"
+MAX_CLEARED = 50_000
+"""Keys that are deleted at once."""
 FORMAT = 2
 """Of what the store holds: with another number it is rebuilt."""
 
@@ -93,8 +95,9 @@ class JoinFold:
         except UNREADABLE:
             meta = _Meta()
         if meta.plan != plan:
-            stale = [key for key, _ in self.store.scan(b"")]
-            self.store.write(dict.fromkeys(stale))
+            stale = (key for key, _ in self.store.scan(b""))
+            while part := list(islice(stale, MAX_CLEARED)):
+                self.store.write(dict.fromkeys(part))
             meta = _Meta(plan=plan)
         return meta
 
