@@ -95,7 +95,8 @@ class JoinFold:
         except UNREADABLE:
             meta = _Meta()
         if meta.plan != plan:
-            stale = (key for key, _ in self.store.scan(b""))
+            # All but what says that it is of another plan: the first commit replaces that.
+            stale = (key for key, _ in self.store.scan(b"") if key != _META)
             while part := list(islice(stale, MAX_CLEARED)):
                 self.store.write(dict.fromkeys(part))
             meta = _Meta(plan=plan)

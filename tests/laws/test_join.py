@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streams.join import fold
 from streams.join.cells import View
 from streams.join.fold import JoinFold
 from streams.partial import LabelBooks, OutcomePartial
@@ -20,7 +22,7 @@ from streams.plan import Plan
 from streams.records import Records
 from streams.sketch.outcomes import CHANGES, JOINED, PREDICTIONS, RECEIVED, Prediction
 from streams.sketch.profile import Profile
-from streams.store import MemoryStore
+from streams.store import Changes, MemoryStore
 from tests.strategies import CLOCK_MS, MINUTE_MS, START_MS, plan_of
 
 TOPIC = "labels"
@@ -289,3 +291,29 @@ def test_what_arrived_and_what_stands_agree_where_nothing_was_corrected(both: tu
             for key, vector in cells.items():
                 vector[[RECEIVED, JOINED, CHANGES]] = 0
                 assert not vector.any() or (vector <= standing[key]).all()
+
+
+def test_a_store_of_another_plan_is_cleared_and_a_crash_in_between_does_not_matter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    events = [Event(str(i), "alpha", START_MS + i * 1_000, "north", 0.5) for i in range(8)]
+    reader = Reader(events, [Told(str(i), 1.0, START_MS + i * 2_000) for i in range(4)])
+    reader.finish()
+    other = Plan(PLAN.config, {"alpha": replace(PLAN.models["alpha"], horizon_ms=2 * HORIZON_MS)})
+    monkeypatch.setattr(fold, "MAX_CLEARED", 3)
+    write, left = reader.store.write, [2]
+
+    def dying(changes: Changes) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError
+        write(changes)
+
+    monkeypatch.setattr(reader.store, "write", dying)
+    with pytest.raises(OSError):
+        JoinFold(other, TOPIC, 0, reader.store, CLOCK_MS)
+    monkeypatch.setattr(reader.store, "write", write)
+    opened = JoinFold(other, TOPIC, 0, reader.store, CLOCK_MS)
+    assert opened.end_offset == 0 and not opened.cells.vectors
+    opened.commit(0)
+    assert len(list(reader.store.scan(b""))) == 1
