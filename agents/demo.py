@@ -20,7 +20,7 @@ from agents.loader import Records, read_to_end
 from agents.progress import Told
 from agents.replay import generate
 from streams.action import Action, action_line
-from streams.config import load
+from streams.configure import load
 from streams.events import time_ms
 from streams.learn import learn
 from streams.plan import Plan, compile_plan

@@ -18,7 +18,8 @@ from typing import Any
 import msgspec
 
 from streams.baseline import Baseline
-from streams.config import Config, load
+from streams.config import Config
+from streams.configure import load
 from streams.errors import ConfigError, DataError
 from streams.plan import Plan, compile_plan
 

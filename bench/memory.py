@@ -32,7 +32,7 @@ from rich.table import Table
 from agents.exporter import Exporter
 from agents.sketch import Work
 from streams.chunk import SourceFold, Step
-from streams.config import load
+from streams.configure import load
 from streams.judge import BucketJudge
 from streams.learn import learn
 from streams.partial import key_of, pack, unpack

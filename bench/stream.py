@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from agents import replay, topics
 from agents.clients import Connection
 from streams.baseline import Baseline
-from streams.config import load
+from streams.configure import load
 from streams.learn import Learned, learn
 from streams.plan import Plan, compile_plan
 from streams.scaffold import foreshock_yaml

@@ -11,7 +11,7 @@ import msgspec
 from hypothesis import strategies as st
 
 from streams.cells import Cells
-from streams.config import load
+from streams.configure import load
 from streams.merge import BucketMerge
 from streams.partial import CellKey, Partial, pack, unpack
 from streams.plan import Plan, compile_plan

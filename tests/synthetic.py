@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from streams.config import load
+from streams.configure import load
 from streams.learn import Learned, learn
 from streams.plan import Plan, compile_plan
 from streams.scaffold import foreshock_yaml

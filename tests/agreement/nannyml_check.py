@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from bench.environments import environment
-from streams.config import load
+from streams.configure import load
 from streams.learn import learn
 from streams.plan import compile_plan
 from streams.scaffold import foreshock_yaml

@@ -13,7 +13,7 @@ import pytest
 
 from streams.action import Action
 from streams.backtest import Backtest, Summary
-from streams.config import load
+from streams.configure import load
 from streams.learn import Learned, learn
 from streams.plan import compile_plan
 from streams.scaffold import foreshock_yaml

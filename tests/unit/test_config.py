@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.config import MAX_FEATURES, OTHER, Config, Response, Severity, bucket_of, load
+from streams.config import MAX_FEATURES, OTHER, Config, Response, Severity, bucket_of
+from streams.configure import load
 from streams.errors import ConfigError
 from streams.sketch.layout import Kind
 

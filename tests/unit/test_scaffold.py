@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from streams.config import Config, Model, is_nameable, load
+from streams.config import Config, Model, is_nameable
+from streams.configure import load
 from streams.learn import Learned, learn
 from streams.plan import compile_plan
 from streams.scaffold import foreshock_yaml

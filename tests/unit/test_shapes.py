@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from streams.backtest import Backtest
-from streams.config import load
+from streams.configure import load
 from streams.learn import learn
 from streams.plan import compile_plan
 from streams.scaffold import foreshock_yaml

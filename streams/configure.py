@@ -1,0 +1,231 @@
+"""Text of a foreshock.yaml → Config, or a ConfigError that names the place and the mend."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+
+import msgspec
+
+from streams.config import (
+    MAX_FEATURES,
+    MAX_MODELS,
+    MAX_SEGMENT_VALUES,
+    MAX_SEGMENTS,
+    MAX_VERSION,
+    MIN_PANE_MS,
+    NAME,
+    OTHER,
+    Config,
+    Feature,
+    Kafka,
+    Labels,
+    Model,
+    Response,
+    Rule,
+    Tuning,
+    is_nameable,
+)
+from streams.duration import format_ms, parse_ms
+from streams.events import MAX_NAME
+from streams.signals.distance import METHODS
+from streams.signals.names import SIGNALS, judges_labels
+from streams.signals.presets import PRESETS
+from streams.sketch.layout import Kind
+from streams.sketch.outcomes import MAX_CLASSES, Task
+from streams.yaml_reader import YamlReader
+
+
+def load(text: str, file: str = "foreshock.yaml") -> Config:
+    """Config with every model, feature, tuning and rule converted and checked."""
+    reader = YamlReader(text, file)
+    if not isinstance(reader.plain, dict):
+        raise reader.fail((), "no mapping", "a mapping with the key 'models'", "run 'foreshock init'")
+    config = reader.read(reader.plain, Config, ())
+    _check_kafka(reader, config.kafka)
+    parse_ms(config.limits.future, reader.place(("limits", "future")))
+    if config.limits.max_record_bytes < 1:
+        raise reader.fail(
+            ("limits", "max_record_bytes"), str(config.limits.max_record_bytes), "1 or more", "use 1048576"
+        )
+    if not 0 < len(config.models) <= MAX_MODELS:
+        raise reader.fail(("models",), f"{len(config.models)} models", f"1 to {MAX_MODELS}", "declare at least one")
+    models = {str(name): _model(reader, str(name), value) for name, value in config.models.items()}
+    return msgspec.structs.replace(config, models=models)
+
+
+def _check_kafka(reader: YamlReader, kafka: Kafka) -> None:
+    size = kafka.chunk_size
+    if size < 256 or size & (size - 1):
+        raise reader.fail(("kafka", "chunk_size"), str(size), "a power of two from 256 up", "use 65536")
+    if not 1 <= kafka.buckets <= 4096:
+        raise reader.fail(("kafka", "buckets"), str(kafka.buckets), "1 to 4096", "use 16")
+
+
+def _model(reader: YamlReader, name: str, value: object) -> Model:
+    path = ("models", name)
+    if not 0 < len(name) <= MAX_NAME or not name.isprintable() or name == OTHER:
+        raise reader.fail(
+            path, f"the name {name[:80]!r}", f"a printable name of its own of at most {MAX_NAME}", "rename the model"
+        )
+    model = reader.read(value, Model, path)
+    for key in ("pane", "grace", "lateness", "idle"):
+        parse_ms(getattr(model, key), reader.place((*path, key)))
+    if model.pane_ms < MIN_PANE_MS:
+        raise reader.fail((*path, "pane"), model.pane, f"{format_ms(MIN_PANE_MS)} or more", "use 1m")
+    if not 0 < model.false_alarms_per_week < math.inf:
+        raise reader.fail((*path, "false_alarms_per_week"), str(model.false_alarms_per_week), "above 0", "use 1")
+    if model.preset is not None and model.preset not in PRESETS:
+        raise reader.fail((*path, "preset"), repr(model.preset), "one of " + ", ".join(PRESETS), "choose one")
+    if model.lateness_ms < model.grace_ms:
+        raise reader.fail((*path, "lateness"), model.lateness, f"no less than the grace ({model.grace})", "raise it")
+    if not 1 <= model.max_versions <= 64:
+        raise reader.fail((*path, "max_versions"), str(model.max_versions), "1 to 64", "use 8")
+    _check_versions(reader, path, model)
+    if model.labels is not None:
+        _check_labels(reader, (*path, "labels"), model.labels)
+    _check_segments(reader, path, model)
+    if len(model.features) > MAX_FEATURES:
+        raise reader.fail(
+            (*path, "features"), f"{len(model.features)} features", f"at most {MAX_FEATURES}", "drop some"
+        )
+    features = {str(key): reader.read(item, Feature, (*path, "features", key)) for key, item in model.features.items()}
+    for key, feature in features.items():
+        if not is_nameable(key):
+            raise reader.fail((*path, "features", key), repr(key[:80]), NAME, "rename it")
+        if feature.range is not None and not (feature.type is Kind.NUMERIC and feature.range[0] <= feature.range[1]):
+            raise reader.fail(
+                (*path, "features", key, "range"),
+                str(list(feature.range)),
+                "[low, high] of a numeric feature",
+                "mend it",
+            )
+    tunings = {str(key): _tuning(reader, (*path, "signals"), str(key), item) for key, item in model.signals.items()}
+    rules = tuple(_rule(reader, (*path, "rules", i), item, model, features) for i, item in enumerate(model.rules))
+    _check_names(reader, path, rules)
+    return msgspec.structs.replace(model, features=features, signals=tunings, rules=rules)
+
+
+def _check_versions(reader: YamlReader, path: tuple[str | int, ...], model: Model) -> None:
+    if len(model.versions) > model.max_versions:
+        raise reader.fail(
+            (*path, "max_versions"),
+            str(model.max_versions),
+            f"no fewer than the versions named ({len(model.versions)})",
+            "raise it, or name fewer",
+        )
+    for i, version in enumerate(model.versions):
+        if len(version) > MAX_VERSION:
+            raise reader.fail(
+                (*path, "versions", i), f"{len(version)} characters", f"at most {MAX_VERSION}", "shorten it"
+            )
+
+
+def _check_labels(reader: YamlReader, path: tuple[str | int, ...], labels: Labels) -> None:
+    parse_ms(labels.horizon, reader.place((*path, "horizon")))
+    counts = {Task.BINARY: (2, 2), Task.MULTICLASS: (2, MAX_CLASSES), Task.REGRESSION: (0, 0)}
+    least, most = counts[labels.task]
+    if not least <= len(set(labels.classes)) == len(labels.classes) <= most:
+        wanted = f"{least} different ones" if least == most else f"{least} to {most} different ones"
+        raise reader.fail((*path, "classes"), str(list(labels.classes)), wanted, "name the values of the labels")
+    for i, name in enumerate(labels.critical):
+        _known(reader, (*path, "critical", i), name, dict.fromkeys(labels.classes), "class")
+    if not 0 <= labels.threshold <= 1:
+        raise reader.fail((*path, "threshold"), str(labels.threshold), "0 to 1", "use 0.5")
+
+
+def _check_segments(reader: YamlReader, path: tuple[str | int, ...], model: Model) -> None:
+    if len(model.segments) > MAX_SEGMENTS:
+        raise reader.fail(
+            (*path, "segments"), f"{len(model.segments)} segments", f"at most {MAX_SEGMENTS}", "drop some"
+        )
+    for name, values in model.segments.items():
+        if not is_nameable(name):
+            raise reader.fail((*path, "segments", name), repr(name[:80]), NAME, "rename it")
+        if len(values) > MAX_SEGMENT_VALUES or len(set(values)) < len(values) or OTHER in values:
+            raise reader.fail(
+                (*path, "segments", name),
+                f"{len(values)} values",
+                f"at most {MAX_SEGMENT_VALUES} different ones, none of them {OTHER!r}",
+                f"keep those you would act on; the rest is counted as {OTHER!r}",
+            )
+
+
+def _tuning(reader: YamlReader, path: tuple[str | int, ...], name: str, value: object) -> Tuning:
+    _known(reader, (*path, name), name, SIGNALS, "signal")
+    tuning = reader.read(value, Tuning, (*path, name))
+    for key in ("method", "categorical_method"):
+        method = getattr(tuning, key)
+        if method is not None:
+            _known(reader, (*path, name, key), method, METHODS, "method")
+            if key == "categorical_method" and METHODS[method].ordered:
+                raise reader.fail(
+                    (*path, name, key),
+                    method,
+                    "a method for bins without an order",
+                    "use psi, jensen_shannon or l_infinity",
+                )
+    if tuning.effect is not None and not 0 <= tuning.effect < math.inf:
+        raise reader.fail((*path, name, "effect"), str(tuning.effect), "0 or more", "raise it")
+    return tuning
+
+
+def _known(reader: YamlReader, path: tuple[str | int, ...], name: str, table: Mapping[str, object], what: str) -> None:
+    if name not in table:
+        close = difflib.get_close_matches(name, table, 1)
+        mend = f"did you mean {close[0]!r}?" if close else "choose one of them"
+        raise reader.fail(path, f"{what} {name!r}", "one of " + ", ".join(table), mend)
+
+
+def _rule(
+    reader: YamlReader, path: tuple[str | int, ...], value: object, model: Model, features: Mapping[str, Feature]
+) -> Rule:
+    if isinstance(value, dict) and "response" not in value:
+        raise reader.fail(
+            path,
+            f"rule {value.get('name', '')!r} without a response",
+            "a response that somebody carries out: " + ", ".join(Response),
+            "add 'response:', or delete the rule: an alarm that nobody answers is decoration",
+        )
+    rule = reader.read(value, Rule, path)
+    if not rule.name or not rule.signals:
+        raise reader.fail(path, "a rule without a name or signals", "both", "add them")
+    for i, signal in enumerate(rule.signals):
+        _known(reader, (*path, "signals", i), signal, SIGNALS, "signal")
+    _check_clock(reader, path, rule, model)
+    for i, feature in enumerate(rule.features or ()):
+        _known(reader, (*path, "features", i), feature, features, "feature")
+    for key, number in (("for", rule.for_panes), ("clear", rule.clear_panes), ("min_n", rule.min_n)):
+        if number < 1:
+            raise reader.fail((*path, key), str(number), "1 or more", "raise it")
+    if rule.over is not None and parse_ms(rule.over, reader.place((*path, "over"))) % model.pane_ms:
+        raise reader.fail((*path, "over"), rule.over, f"a multiple of the pane ({model.pane})", "round it")
+    return rule
+
+
+def _check_clock(reader: YamlReader, path: tuple[str | int, ...], rule: Rule, model: Model) -> None:
+    """Signals of labels are judged as the labels arrive, all others as the events do: a rule has one clock."""
+    of_labels = [name for name in rule.signals if judges_labels([name])]
+    if of_labels and model.labels is None:
+        raise reader.fail(
+            (*path, "signals"),
+            f"{of_labels[0]!r}, of a model without 'labels:'",
+            "a model that says what its labels are",
+            "add 'labels: {task: …}', or run 'foreshock init --labels'",
+        )
+    if of_labels and len(of_labels) < len(rule.signals):
+        raise reader.fail(
+            (*path, "signals"),
+            f"signals of labels ({', '.join(of_labels)}) beside signals of events",
+            "either: they are judged at different times",
+            "make two rules of it",
+        )
+
+
+def _check_names(reader: YamlReader, path: tuple[str | int, ...], rules: tuple[Rule, ...]) -> None:
+    seen: set[str] = set()
+    for i, rule in enumerate(rules):
+        if rule.name in seen:
+            raise reader.fail((*path, "rules", i), f"a second rule {rule.name!r}", "names of their own", "rename one")
+        seen.add(rule.name)

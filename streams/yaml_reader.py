@@ -1,0 +1,150 @@
+"""YAML text → plain values → records, with the line of every place for the errors."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+import msgspec
+import yaml
+
+from streams.errors import ConfigError
+
+T = TypeVar("T")
+
+
+class YamlReader:
+    """Converts plain values to records, and knows the line of every place."""
+
+    def __init__(self, text: str, file: str) -> None:
+        self.file = file
+        try:
+            loader = yaml.SafeLoader(text)
+            self.root = loader.get_single_node()
+            self._check_nodes(yaml.constructor.SafeConstructor())
+            self.plain = loader.construct_document(self.root) if self.root else None
+        except yaml.YAMLError as error:
+            line = _line(error, text)
+            raise ConfigError(
+                place=f"{file}, line {line}" if line else file,
+                seen=f"no YAML ({getattr(error, 'problem', None) or getattr(error, 'reason', None) or error})",
+                expected="a YAML mapping",
+                mend="check the indentation, the quotes and the colons there",
+            ) from None
+        except RecursionError:
+            raise ConfigError(
+                place=file, seen="YAML nested too deep", expected="a plain file", mend="flatten it"
+            ) from None
+
+    def _check_nodes(self, constructor: yaml.constructor.SafeConstructor) -> None:
+        """YAML itself lets the second of two equal keys win without a word, and reads `on` as a boolean."""
+        nodes, met = [self.root], set()
+        while nodes:
+            node = nodes.pop()
+            if id(node) in met:
+                continue
+            met.add(id(node))
+            if isinstance(node, yaml.SequenceNode):
+                nodes += node.value
+            if isinstance(node, yaml.ScalarNode):
+                self._check_scalar(node, constructor)
+            if not isinstance(node, yaml.MappingNode):
+                continue
+            seen: set[str] = set()
+            for key, value in node.value:
+                nodes.append(value)
+                kind = key.tag.rpartition(":")[2]
+                if kind not in ("str", "merge"):
+                    raise self._fail_at(key, f"the key {_short(key)}, which YAML reads as {kind}", "a text", "quote it")
+                if kind == "str" and key.value in seen:
+                    raise self._fail_at(key, f"a second key {_short(key)}", "each key once", "remove or rename one")
+                seen.add(key.value)
+
+    def _check_scalar(self, node: yaml.ScalarNode, constructor: yaml.constructor.SafeConstructor) -> None:
+        try:
+            constructor.construct_object(node)
+        except (ValueError, OverflowError) as error:
+            kind = node.tag.rpartition(":")[2]
+            raise self._fail_at(node, f"{_short(node)}, no {kind} ({error})", "a value", "quote it") from None
+
+    def _fail_at(self, node: yaml.Node, seen: str, expected: str, mend: str) -> ConfigError:
+        place = f"{self.file}, line {node.start_mark.line + 1}"
+        return ConfigError(place=place, seen=seen, expected=expected, mend=mend)
+
+    def place(self, path: tuple[str | int, ...]) -> str:
+        node, line = self.root, 1
+        for key in path:
+            child = _child(node, key)
+            if child is None:
+                break
+            node = child
+            line = node.start_mark.line + 1
+        dotted = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path).lstrip(".")
+        return f"{self.file}, line {line}" + (f", {dotted}" if dotted else "")
+
+    def fail(self, path: tuple[str | int, ...], seen: str, expected: str, mend: str) -> ConfigError:
+        return ConfigError(place=self.place(path), seen=seen, expected=expected, mend=mend)
+
+    def read(self, value: object, kind: type[T], path: tuple[str | int, ...]) -> T:
+        try:
+            return msgspec.convert(value, kind)
+        except msgspec.ValidationError as error:
+            message, _, inner = str(error).partition(" - at `$")
+            unknown = re.search(r"unknown field `(.*)`", message)
+            keys = tuple(_keys(inner.partition("[...]")[0].rstrip("`")))
+            path = (*path, *keys)
+            if unknown:
+                known = _fields(kind, keys)
+                close = difflib.get_close_matches(unknown[1], known, 1)
+                mend = f"did you mean {close[0]!r}?" if close else f"remove it, or use one of: {', '.join(known)}"
+                raise self.fail((*path, unknown[1]), f"unknown key {unknown[1]!r}", "a known key", mend) from None
+            expected, _, got = message.partition(", got ")
+            raise self.fail(
+                path,
+                _seen(value, keys) or got.strip("`") or message,
+                expected.removeprefix("Expected ").strip("`") if got else "",
+                "correct the value",
+            ) from None
+
+
+def _line(error: Exception, text: str) -> int | None:
+    """Where YAML is broken. A quote that nobody closed is told by its beginning."""
+    if isinstance(error, yaml.reader.ReaderError):
+        return text.count("\n", 0, error.position) + 1
+    opened = "scanning" in (getattr(error, "context", None) or "")
+    mark = (opened and getattr(error, "context_mark", None)) or getattr(error, "problem_mark", None)
+    return mark.line + 1 if mark else None
+
+
+def _fields(kind: Any, keys: Iterable[str | int]) -> list[str]:
+    """Names of the fields of the record that stands at the end of a path of field names."""
+    for key in keys:
+        kind = next(field.type for field in msgspec.structs.fields(kind) if field.encode_name == key)
+    return [field.encode_name for field in msgspec.structs.fields(kind)]
+
+
+def _seen(value: Any, keys: Iterable[Any]) -> str:
+    """The value at the end of a path, if it is a number, a boolean or a text."""
+    for key in keys:
+        value = value[key] if isinstance(value, list) or (isinstance(value, dict) and key in value) else None
+    return repr(value)[:80] if isinstance(value, str | int | float) else ""
+
+
+def _short(node: yaml.Node) -> str:
+    return repr(node.value)[:80]
+
+
+def _child(node: yaml.Node | None, key: str | int) -> yaml.Node | None:
+    if isinstance(node, yaml.MappingNode):
+        return next((value for name, value in node.value if getattr(name, "value", None) == key), None)
+    if isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
+        child: yaml.Node = node.value[key]
+        return child
+    return None
+
+
+def _keys(path: str) -> Iterator[str | int]:
+    for name, index in re.findall(r"\.([^.\[]+)|\[(\d+)\]", path):
+        yield int(index) if index else name
