@@ -177,7 +177,7 @@ def test_a_window_says_what_was_seen_and_what_would_have_been_too_much(backteste
     assert {tuple(window) for window in windows} == {
         (
             *("model", "version", "segment", "start", "end", "revision", "counts"),
-            *("top_unseen", "quantiles", "signals", "clock", "maturity", "expected", "online"),
+            *("top_unseen", "quantiles", "signals", "clock", "maturity", "expected", "measures", "online"),
         )
     }
     assert {tuple(window["counts"]) for window in windows} == {("events", "errors")}
