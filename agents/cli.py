@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,6 @@ from agents.replay import replay
 from streams.backtest import Backtest, Summary
 from streams.config import Config
 from streams.errors import ConfigError, ForeshockError
-from streams.judge import Outcome
 from streams.learn import learn
 from streams.report import Report
 from streams.scaffold import foreshock_yaml
@@ -121,19 +121,20 @@ def backtest(config_file: Path, events: Path, labels: Path | None, out: Path) ->
     make_folder(out)
     run = Backtest(plan, time.time_ns() // 1_000_000, labelled=labels is not None)
     report = Report()
-    with (
-        Told("events") as told,
-        (out / "actions.ndjson").open("wb") as actions,
-        (out / "windows.ndjson").open("wb") as windows,
-    ):
+    with Told("events") as told, ExitStack() as stack:
+        kinds = ["actions", "windows"]
+        if any(rule.shadow for model in plan.models.values() for rule in model.config.rules):
+            kinds.append("shadows")  # what rules that only try themselves out would have published
+        files = {kind: stack.enter_context((out / f"{kind}.ndjson").open("wb")) for kind in kinds}
         for outcome in run.run(_counted(lines(events), told), later):
-            _write(outcome, actions, windows)
+            for kind, file in files.items():
+                file.writelines(msgspec.json.encode(item) + b"\n" for item in getattr(outcome, kind))
             report.add(outcome)
     summary = run.summary()
     (out / "summary.json").write_bytes(msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n")
     (out / "report.html").write_text(report.html(plan, summary), encoding="utf-8")
     _tell(summary, run)
-    click.echo(f"wrote actions.ndjson, windows.ndjson, summary.json and report.html in {out}")
+    click.echo(f"wrote {', '.join(f'{kind}.ndjson' for kind in files)}, summary.json and report.html in {out}")
 
 
 def existing(path: Path, what: str) -> Path:
@@ -147,13 +148,6 @@ def _counted(values: Any, told: Told) -> Any:
         if not number % 4096:
             told(number)
         yield value
-
-
-def _write(outcome: Outcome, actions: Any, windows: Any) -> None:
-    for action in outcome.actions:
-        actions.write(msgspec.json.encode(action) + b"\n")
-    for window in outcome.windows:
-        windows.write(msgspec.json.encode(window) + b"\n")
 
 
 def _tell(summary: Summary, run: Backtest) -> None:

@@ -209,6 +209,9 @@ class Exporter(Collector):
         actions = CounterMetricFamily(
             "foreshock_actions", "Incidents, by response.", labels=["model", "response", "state"]
         )
+        shadows = CounterMetricFamily(
+            "foreshock_shadow_incidents", "What shadow rules would have published.", labels=["model", "rule"]
+        )
         decisions = CounterMetricFamily("foreshock_decisions", "Decisions, by reason.", labels=["model", "reason"])
         for name, judge in self._judges():
             for labels in judge.firing():
@@ -217,9 +220,13 @@ class Exporter(Collector):
             for response in {rule.response for rule in judge.plan.config.rules}:
                 actions.add_metric([name, response, "firing"], state.actions.get(response, 0) if state else 0)
                 actions.add_metric([name, response, "resolved"], state.resolved.get(response, 0) if state else 0)
+                actions.add_metric([name, response, "suppressed"], state.suppressed.get(response, 0) if state else 0)
+            for rule in judge.plan.config.rules:
+                if rule.shadow:
+                    shadows.add_metric([name, rule.name], state.shadow.get(rule.name, 0) if state else 0)
             for reason in Reason:
                 decisions.add_metric([name, reason], state.decisions.get(reason, 0) if state else 0)
-        yield from (firing, actions, decisions)
+        yield from (firing, actions, shadows, decisions)
 
     def _judges(self) -> Iterator[tuple[str, ModelJudge]]:
         for bucket in self.merge.judges.values():

@@ -17,6 +17,7 @@ from agents.intake import Batch, Intake, Record
 from agents.loader import read_to_end
 from agents.publish import Outgoing, publish
 from agents.sketch import Work
+from streams.action import action_line
 from streams.duration import format_ms
 from streams.errors import SketchError
 from streams.judge import BucketJudge, ModelState, Outcome, pack_unit, unpack_unit
@@ -134,7 +135,7 @@ class MergeStage:
         records = [Outgoing(windows, item.key, msgspec.json.encode(item)) for item in outcome.windows]
         records += [Outgoing(actions, item.subject.encode(), msgspec.json.encode(item)) for item in outcome.actions]
         await publish(self.producer, records, wanted)
-        _explain(outcome)
+        _tell(outcome)
         if outcome.state is None:
             return
         state = self.connection.topic("state")
@@ -166,8 +167,10 @@ class MergeStage:
         await publish(self.producer, [Outgoing(partials, key, None, bucket) for key in keys], wanted)
 
 
-def _explain(outcome: Outcome) -> None:
-    """What an action's numbers do not tell: where to look."""
+def _tell(outcome: Outcome) -> None:
+    """What shadow rules would have published, and what an action's numbers do not tell: where to look."""
+    for action in outcome.shadows:
+        log.info("shadow: %s", action_line(msgspec.json.encode(action)))
     for action in outcome.actions:
         for signal in action.data.signals:
             if signal.name == "label_unmatched_rate" and action.data.state == "firing":

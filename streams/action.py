@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-from typing import Any
-
 import msgspec
 
 from streams.baseline import WHOLE, SegmentKey
 from streams.config import Model, Rule
-from streams.decide import Decision, Evidence, Reason
+from streams.decide import ENDS, Decision, Evidence, Reason, action_id
 from streams.errors import UNREADABLE
 from streams.signals.names import SIGNALS
 from streams.times import rfc3339
@@ -57,13 +54,13 @@ class Action(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def action_of(model: str, config: Model, decision: Decision) -> Action:
-    """The action of a published decision."""
+    """The action of a decision that is news."""
     rule, state, window = decision.rule, decision.state, decision.window
-    firing = decision.reason in (Reason.FIRED, Reason.WIDENED)
-    name = "firing" if firing else "resolved"
-    since = state.since_ms
+    name = "resolved" if decision.reason in ENDS else "firing"
+    if decision.reason is Reason.SUPPRESSED:
+        name = "suppressed"
     return Action(
-        id=action_id(rule.name, model, decision.version, decision.segment, since, name, state.revision),
+        id=action_id(rule.name, model, decision.version, decision.segment, state.since_ms, name, state.revision),
         source=f"foreshock/{model}",
         subject=model,
         time=rfc3339(window.end_ms),
@@ -77,12 +74,12 @@ def action_of(model: str, config: Model, decision: Decision) -> Action:
             rule=rule.name,
             severity=rule.severity,
             window=Span(rfc3339(window.start_ms), rfc3339(window.end_ms)),
-            since=rfc3339(since),
+            since=rfc3339(state.since_ms),
             revision=state.revision,
             reason=decision.reason,
             owner=rule.owner or config.owner,
             runbook=rule.runbook or config.runbook,
-            suppressed_by=None,
+            suppressed_by=state.suppressed_by or None,
             signals=decision.evidence,
         ),
     )
@@ -95,14 +92,6 @@ def layer_of(rule: Rule) -> int:
 
 def segment_object(segment: SegmentKey) -> dict[str, str] | None:
     return None if segment == WHOLE else {segment[0]: segment[1]}
-
-
-def action_id(
-    rule: str, model: str, version: str | None, segment: SegmentKey, since_ms: int, state: str, revision: int
-) -> str:
-    """A function of what the action is about and nothing else."""
-    parts: list[Any] = [rule, model, version, *segment, since_ms, state, revision]
-    return hashlib.blake2b(msgspec.json.encode(parts), digest_size=16).hexdigest()
 
 
 _DECODER = msgspec.json.Decoder(Action)

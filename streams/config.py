@@ -13,6 +13,7 @@ import msgspec
 
 from streams.duration import parse_ms
 from streams.events import MAX_NAME
+from streams.maintenance import Maintenance
 from streams.sketch.layout import Kind
 from streams.sketch.outcomes import Task
 
@@ -98,21 +99,57 @@ class Tuning(_Strict, frozen=True):
     categorical_method: str | None = None
 
 
+class Match(StrEnum):
+    """How many of a rule's signals must be breached."""
+
+    ANY = "any"
+    ALL = "all"
+
+
 class Rule(_Strict, frozen=True, rename={"for_panes": "for", "clear_panes": "clear"}):
-    """Signals → decision. Fires after `for` breached panes in a row, resolves after `clear` quiet ones."""
+    """Signals → decision. Fires after `for` breached panes in a row, resolves after `clear` quiet ones.
+
+    `response`: one of `Response`, or one that the file declares. `over`: the windows, all of which must be breached.
+    `segments`: for all declared ones too, or for those that are listed. `cool_down`: so long after it has resolved it
+    does not fire again. `shadow`: it decides, and what it decides is recorded, not published. `inhibits`: while it
+    fires, rules of the layers above hold their actions back; by default if its response is `data_incident`.
+    """
 
     name: str
     signals: tuple[str, ...]
-    response: Response
+    response: str
+    match: Match = Match.ANY
     severity: Severity = Severity.WARNING
-    over: str | None = None
+    over: str | tuple[str, ...] | None = None
     for_panes: int = 1
     clear_panes: int = 2
     min_n: int = 50
     features: tuple[str, ...] | None = None
-    segments: bool = True
+    segments: bool | Mapping[str, tuple[str, ...]] = True
+    cool_down: str | None = None
+    shadow: bool = False
+    inhibits: bool | None = None
     owner: str = ""
     runbook: str = ""
+
+    @property
+    def overs(self) -> tuple[str, ...]:
+        """The windows as they are written; none: the pane."""
+        return (self.over,) if isinstance(self.over, str) else self.over or ()
+
+    @property
+    def cool_down_ms(self) -> int:
+        return parse_ms(self.cool_down) if self.cool_down else 0
+
+    @property
+    def is_inhibitor(self) -> bool:
+        return not self.shadow and (self.response == Response.DATA_INCIDENT if self.inhibits is None else self.inhibits)
+
+    def looks_at(self, dimension: str, value: str) -> bool:
+        """Whether it decides for a segment."""
+        if isinstance(self.segments, bool):
+            return self.segments
+        return value in self.segments.get(dimension, ())
 
 
 class Labels(_Strict, frozen=True):
@@ -152,6 +189,7 @@ class Model(_Strict, frozen=True):
     signals: Mapping[str, Any] = {}
     features: Mapping[str, Any] = {}
     rules: tuple[Any, ...] = ()
+    maintenance: tuple[Maintenance, ...] = ()
 
     @property
     def pane_ms(self) -> int:
@@ -169,8 +207,9 @@ class Model(_Strict, frozen=True):
     def idle_ms(self) -> int:
         return parse_ms(self.idle)
 
-    def over_ms(self, rule: Rule) -> int:
-        return parse_ms(rule.over) if rule.over else self.pane_ms
+    def overs_ms(self, rule: Rule) -> tuple[int, ...]:
+        """A rule's windows, the shortest first."""
+        return tuple(sorted({parse_ms(over) for over in rule.overs})) or (self.pane_ms,)
 
 
 class Limits(_Strict, frozen=True):
@@ -191,6 +230,8 @@ class Config(_Strict, frozen=True):
     kafka: Kafka = msgspec.field(default_factory=Kafka)
     web: Web = msgspec.field(default_factory=Web)
     limits: Limits = msgspec.field(default_factory=Limits)
+    responses: Mapping[str, str] = {}
+    """Responses of one's own, each with what it means."""
 
     def bucket(self, model: str) -> int:
         """The bucket of models that a model belongs to: a stable hash, the same in every release."""

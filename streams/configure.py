@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -29,11 +29,13 @@ from streams.config import (
 )
 from streams.duration import format_ms, parse_ms
 from streams.events import MAX_NAME
+from streams.maintenance import DAILY, WEEKDAYS
 from streams.signals.distance import METHODS
 from streams.signals.names import SIGNALS, judges_labels
 from streams.signals.presets import PRESETS
 from streams.sketch.layout import Kind
 from streams.sketch.outcomes import MAX_CLASSES, Task
+from streams.times import NO_TIME, instant_ms
 from streams.yaml_reader import YamlReader
 
 
@@ -51,7 +53,12 @@ def load(text: str, file: str = "foreshock.yaml") -> Config:
         )
     if not 0 < len(config.models) <= MAX_MODELS:
         raise reader.fail(("models",), f"{len(config.models)} models", f"1 to {MAX_MODELS}", "declare at least one")
-    models = {str(name): _model(reader, str(name), value) for name, value in config.models.items()}
+    for name in config.responses:
+        if not name.isidentifier() or name in list(Response):
+            raise reader.fail(
+                ("responses", name), repr(name[:80]), "a new name of letters, digits and _", "choose another"
+            )
+    models = {str(name): _model(reader, str(name), value, config.responses) for name, value in config.models.items()}
     return msgspec.structs.replace(config, models=models)
 
 
@@ -63,7 +70,7 @@ def _check_kafka(reader: YamlReader, kafka: Kafka) -> None:
         raise reader.fail(("kafka", "buckets"), str(kafka.buckets), "1 to 4096", "use 16")
 
 
-def _model(reader: YamlReader, name: str, value: object) -> Model:
+def _model(reader: YamlReader, name: str, value: object, responses: Mapping[str, str]) -> Model:
     path = ("models", name)
     if not 0 < len(name) <= MAX_NAME or not name.isprintable() or name == OTHER:
         raise reader.fail(
@@ -102,8 +109,11 @@ def _model(reader: YamlReader, name: str, value: object) -> Model:
                 "mend it",
             )
     tunings = {str(key): _tuning(reader, (*path, "signals"), str(key), item) for key, item in model.signals.items()}
-    rules = tuple(_rule(reader, (*path, "rules", i), item, model, features) for i, item in enumerate(model.rules))
+    rules = tuple(
+        _rule(reader, (*path, "rules", i), item, model, features, responses) for i, item in enumerate(model.rules)
+    )
     _check_names(reader, path, rules)
+    _check_maintenance(reader, path, model, rules)
     return msgspec.structs.replace(model, features=features, signals=tunings, rules=rules)
 
 
@@ -179,18 +189,24 @@ def _known(reader: YamlReader, path: tuple[str | int, ...], name: str, table: Ma
 
 
 def _rule(
-    reader: YamlReader, path: tuple[str | int, ...], value: object, model: Model, features: Mapping[str, Feature]
+    reader: YamlReader,
+    path: tuple[str | int, ...],
+    value: object,
+    model: Model,
+    features: Mapping[str, Feature],
+    responses: Mapping[str, str],
 ) -> Rule:
     if isinstance(value, dict) and "response" not in value:
         raise reader.fail(
             path,
             f"rule {value.get('name', '')!r} without a response",
-            "a response that somebody carries out: " + ", ".join(Response),
+            "a response that somebody carries out: " + ", ".join((*Response, *responses)),
             "add 'response:', or delete the rule: an alarm that nobody answers is decoration",
         )
     rule = reader.read(value, Rule, path)
     if not rule.name or not rule.signals:
         raise reader.fail(path, "a rule without a name or signals", "both", "add them")
+    _known(reader, (*path, "response"), rule.response, dict.fromkeys((*Response, *responses)), "response")
     for i, signal in enumerate(rule.signals):
         _known(reader, (*path, "signals", i), signal, SIGNALS, "signal")
     _check_clock(reader, path, rule, model)
@@ -199,9 +215,49 @@ def _rule(
     for key, number in (("for", rule.for_panes), ("clear", rule.clear_panes), ("min_n", rule.min_n)):
         if number < 1:
             raise reader.fail((*path, key), str(number), "1 or more", "raise it")
-    if rule.over is not None and parse_ms(rule.over, reader.place((*path, "over"))) % model.pane_ms:
-        raise reader.fail((*path, "over"), rule.over, f"a multiple of the pane ({model.pane})", "round it")
+    _check_spans(reader, path, rule, model)
+    _check_rule_segments(reader, (*path, "segments"), rule, model)
     return rule
+
+
+def _check_spans(reader: YamlReader, path: tuple[str | int, ...], rule: Rule, model: Model) -> None:
+    if rule.over == ():
+        raise reader.fail((*path, "over"), "[]", "a window, or several", "name one, or drop the key")
+    for i, over in enumerate(rule.overs):
+        place = (*path, "over") if isinstance(rule.over, str) else (*path, "over", i)
+        if parse_ms(over, reader.place(place)) % model.pane_ms:
+            raise reader.fail(place, over, f"a multiple of the pane ({model.pane})", "round it")
+    if rule.cool_down is not None:
+        parse_ms(rule.cool_down, reader.place((*path, "cool_down")))
+
+
+def _check_rule_segments(reader: YamlReader, path: tuple[str | int, ...], rule: Rule, model: Model) -> None:
+    if isinstance(rule.segments, bool):
+        return
+    for name, values in rule.segments.items():
+        _known(reader, (*path, name), name, model.segments, "segment")
+        for i, value in enumerate(values):
+            _known(reader, (*path, name, i), value, dict.fromkeys(model.segments[name]), "value")
+
+
+def _check_maintenance(reader: YamlReader, path: tuple[str | int, ...], model: Model, rules: Sequence[Rule]) -> None:
+    names = dict.fromkeys(rule.name for rule in rules)
+    for i, window in enumerate(model.maintenance):
+        place = (*path, "maintenance", i)
+        both = window.from_ is not None and window.to is not None
+        if both == (window.daily is not None) or (window.from_ is None) != (window.to is None):
+            raise reader.fail(place, "no time, or two", "'from' and 'to', or 'daily'", "write one of the two")
+        for key, text in (("from", window.from_), ("to", window.to)):
+            if text is not None and instant_ms(text) == NO_TIME:
+                raise reader.fail((*place, key), repr(text), "RFC 3339", "write it as 2026-01-05T00:00:00Z")
+        if window.span_ms is not None and window.span_ms[0] >= window.span_ms[1]:
+            raise reader.fail((*place, "to"), str(window.to), f"a time after {window.from_}", "mend it")
+        if window.daily is not None and not DAILY.fullmatch(window.daily):
+            raise reader.fail((*place, "daily"), repr(window.daily), "two times of day, UTC", "write it as 02:00-03:30")
+        for k, day in enumerate(window.days):
+            _known(reader, (*place, "days", k), day, dict.fromkeys(WEEKDAYS), "day")
+        for k, name in enumerate(window.rules or ()):
+            _known(reader, (*place, "rules", k), name, names, "rule")
 
 
 def _check_clock(reader: YamlReader, path: tuple[str | int, ...], rule: Rule, model: Model) -> None:

@@ -3,10 +3,14 @@
 A rule counts breached panes in a row and fires at `for`; it counts quiet ones and resolves at `clear`. A window with
 too few samples is neither. A segment's decision is covered, and not published, while the same rule fires, or is about
 to, for the whole model. News of a firing incident (columns that join it) is published for the whole model alone.
+
+Rules are taken from the lowest layer up. One whose time has come waits while a lower one is about to fire, and is
+suppressed while one does; it is released when that is over and the condition still holds.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,8 +19,10 @@ import msgspec
 import numpy as np
 
 from streams.baseline import WHOLE, SegmentKey
-from streams.config import Rule
+from streams.config import Match, Model, Rule
+from streams.inhibit import Incident, Incidents
 from streams.signals.evaluate import CellResult, Result, Window
+from streams.signals.names import rank_of
 
 NO_TRAFFIC_PANES = 24
 """A firing rule whose cell has had too few samples for this many panes is resolved: there is nothing left to act on."""
@@ -26,6 +32,10 @@ MOST_REVISIONS = 5
 
 ABSENCE_SIGNALS = frozenset({"request_rate", "freshness", "label_rate", "label_maturity"})
 """Signals that something is missing: they need no sample, and are of the model as a whole."""
+
+
+FEATURE_FAMILIES = frozenset({"quality", "drift"})
+"""Families whose columns are features."""
 
 
 class Reason(StrEnum):
@@ -40,9 +50,16 @@ class Reason(StrEnum):
     NO_TRAFFIC = "no_traffic"
     TOO_FEW = "too_few_samples"
     COVERED = "covered_by_model"
+    SUPPRESSED = "suppressed_by_layer"
+    RELEASED = "released"
+    WAITING = "waiting_for_layer"
+    COOLING = "cooling_down"
+    MAINTENANCE = "maintenance"
 
 
-PUBLISHED = frozenset({Reason.FIRED, Reason.WIDENED, Reason.RESOLVED, Reason.NO_TRAFFIC})
+BEGINNINGS = frozenset({Reason.FIRED, Reason.RELEASED})
+ENDS = frozenset({Reason.RESOLVED, Reason.NO_TRAFFIC})
+PUBLISHED = BEGINNINGS | ENDS | {Reason.WIDENED, Reason.SUPPRESSED}
 
 
 class Evidence(msgspec.Struct, frozen=True):
@@ -70,6 +87,10 @@ class RuleState(msgspec.Struct):
     """Names of the evidence that has been published of this incident."""
     recent: tuple[str, ...] = ()
     """Names of the evidence in the window before."""
+    suppressed_by: str = ""
+    """Id of the action that this incident is held back for."""
+    resolved_ms: int | None = None
+    """End of the window in which the last incident was over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +107,29 @@ class Decision:
 
     @property
     def published(self) -> bool:
+        """Whether there is news for others; that of a shadow rule is only recorded."""
         return self.reason in PUBLISHED
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A window and what was found in its cells."""
+
+    window: Window
+    cells: Sequence[CellResult]
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What decisions depend on beside the windows."""
+
+    name: str
+    """Of the model."""
+    model: Model
+    incidents: Incidents
+    reach_ms: int = 0
+    """So far before the window's end lies what it is about."""
+    of_labels: bool = False
 
 
 def state_key(rule: str, version: str | None, segment: SegmentKey) -> str:
@@ -94,39 +137,138 @@ def state_key(rule: str, version: str | None, segment: SegmentKey) -> str:
 
 
 def decide(
-    rules: Iterable[Rule],
-    window: Window,
-    cells: Sequence[CellResult],
-    states: dict[str, RuleState],
-    over_of: Mapping[str, int],
+    rules: Iterable[Rule], judged: Mapping[int, Judged], states: dict[str, RuleState], situation: Situation
 ) -> Iterator[Decision]:
-    """Decisions of the rules that look at this window's length. `states` are replaced, never changed in place."""
-    for rule in rules:
-        if over_of[rule.name] == window.over_ms:
-            yield from _decide_rule(rule, window, cells, states)
+    """Decisions after a pane, by its windows of every length. `states` are replaced, never changed in place."""
+    pending: list[tuple[int, str | None, SegmentKey]] = []
+    for rule in sorted(rules, key=lambda rule: rank_of(rule.signals)):
+        for decision in _decide_rule(rule, judged, states, situation, pending):
+            _note(decision, situation, pending)
+            yield decision
+
+
+def _note(decision: Decision, situation: Situation, pending: list[tuple[int, str | None, SegmentKey]]) -> None:
+    """Tells the rules above what this one found."""
+    rule, end_ms = decision.rule, decision.window.end_ms
+    if not rule.is_inhibitor:
+        return
+    key, rank = state_key(rule.name, decision.version, decision.segment), rank_of(rule.signals)
+    if decision.reason in BEGINNINGS:
+        situation.incidents.begin(
+            Incident(
+                id=action_id(
+                    rule.name,
+                    situation.name,
+                    decision.version,
+                    decision.segment,
+                    decision.state.since_ms,
+                    "firing",
+                    decision.state.revision,
+                ),
+                key=key,
+                rank=rank,
+                version=decision.version,
+                segment=decision.segment,
+                features=_features(decision.evidence),
+                of_labels=situation.of_labels,
+                began_ms=end_ms,
+            )
+        )
+    elif decision.reason in ENDS:
+        situation.incidents.end(key, end_ms)
+    elif decision.reason is Reason.PENDING:
+        pending.append((rank, decision.version, decision.segment))
 
 
 def _decide_rule(
-    rule: Rule, window: Window, cells: Sequence[CellResult], states: dict[str, RuleState]
+    rule: Rule,
+    judged: Mapping[int, Judged],
+    states: dict[str, RuleState],
+    situation: Situation,
+    pending: Sequence[tuple[int, str | None, SegmentKey]],
 ) -> Iterator[Decision]:
+    first, *longer = (judged[over_ms] for over_ms in situation.model.overs_ms(rule))
+    others = [{(cell.version, cell.segment): cell for cell in found.cells} for found in longer]
+    window = first.window
     whole_firing: dict[str | None, bool] = {}
     present = set()
-    for cell in cells:
-        if cell.segment != WHOLE and not rule.segments:
+    for cell in first.cells:
+        if cell.segment != WHOLE and not rule.looks_at(*cell.segment):
             continue
         found = _judgement(rule, cell)
         if found is None:
             continue
+        for cells in others:
+            found = found.and_in(_judgement(rule, cells.get((cell.version, cell.segment))))
         key = state_key(rule.name, cell.version, cell.segment)
         present.add(key)
         state = states.get(key, RuleState())
         covered = cell.segment != WHOLE and whole_firing.get(cell.version, False)
-        state, reason = _step(rule, state, found, window, covered, cell.segment == WHOLE)
+        below = _Below(rule, cell, found, situation, pending, window)
+        state, reason = _step(rule, state, found, window, below, covered)
         states[key] = state
         if cell.segment == WHOLE:
             whole_firing[cell.version] = state.firing or state.breached > 0
         yield Decision(rule, cell.version, cell.segment, window, reason, state, found.evidence)
     yield from _starve(rule, window, states, present)
+
+
+@dataclass(frozen=True, slots=True)
+class _Below:
+    """What a rule that is about to fire has to ask first."""
+
+    rule: Rule
+    cell: CellResult
+    found: _Judgement
+    situation: Situation
+    pending: Sequence[tuple[int, str | None, SegmentKey]]
+    window: Window
+
+    @property
+    def whole(self) -> bool:
+        return self.cell.segment == WHOLE
+
+    @property
+    def cause(self) -> Incident | None:
+        return self.situation.incidents.cause(
+            rank_of(self.rule.signals),
+            self.cell.version,
+            self.cell.segment,
+            _features(self.found.evidence),
+            self.window.end_ms - self._reach_ms,
+            self.window.end_ms,
+            of_labels=self.situation.of_labels,
+        )
+
+    @property
+    def _reach_ms(self) -> int:
+        """How far back what was seen lies; a signal may have added up several windows of labels."""
+        if not self.situation.of_labels:
+            return self.situation.reach_ms
+        windows = max((item.n or 0 for item in self.found.evidence), default=0) / max(1, self.cell.events)
+        return self.situation.reach_ms + int(max(0.0, windows - 1) * self.window.over_ms)
+
+    @property
+    def is_pending(self) -> bool:
+        return any(
+            rank < rank_of(self.rule.signals)
+            and version in (None, self.cell.version)
+            and segment in (WHOLE, self.cell.segment)
+            for rank, version, segment in self.pending
+        )
+
+    @property
+    def in_maintenance(self) -> bool:
+        return any(
+            maintenance.holds(self.rule.name, self.window.end_ms) for maintenance in self.situation.model.maintenance
+        )
+
+
+def _features(evidence: Iterable[Evidence]) -> tuple[str, ...]:
+    """The features that evidence is about; none where a part of it is about none."""
+    found = tuple(evidence)
+    of_features = [item.feature for item in found if item.feature and item.family in FEATURE_FAMILIES]
+    return tuple(sorted(set(of_features))) if len(of_features) == len(found) else ()
 
 
 def _starve(rule: Rule, window: Window, states: dict[str, RuleState], present: set[str]) -> Iterator[Decision]:
@@ -135,7 +277,7 @@ def _starve(rule: Rule, window: Window, states: dict[str, RuleState], present: s
         name, version, dimension, value = msgspec.json.decode(key)
         if name != rule.name:
             continue
-        state, reason = _starved(states[key])
+        state, reason = _starved(states[key], window)
         states[key] = state
         yield Decision(rule, version, (dimension, value), window, reason, state, ())
         if not state.firing and state.starved > NO_TRAFFIC_PANES:
@@ -148,9 +290,17 @@ class _Judgement:
     breached: bool
     evidence: tuple[Evidence, ...]
 
+    def and_in(self, longer: _Judgement | None) -> _Judgement:
+        """With what a longer window says: both must be breached."""
+        if longer is None:
+            return _Judgement(False, False, ())
+        return _Judgement(self.judged and longer.judged, self.breached and longer.breached, self.evidence)
 
-def _judgement(rule: Rule, cell: CellResult) -> _Judgement | None:
-    """What the rule's signals say in a cell; None: the cell has none of them."""
+
+def _judgement(rule: Rule, cell: CellResult | None) -> _Judgement | None:
+    """What the rule's signals say in a cell; None: there is no cell, or it has none of them."""
+    if cell is None:
+        return None
     results = [result for result in cell.results if result.signal.name in rule.signals]
     if not results:
         return None
@@ -169,7 +319,9 @@ def _judgement(rule: Rule, cell: CellResult) -> _Judgement | None:
     ordered = tuple(
         item for _, item in sorted(evidence, key=lambda pair: (-pair[0], pair[1].name, pair[1].feature or ""))
     )
-    return _Judgement(judged, bool(ordered), ordered)
+    names = {item.name for item in ordered}
+    enough = bool(names) if rule.match is Match.ANY else names >= set(rule.signals)
+    return _Judgement(judged, enough, ordered)
 
 
 def _weight(value: float, threshold: float) -> float:
@@ -194,47 +346,95 @@ def number(value: float) -> float | None:
 
 
 def _step(
-    rule: Rule, state: RuleState, found: _Judgement, window: Window, covered: bool, whole: bool
+    rule: Rule, state: RuleState, found: _Judgement, window: Window, below: _Below, covered: bool
 ) -> tuple[RuleState, Reason]:
     """(state, judgement) → (state, reason): the whole state machine of a rule."""
     if not found.judged:
-        return _starved(state)
+        return _starved(state, window)
     if found.breached:
-        return _breached(rule, state, found, window, covered, whole)
+        return _breached(rule, state, found, window, below, covered)
     quiet = state.quiet + 1
     if not state.firing:
-        return RuleState(quiet=quiet), Reason.QUIET
+        return RuleState(quiet=quiet, resolved_ms=state.resolved_ms), Reason.QUIET
     if quiet < rule.clear_panes:
         return msgspec.structs.replace(state, quiet=quiet, breached=0, starved=0), Reason.HOLDS
-    return RuleState(quiet=quiet, since_ms=state.since_ms, revision=state.revision), Reason.RESOLVED
+    return _over(state, window, quiet=quiet), Reason.RESOLVED
 
 
-def _starved(state: RuleState) -> tuple[RuleState, Reason]:
+def _over(state: RuleState, window: Window, *, quiet: int = 0, starved: int = 0) -> RuleState:
+    """What is left of an incident that is over: enough to say which one it was."""
+    return RuleState(
+        quiet=quiet,
+        starved=starved,
+        since_ms=state.since_ms,
+        revision=state.revision,
+        suppressed_by=state.suppressed_by,
+        resolved_ms=window.end_ms,
+    )
+
+
+def _starved(state: RuleState, window: Window) -> tuple[RuleState, Reason]:
     starved = state.starved + 1
     if state.firing and starved >= NO_TRAFFIC_PANES:
-        return RuleState(since_ms=state.since_ms, revision=state.revision, starved=starved), Reason.NO_TRAFFIC
+        return _over(state, window, starved=starved), Reason.NO_TRAFFIC
     return msgspec.structs.replace(state, starved=starved), Reason.HOLDS if state.firing else Reason.TOO_FEW
 
 
 def _breached(
-    rule: Rule, state: RuleState, found: _Judgement, window: Window, covered: bool, whole: bool
+    rule: Rule, state: RuleState, found: _Judgement, window: Window, below: _Below, covered: bool
 ) -> tuple[RuleState, Reason]:
     names = tuple(sorted({f"{item.name}:{item.feature}" for item in found.evidence}))
     run = state.breached + 1
     if not state.firing:
-        if run < rule.for_panes:
-            return RuleState(breached=run), Reason.PENDING
-        if covered:
-            return RuleState(breached=run), Reason.COVERED
-        # Not the window's start: that of a long one is rounded down, so two incidents could have the same.
-        since_ms = window.end_ms - window.over_ms
-        return RuleState(breached=run, firing=True, since_ms=since_ms, known=names, recent=names), Reason.FIRED
+        return _due(rule, state, names, window, below, covered, run)
     held = msgspec.structs.replace(state, breached=run, quiet=0, starved=0, recent=names)
+    if state.suppressed_by:
+        if below.cause is not None or below.is_pending:
+            return held, Reason.HOLDS
+        held.suppressed_by, held.known = "", names
+        return held, Reason.RELEASED
     new = set(names) - set(state.known)
     if rule.for_panes > 1:
         new &= set(state.recent)
-    if not new or not whole or state.revision == MOST_REVISIONS:
+    if not new or not below.whole or state.revision == MOST_REVISIONS:
         return held, Reason.HOLDS
     held.known = tuple(sorted({*state.known, *new}))
     held.revision += 1
     return held, Reason.WIDENED
+
+
+def _due(
+    rule: Rule, state: RuleState, names: tuple[str, ...], window: Window, below: _Below, covered: bool, run: int
+) -> tuple[RuleState, Reason]:
+    """A breached pane of a rule that does not fire yet."""
+    waits = RuleState(breached=run, resolved_ms=state.resolved_ms)
+    if run < rule.for_panes:
+        return waits, Reason.PENDING
+    if covered:
+        return waits, Reason.COVERED
+    if below.in_maintenance:
+        return waits, Reason.MAINTENANCE
+    if state.resolved_ms is not None and window.end_ms < state.resolved_ms + rule.cool_down_ms:
+        return waits, Reason.COOLING
+    cause = below.cause
+    if cause is None and below.is_pending:
+        return waits, Reason.WAITING
+    fires = RuleState(
+        breached=run,
+        firing=True,
+        # Not the window's start: that of a long one is rounded down, so two incidents could have the same.
+        since_ms=window.end_ms - window.over_ms,
+        known=names,
+        recent=names,
+        suppressed_by=cause.id if cause else "",
+        resolved_ms=state.resolved_ms,
+    )
+    return fires, Reason.SUPPRESSED if cause else Reason.FIRED
+
+
+def action_id(
+    rule: str, model: str, version: str | None, segment: SegmentKey, since_ms: int, state: str, revision: int
+) -> str:
+    """A function of what the action is about and nothing else. `state`: firing, resolved or suppressed."""
+    about = [rule, model, version, *segment, since_ms, state, revision]
+    return hashlib.blake2b(msgspec.json.encode(about), digest_size=16).hexdigest()

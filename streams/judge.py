@@ -14,8 +14,9 @@ import msgspec
 from streams.action import Action, action_of, layer_of
 from streams.calibrate import Calibration
 from streams.cells import Cells
-from streams.decide import Decision, RuleState, decide
+from streams.decide import BEGINNINGS, ENDS, Decision, Judged, Reason, RuleState, Situation, decide
 from streams.errors import UNREADABLE, SketchError
+from streams.inhibit import Incident, Incidents
 from streams.judge_outcomes import Arrival, LabelledJudge
 from streams.merge import BucketMerge, ClosedPane, ModelMerge
 from streams.panes import NO_MARK
@@ -44,6 +45,11 @@ class ModelState(msgspec.Struct, kw_only=True):
     actions: dict[str, int] = {}
     """Incidents by response: those that began, and below those that ended."""
     resolved: dict[str, int] = {}
+    suppressed: dict[str, int] = {}
+    shadow: dict[str, int] = {}
+    """Incidents by shadow rule."""
+    incidents: tuple[Incident, ...] = ()
+    """Those that hold rules of higher layers back."""
     rules: dict[str, RuleState] = {}
     labels_until_ms: int | None = None
     """Arrival panes up to here are judged."""
@@ -59,6 +65,8 @@ class Outcome:
     model: str
     windows: Sequence[WindowRecord]
     actions: Sequence[Action]
+    shadows: Sequence[Action] = ()
+    """What shadow rules would have published."""
     units: Sequence[Unit] = ()
     forgotten: Sequence[tuple[int, int]] = ()
     """Level and start of the units that no window needs any more."""
@@ -75,9 +83,10 @@ class ModelJudge:
         self.judge = Judge(plan)
         self.labelled = _labelled(plan, self.judge.estimate, state)
         self._rules = tuple(rule for rule in plan.config.rules if not judges_labels(rule.signals))
-        overs_ms = tuple(plan.config.over_ms(rule) for rule in self._rules)
-        self.rollup = Rollup(plan.config.pane_ms, overs_ms, plan.segmentation)
-        self._over_of = {rule.name: plan.config.over_ms(rule) for rule in self._rules}
+        overs_ms = (ms for rule in self._rules for ms in plan.config.overs_ms(rule))
+        self._overs_ms = tuple(sorted({plan.config.pane_ms, *overs_ms}))
+        self.rollup = Rollup(plan.config.pane_ms, self._overs_ms, plan.segmentation)
+        self.incidents = Incidents(state.incidents if state else ())
         self.told: dict[int, int] = {}
         """Per judged pane the events of its last record, as long as late ones may still come."""
         self.latest: list[CellResult] = []
@@ -89,15 +98,16 @@ class ModelJudge:
         units = self.rollup.close(pane.start_ms, pane.on_time)
         last_event_ms = pane.start_ms if pane.on_time or self.state is None else self.state.last_event_pane_ms
         windows: list[WindowRecord] = []
-        decisions: list[Decision] = []
-        for over_ms in sorted({self.plan.config.pane_ms, *self._over_of.values()}):
+        judged: dict[int, Judged] = {}
+        for over_ms in self._overs_ms:
             window = self._window(end_ms, over_ms, last_event_ms, pane.partial)
             cells = self.judge.evaluate(window)
             if over_ms == self.plan.config.pane_ms:
                 self.latest = cells
             windows += [window_record(self.plan, window, cell, 0) for cell in cells if worth_a_record(cell)]
-            decisions += decide(self._rules, window, cells, self.rules, self._over_of)
-        actions = [action_of(self.plan.name, self.plan.config, item) for item in decisions if item.published]
+            judged[over_ms] = Judged(window, cells)
+        situation = Situation(self.plan.name, self.plan.config, self.incidents)
+        decisions = list(decide(self._rules, judged, self.rules, situation))
         before_state = self.state
         self.state = ModelState(
             model=self.plan.name,
@@ -105,13 +115,14 @@ class ModelJudge:
             first_pane_ms=before_state.first_pane_ms if before_state else pane.start_ms,
             last_event_pane_ms=last_event_ms,
         )
-        self._note(before_state, len(windows), decisions, actions)
+        self._note(before_state, len(windows), decisions)
         self.told[pane.start_ms] = count_events(pane.on_time)
         if self.labelled is not None:
             self.labelled.predicted(pane.start_ms, pane.on_time)
         windows += self.revise(pane)
         self._forget(pane.start_ms)
-        return Outcome(self.plan.name, windows, actions, units, sorted(before - self.rollup.finished()), self.state)
+        forgotten = sorted(before - self.rollup.finished())
+        return Outcome(self.plan.name, windows, *self._actions(decisions), units, forgotten, self.state)
 
     def revise(self, pane: ClosedPane) -> list[WindowRecord]:
         """The pane's window with all that has come; nothing if no event has come since it was last told of."""
@@ -137,7 +148,7 @@ class ModelJudge:
         rules = {rule.name: rule for rule in self.plan.config.rules}
         for key, state in self.rules.items():
             name, version, dimension, value = msgspec.json.decode(key)
-            if state.firing and name in rules:
+            if state.firing and not state.suppressed_by and name in rules and not rules[name].shadow:
                 rule = rules[name]
                 segment = f"{dimension}={value}" if dimension else ""
                 yield version or "", segment, name, rule.response, rule.severity, str(layer_of(rule))
@@ -156,38 +167,57 @@ class ModelJudge:
     def close_labelled(self, pane: ClosedPane) -> Outcome:
         """Judges an arrival pane of labels. Some pane of events has been judged before."""
         assert self.labelled is not None and self.state is not None
-        windows, decisions = self.labelled.close(pane, self.rules)
-        actions = [action_of(self.plan.name, self.plan.config, item) for item in decisions if item.published]
+        windows, decisions = self.labelled.close(pane, self.rules, self.incidents)
         before = self.state
         self.state = msgspec.structs.replace(before, labels_until_ms=pane.start_ms + self.plan.config.pane_ms)
-        self._note(before, len(windows), decisions, actions)
-        return Outcome(self.plan.name, windows, actions, state=self.state)
+        self._note(before, len(windows), decisions)
+        return Outcome(self.plan.name, windows, *self._actions(decisions), state=self.state)
 
-    def _note(
-        self,
-        before: ModelState | None,
-        windows: int,
-        decisions: Iterable[Decision],
-        actions: Iterable[Action],
-    ) -> None:
+    def _actions(self, decisions: Iterable[Decision]) -> tuple[list[Action], list[Action]]:
+        """To publish, and those of shadow rules."""
+        found: tuple[list[Action], list[Action]] = ([], [])
+        for decision in decisions:
+            if decision.published:
+                found[decision.rule.shadow].append(action_of(self.plan.name, self.plan.config, decision))
+        return found
+
+    def _note(self, before: ModelState | None, windows: int, decisions: Iterable[Decision]) -> None:
         """Carries what is remembered over into the state, and adds what was decided."""
         assert self.state is not None
-        reasons = dict(before.decisions) if before else {}
+        state = self.state
+        for name in ("decisions", "actions", "resolved", "suppressed", "shadow"):
+            setattr(state, name, dict(getattr(before, name)) if before else {})
         for decision in decisions:
-            reasons[decision.reason] = reasons.get(decision.reason, 0) + 1
-        began, ended = (dict(before.actions), dict(before.resolved)) if before else ({}, {})
-        for action in actions:
-            incidents = ended if action.data.state == "resolved" else began
-            if action.data.revision == 0 or incidents is ended:
-                incidents[action.data.action] = incidents.get(action.data.action, 0) + 1
-        if self.state.labels_until_ms is None and before:
-            self.state.labels_until_ms = before.labels_until_ms
-        self.state.windows = (before.windows if before else 0) + windows
-        self.state.decisions, self.state.actions, self.state.resolved = reasons, began, ended
-        self.state.rules = dict(self.rules)
+            _count(state.decisions, decision.reason)
+            if decision.rule.shadow:
+                if decision.reason in BEGINNINGS:
+                    _count(state.shadow, decision.rule.name)
+            elif decision.reason in BEGINNINGS:
+                _count(state.actions, decision.rule.response)
+            elif decision.reason is Reason.SUPPRESSED:
+                _count(state.suppressed, decision.rule.response)
+            elif decision.reason in ENDS and not decision.state.suppressed_by:
+                _count(state.resolved, decision.rule.response)
+        if state.labels_until_ms is None and before:
+            state.labels_until_ms = before.labels_until_ms
+        state.windows = (before.windows if before else 0) + windows
+        state.rules = dict(self.rules)
         if self.labelled is not None:
-            self.state.sums, self.state.calibrations = dict(self.labelled.sums), dict(self.labelled.calibrations)
-            self.state.arrival = self.labelled.arrival
+            state.sums, state.calibrations = dict(self.labelled.sums), dict(self.labelled.calibrations)
+            state.arrival = self.labelled.arrival
+        self.incidents.forget(self._needed_from_ms(state))
+        state.incidents = self.incidents.kept()
+
+    def _needed_from_ms(self, state: ModelState) -> int:
+        """Incidents that were over before can't explain anything that is still to be judged."""
+        if self.labelled is None:
+            return state.judged_until_ms
+        until_ms = state.first_pane_ms if state.labels_until_ms is None else state.labels_until_ms
+        return until_ms - self.labelled.reach_ms - self.plan.config.pane_ms
+
+
+def _count(tally: dict[str, int], name: str) -> None:
+    tally[name] = tally.get(name, 0) + 1
 
 
 def _labelled(plan: ModelPlan, estimate: Estimate | None, state: ModelState | None) -> LabelledJudge | None:

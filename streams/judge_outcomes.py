@@ -12,7 +12,8 @@ from streams.baseline import WHOLE, SegmentKey
 from streams.calibrate import Calibration, Online, learned, told
 from streams.cells import Cells
 from streams.config import Rule
-from streams.decide import Decision, RuleState, decide
+from streams.decide import Decision, Judged, RuleState, Situation, decide
+from streams.inhibit import Incidents
 from streams.merge import ClosedPane
 from streams.plan import ModelPlan
 from streams.rollup import Rollup
@@ -69,8 +70,8 @@ class LabelledJudge:
         if arrival is not None and arrival.learned:
             self.judge.flow.follow(arrival.delays)
         self.rules: tuple[Rule, ...] = tuple(rule for rule in plan.config.rules if judges_labels(rule.signals))
-        self._over_of = {rule.name: plan.config.over_ms(rule) for rule in self.rules}
-        self.overs_ms = tuple(sorted({plan.config.pane_ms, *self._over_of.values()}))
+        overs_ms = (ms for rule in self.rules for ms in plan.config.overs_ms(rule))
+        self.overs_ms = tuple(sorted({plan.config.pane_ms, *overs_ms}))
         self.rollup = Rollup(plan.config.pane_ms, self.overs_ms, plan.segmentation)
         self._arrived: dict[int, dict[SegmentKey, int]] = {}
         """Labels by arrival pane."""
@@ -107,7 +108,9 @@ class LabelledJudge:
         for start_ms, cells in cohorts:
             self._made[start_ms] = _tally(cells, PREDICTIONS)
 
-    def close(self, pane: ClosedPane, states: dict[str, RuleState]) -> tuple[list[WindowRecord], list[Decision]]:
+    def close(
+        self, pane: ClosedPane, states: dict[str, RuleState], incidents: Incidents
+    ) -> tuple[list[WindowRecord], list[Decision]]:
         """An arrival pane's windows and decisions; `states` are those of all rules."""
         end_ms = pane.start_ms + self.plan.config.pane_ms
         self.resume(pane)
@@ -116,7 +119,7 @@ class LabelledJudge:
         made = self._made_until(end_ms)
         self._learn_arrival(pane, end_ms)
         records: list[WindowRecord] = []
-        decisions: list[Decision] = []
+        judged: dict[int, Judged] = {}
         for over_ms in self.overs_ms:
             start_ms, _ = self.rollup.span(end_ms, over_ms)
             window = Window(start_ms, end_ms, over_ms, self.rollup.window(start_ms, end_ms))
@@ -140,8 +143,11 @@ class LabelledJudge:
                 for cell in cells
                 if _telling(cell)
             ]
-            decisions += decide(self.rules, window, cells, states, self._over_of)
-        return [*records, *self.revise_arrival(pane)], decisions
+            judged[over_ms] = Judged(window, cells)
+        # Labels are of predictions that were made as long ago as labels take.
+        reach_ms = self.judge.flow.slowest_ms + self.plan.config.pane_ms
+        situation = Situation(self.plan.name, self.plan.config, incidents, reach_ms, of_labels=True)
+        return [*records, *self.revise_arrival(pane)], list(decide(self.rules, judged, states, situation))
 
     def _made_until(self, end_ms: int) -> Made:
         """Cohorts that are over, and the panes since: they hold the same in every run."""

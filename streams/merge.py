@@ -512,4 +512,4 @@ def _has_on_time(pane: PaneState) -> bool:
 
 def longest_over_ms(plan: ModelPlan) -> int:
     """The longest window of a model's rules."""
-    return max((plan.config.over_ms(rule) for rule in plan.config.rules), default=plan.config.pane_ms)
+    return max((ms for rule in plan.config.rules for ms in plan.config.overs_ms(rule)), default=plan.config.pane_ms)

@@ -589,8 +589,12 @@ def actions() -> Iterator[Json]:
     yield lines(
         "Incidents",
         (12, 7),
-        "Incidents that began to fire and were resolved, by response, since the model's state began.",
-        [target(f"sum by (response, state) (foreshock_actions_total{{{MODEL}}})", "{{response}} {{state}}")],
+        "Incidents that began to fire, were resolved, or were suppressed by a lower layer, by response, since the "
+        "model's state began; and what shadow rules would have begun.",
+        [
+            target(f"sum by (response, state) (foreshock_actions_total{{{MODEL}}})", "{{response}} {{state}}"),
+            target(f"sum by (rule) (foreshock_shadow_incidents_total{{{MODEL}}})", "{{rule}} (shadow)"),
+        ],
         stepped=True,
     )
     loud = rate("foreshock_decisions_total", f'{MODEL}, reason!="quiet"')

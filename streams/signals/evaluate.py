@@ -102,7 +102,7 @@ class Judge:
         self.plan = plan
         self.reference = Reference(plan)
         self.shape = self.reference.shape
-        overs = sorted({plan.config.pane_ms, *(plan.config.over_ms(rule) for rule in plan.config.rules)})
+        overs = sorted({plan.config.pane_ms, *(ms for rule in plan.config.rules for ms in plan.config.overs_ms(rule))})
         self._limits = {
             (over, key): self.reference.limits(over, key) for over in overs for key in self.reference.segments
         }

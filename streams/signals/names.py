@@ -59,6 +59,15 @@ SIGNALS = _table(
 )
 
 
+RANKS = {"drift": 25}
+"""Families that stand between two layers: a broken feature drifts too."""
+
+
+def rank_of(names: Iterable[str]) -> int:
+    """The lowest of these signals: what stands lower, when it is broken, explains what stands higher."""
+    return min(RANKS.get(SIGNALS[name].family, 10 * SIGNALS[name].layer) for name in names)
+
+
 def judges_labels(names: Iterable[str]) -> bool:
     """Whether these are signals of labels: they are judged as the labels arrive, all others as the events do."""
     return any(SIGNALS[name].family in ("calibration", "performance", "labels") for name in names if name != ESTIMATED)

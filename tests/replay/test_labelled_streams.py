@@ -52,7 +52,7 @@ def every_five_minutes(known_ms: int) -> int:
 
 
 def rows(
-    minutes: int, seed: int, change: Change | None = None, comes: When | None = at_once
+    minutes: int, seed: int, change: Change | None = None, comes: When | None = at_once, since: int = CHANGE_AT
 ) -> Iterator[tuple[bytes, tuple[int, bytes] | None]]:
     """An event, and its label with its time; the scores are the probabilities that the labels are drawn with.
 
@@ -75,7 +75,7 @@ def rows(
         label: Row | None = {"event_id": row["event_id"], "label": int(drawn.random() < score)}
         delay = drawn.randrange(60_000, 180_000)
         told = {"row": row, "label": label}
-        if change is not None and number * EVERY_MS >= CHANGE_AT * MINUTE_MS:
+        if change is not None and number * EVERY_MS >= since * MINUTE_MS:
             change(told, drawn)
         label = told["label"]
         when = comes(row["ts"] + delay) if comes else row["ts"]

@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from streams.action import Action, action_id, action_line, action_of, layer_of
+from streams.action import Action, action_line, action_of, layer_of
 from streams.baseline import WHOLE
 from streams.config import Model, Response, Rule, Severity
-from streams.decide import Decision, Evidence, Reason, RuleState
+from streams.decide import Decision, Evidence, Reason, RuleState, action_id
 from streams.signals.evaluate import Window
 from streams.times import rfc3339
 

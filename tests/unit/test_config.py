@@ -58,7 +58,7 @@ def test_a_sound_file_says_what_it_says() -> None:
     assert (model.features["amount"].range, model.features["country"].type) == ((0.0, 100.0), Kind.CATEGORICAL)
     missing, drifting = model.rules
     assert (missing.response, missing.severity, missing.for_panes) == (Response.DATA_INCIDENT, Severity.WARNING, 1)
-    assert (model.over_ms(missing), model.over_ms(drifting), drifting.for_panes) == (60_000, 900_000, 2)
+    assert (model.overs_ms(missing), model.overs_ms(drifting), drifting.for_panes) == ((60_000,), (900_000,), 2)
     assert model.signals["feature_drift"].effect == 0.3
 
 
@@ -120,6 +120,62 @@ WRONG: dict[str, tuple[str, str, str]] = {
         "over: 15m",
         "over: '15'",
         "'15'; expected a duration above zero and of at most ten years, such as 30s, 15m, 1h or 7d",
+    ),
+    "no window at all": ("over: 15m", "over: []", "[]; expected a window, or several"),
+    "one of two windows no multiple of the pane": ("over: 15m", "over: [15m, 90s]", "90s; expected a multiple of the"),
+    "a cool-down without a unit": ("        for: 2", "        cool_down: '5'", "'5'; expected a duration above zero"),
+    "another way to match": ("        for: 2", "        match: most", "'most'"),
+    "shadow as a text": ("        for: 2", "        shadow: 'yes'", "'yes'; expected bool"),
+    "a segment of a rule that is not declared": (
+        "        for: 2",
+        "        segments: {regoin: [north]}",
+        "segment 'regoin'",
+    ),
+    "a response declared that there is": (
+        "web:\n",
+        "responses: {retrain: again}\nweb:\n",
+        "'retrain'; expected a new name",
+    ),
+    "a response with a blank in it": (
+        "web:\n",
+        "responses: {call me: again}\nweb:\n",
+        "'call me'; expected a new name",
+    ),
+    "a maintenance without a time": ("    pane: 1m", "    maintenance: [{days: [sat]}]", "no time, or two; expected"),
+    "a maintenance with two": (
+        "    pane: 1m",
+        "    maintenance: [{daily: 02:00-03:00, from: '2026-01-01T00:00:00Z', to: '2026-01-02T00:00:00Z'}]",
+        "no time, or two; expected 'from' and 'to', or 'daily'",
+    ),
+    "a maintenance that never ends": (
+        "    pane: 1m",
+        "    maintenance: [{from: '2026-01-01T00:00:00Z'}]",
+        "no time, or two; expected",
+    ),
+    "a maintenance that ends first": (
+        "    pane: 1m",
+        "    maintenance: [{from: '2026-01-02T00:00:00Z', to: '2026-01-01T00:00:00Z'}]",
+        "expected a time after 2026-01-02T00:00:00Z",
+    ),
+    "a maintenance from tomorrow": (
+        "    pane: 1m",
+        "    maintenance: [{from: tomorrow, to: '2026-01-01T00:00:00Z'}]",
+        "'tomorrow'; expected RFC 3339",
+    ),
+    "a maintenance at 25 o'clock": (
+        "    pane: 1m",
+        "    maintenance: [{daily: 25:00-26:00}]",
+        "write it as 02:00-03:30",
+    ),
+    "a maintenance on a holiday": (
+        "    pane: 1m",
+        "    maintenance: [{daily: 02:00-03:00, days: [xmas]}]",
+        "day 'xmas'",
+    ),
+    "a maintenance for a rule that is not there": (
+        "    pane: 1m",
+        "    maintenance: [{daily: 02:00-03:00, rules: [values-mising]}]",
+        "did you mean 'values-missing'?",
     ),
     "over as a number": ("over: 15m", "over: 15", "expected str"),
     "a pane without a unit": ("    pane: 1m", "    pane: 1 minute", "'1 minute'; expected a duration above zero"),
@@ -301,6 +357,13 @@ def test_every_response_is_offered_where_one_is_missing() -> None:
     line = refused(SOUND.replace(", response: data_incident}", "}", 1))
     assert all(response in line for response in Response)
     assert "an alarm that nobody answers is decoration" in line
+
+
+def test_a_response_of_ones_own_is_declared_once() -> None:
+    text = SOUND.replace("web:\n", "responses: {page_fraud_desk: they call the customer}\nweb:\n")
+    config = load(text.replace("response: data_incident", "response: page_fraud_desk"))
+    rule = config.models["fraud"].rules[0]
+    assert rule.response == "page_fraud_desk" and not rule.is_inhibitor
 
 
 def test_aliases_and_merges_of_yaml_are_welcome() -> None:

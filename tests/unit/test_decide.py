@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -11,19 +12,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streams import config
+from streams.action import action_of
 from streams.baseline import WHOLE, SegmentKey
-from streams.config import Response, Rule
+from streams.config import Match, Response, Rule
 from streams.decide import (
     MOST_REVISIONS,
     NO_TRAFFIC_PANES,
     PUBLISHED,
     Decision,
+    Judged,
     Reason,
     RuleState,
+    Situation,
     decide,
     number,
     state_key,
 )
+from streams.inhibit import Incident, Incidents
+from streams.maintenance import Maintenance
 from streams.signals.evaluate import CellResult, Result, Window
 from streams.signals.names import SIGNALS
 from streams.sketch.counts import Counts
@@ -68,19 +75,28 @@ def cell(
 
 
 class Model:
-    """Runs a rule over one pane after another, through the state's own JSON, as a restart would."""
+    """Runs rules over one pane after another, through the state's own JSON, as a restart would."""
 
-    def __init__(self, *rules: Rule, over_ms: int = M) -> None:
+    def __init__(self, *rules: Rule, over_ms: int = M, **options: Any) -> None:
         self.rules, self.over_ms = rules, over_ms
+        self.config = config.Model(pane=f"{over_ms // M}m", rules=rules, **options)
         self.states: dict[str, RuleState] = {}
+        self.incidents: tuple[Incident, ...] = ()
         self.panes = 0
 
-    def pane(self, *cells: CellResult, start_ms: int | None = None) -> list[Decision]:
+    def pane(
+        self, *cells: CellResult, start_ms: int | None = None, longer: Sequence[CellResult] = ()
+    ) -> list[Decision]:
+        """`longer`: the cells of the window of an hour."""
         self.panes += 1
         end_ms = self.panes * M
         window = Window(end_ms - self.over_ms if start_ms is None else start_ms, end_ms, self.over_ms, {})
-        found = list(decide(self.rules, window, cells, self.states, {rule.name: self.over_ms for rule in self.rules}))
+        hour = Judged(Window(end_ms - 60 * M, end_ms, 60 * M, {}), longer)
+        situation = Situation("m", self.config, Incidents(self.incidents))
+        found = list(decide(self.rules, {self.over_ms: Judged(window, cells), 60 * M: hour}, self.states, situation))
         self.states = msgspec.json.decode(msgspec.json.encode(self.states), type=dict[str, RuleState])
+        kept = msgspec.json.encode(situation.incidents.kept())
+        self.incidents = msgspec.json.decode(kept, type=tuple[Incident, ...])
         return found
 
     def reasons(self, *panes: Sequence[CellResult]) -> list[list[str]]:
@@ -153,7 +169,9 @@ def test_whatever_comes_it_resolves_only_what_fired_and_fires_only_what_is_not_f
 
 class TestWhatIsPublished:
     def test_news_is_what_begins_grows_and_ends(self) -> None:
-        assert {reason.value for reason in PUBLISHED} == {"fired", "widened", "resolved", "no_traffic"}
+        assert {reason.value for reason in PUBLISHED} == {
+            *("fired", "widened", "resolved", "no_traffic", "suppressed_by_layer", "released")
+        }
 
     def test_the_evidence_is_what_is_breached_the_worst_first(self) -> None:
         (decision,) = Model(rule_of()).pane(cell({"a": 0.2, "b": 0.05, "c": 0.9}))
@@ -188,11 +206,6 @@ class TestWhatIsPublished:
         rule = rule_of(signals=("request_rate",))
         (decision,) = Model(rule).pane(cell(0.0, n=0, signal="request_rate", limit=0.5, version=None))
         assert decision.reason == "fired"
-
-    def test_a_rule_is_asked_about_windows_of_its_own_length_only(self) -> None:
-        window = Window(0, 15 * M, 15 * M, {})
-        assert list(decide([rule_of()], window, BREACH, {}, {"nulls": M})) == []
-        assert len(list(decide([rule_of()], window, BREACH, {}, {"nulls": 15 * M}))) == 1
 
     def test_versions_fire_on_their_own(self) -> None:
         model = Model(rule_of())
@@ -297,8 +310,10 @@ class TestState:
         """The state that was published with an earlier pane must not change after it."""
         states: dict[str, RuleState] = {}
         kept = []
+        situation = Situation("m", config.Model(), Incidents())
         for i, cells in enumerate((BREACH, BREACH, QUIET, [cell({"x": 0.5, "y": 0.5})], QUIET, QUIET)):
-            list(decide([rule_of()], Window(i * M, i * M + M, M, {}), cells, states, {"nulls": M}))
+            judged = {M: Judged(Window(i * M, i * M + M, M, {}), cells)}
+            list(decide([rule_of()], judged, states, situation))
             kept.append((states[state_key("nulls", "1", WHOLE)], msgspec.json.encode(states)))
         for state, encoded in kept:
             (decoded,) = msgspec.json.decode(encoded, type=dict[str, RuleState]).values()
@@ -334,3 +349,157 @@ class TestState:
     def test_any_name_makes_a_key_of_its_own(self, name: str) -> None:
         keys = {state_key(name, version, segment) for version in (None, "", name) for segment in (WHOLE, (name, name))}
         assert len(keys) == 6
+
+
+def found_of(decisions: Sequence[Decision]) -> dict[str, str]:
+    """Reasons by rule."""
+    return {decision.rule.name: str(decision.reason) for decision in decisions}
+
+
+def both(nulls: float, scores: float, **options: Any) -> list[CellResult]:
+    """A cell with a signal of layer 2 and one of layer 3."""
+    low, high = cell({"age": nulls}, **options), cell({"score": scores}, signal="score_drift", **options)
+    return [replace(low, results=(*low.results, *high.results))]
+
+
+def shift(**options: Any) -> Rule:
+    return rule_of(**{"name": "scores", "signals": ("score_drift",), "response": Response.RETRAIN, **options})
+
+
+class TestInhibition:
+    def test_what_a_lower_layer_explains_is_suppressed_and_released_when_it_is_over_and_still_holds(self) -> None:
+        model = Model(shift(), rule_of(clear_panes=1))
+        told = [
+            found_of(model.pane(*cells)) for cells in (both(0.5, 0.5), both(0.5, 0.5), both(0.0, 0.5), both(0, 0.5))
+        ]
+        assert told == [
+            {"nulls": "fired", "scores": "suppressed_by_layer"},
+            {"nulls": "holds", "scores": "holds"},
+            {"nulls": "resolved", "scores": "released"},
+            {"nulls": "quiet", "scores": "holds"},
+        ]
+
+    def test_the_cause_is_named_by_the_id_of_its_action(self) -> None:
+        low, high = Model(shift(), rule_of()).pane(*both(0.5, 0.5))
+        assert high.state.suppressed_by == action_of("m", config.Model(), low).id
+        action = action_of("m", config.Model(), high)
+        assert (action.data.state, action.data.suppressed_by) == ("suppressed", high.state.suppressed_by)
+
+    def test_it_is_never_the_other_way_round(self) -> None:
+        model = Model(shift(inhibits=True), rule_of())
+        assert found_of(model.pane(*both(0.0, 0.5))) == {"nulls": "quiet", "scores": "fired"}
+        assert found_of(model.pane(*both(0.5, 0.5))) == {"nulls": "fired", "scores": "holds"}
+
+    def test_it_waits_while_a_lower_rule_is_about_to_fire(self) -> None:
+        model = Model(shift(), rule_of(for_panes=2))
+        assert found_of(model.pane(*both(0.5, 0.5))) == {"nulls": "pending", "scores": "waiting_for_layer"}
+        assert found_of(model.pane(*both(0.5, 0.5)))["scores"] == "suppressed_by_layer"
+        other = Model(shift(), rule_of(for_panes=2))
+        other.pane(*both(0.5, 0.5))
+        assert found_of(other.pane(*both(0.0, 0.5)))["scores"] == "fired"
+
+    def test_what_was_over_with_its_cause_is_resolved_without_having_fired(self) -> None:
+        model = Model(shift(clear_panes=1), rule_of(clear_panes=1))
+        model.pane(*both(0.5, 0.5))
+        found = model.pane(*both(0.5, 0.0))
+        assert found_of(found) == {"nulls": "holds", "scores": "resolved"}
+        assert found[1].state.suppressed_by
+
+    @pytest.mark.parametrize(
+        ("lower", "held_back"),
+        [
+            ({"response": Response.HUMAN_REVIEW}, False),  # a drift that somebody looks at is no broken pipeline
+            ({"response": Response.HUMAN_REVIEW, "inhibits": True}, True),
+            ({"inhibits": False}, False),
+            ({"shadow": True}, False),
+        ],
+    )
+    def test_a_rule_says_whether_what_it_finds_is_broken(self, lower: dict[str, Any], held_back: bool) -> None:
+        found = found_of(Model(shift(), rule_of(**lower)).pane(*both(0.5, 0.5)))
+        assert found["scores"] == ("suppressed_by_layer" if held_back else "fired")
+
+    def test_another_version_or_segment_explains_nothing(self) -> None:
+        one, other = both(0.5, 0.0, version="1"), both(0.0, 0.5, version="2")
+        assert [d.reason for d in Model(shift(), rule_of()).pane(*one, *other) if d.version == "2"] == [
+            "quiet",
+            "fired",
+        ]
+        whole, south, north = both(0.0, 0.0), both(0.5, 0.5, segment=SOUTH), both(0.0, 0.5, segment=NORTH)
+        told = {(d.rule.name, d.segment): d.reason for d in Model(shift(), rule_of()).pane(*whole, *south, *north)}
+        assert told["scores", SOUTH] == "suppressed_by_layer"
+        assert told["scores", NORTH] == "fired"
+
+    def test_drift_of_the_broken_feature_is_explained_and_that_of_another_is_not(self) -> None:
+        drift = rule_of(name="drift", signals=("feature_drift",), response=Response.HUMAN_REVIEW)
+
+        def drifting(*features: str) -> list[CellResult]:
+            low = cell({"age": 0.5, "plan": 0.0})
+            high = cell({name: 0.5 for name in features}, signal="feature_drift")
+            return [replace(low, results=(*low.results, *high.results))]
+
+        assert found_of(Model(drift, rule_of()).pane(*drifting("age")))["drift"] == "suppressed_by_layer"
+        assert found_of(Model(drift, rule_of()).pane(*drifting("plan")))["drift"] == "fired"
+        assert found_of(Model(drift, rule_of()).pane(*drifting("age", "plan")))["drift"] == "fired"
+
+    @given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=40), st.integers(1, 3), st.integers(1, 3))
+    def test_whatever_comes_no_action_of_a_higher_layer_begins_while_a_lower_one_fires(
+        self, panes: list[tuple[bool, bool]], for_panes: int, clear_panes: int
+    ) -> None:
+        model = Model(shift(clear_panes=1), rule_of(for_panes=for_panes, clear_panes=clear_panes))
+        for low, high in panes:
+            told = {decision.rule.name: decision for decision in model.pane(*both(0.5 * low, 0.5 * high))}
+            if told["nulls"].state.firing:
+                assert told["scores"].reason not in ("fired", "released")
+            if told["scores"].state.suppressed_by and told["scores"].state.firing:
+                assert told["nulls"].state.firing or not high
+
+    def test_a_rule_of_labels_looks_back_as_far_as_its_labels_reach(self) -> None:
+        known = Incident(
+            id="i", key="k", rank=20, version="1", segment=WHOLE, features=("age",), of_labels=False,
+            began_ms=10 * M, over_ms=20 * M,
+        )  # fmt: skip
+        rule = rule_of(name="worse", signals=("accuracy",), response=Response.RETRAIN)
+        told = {}
+        for end in (15, 25, 40):
+            situation = Situation("m", config.Model(), Incidents([known]), reach_ms=10 * M, of_labels=True)
+            wrong = cell({"": 0.5}, signal="accuracy", limit=0.8)
+            judged = {M: Judged(Window((end - 1) * M, end * M, M, {}), [wrong])}
+            (decision,) = decide([rule], judged, {}, situation)
+            told[end] = decision.reason
+        assert told == {15: "suppressed_by_layer", 25: "suppressed_by_layer", 40: "fired"}
+
+
+class TestConditions:
+    def test_any_of_the_signals_or_all_of_them(self) -> None:
+        names = ("null_rate", "score_drift")
+        assert found_of(Model(rule_of(signals=names)).pane(*both(0.5, 0.0)))["nulls"] == "fired"
+        strict = rule_of(signals=names, match=Match.ALL)
+        assert found_of(Model(strict).pane(*both(0.5, 0.0)))["nulls"] == "quiet"
+        assert found_of(Model(strict).pane(*both(0.5, 0.5)))["nulls"] == "fired"
+
+    def test_a_fast_and_a_slow_window_must_both_be_breached(self) -> None:
+        rule = rule_of(over=("1m", "1h"))
+        assert found_of(Model(rule).pane(*BREACH, longer=QUIET))["nulls"] == "quiet"
+        assert found_of(Model(rule).pane(*QUIET, longer=BREACH))["nulls"] == "quiet"
+        (decision,) = Model(rule).pane(*BREACH, longer=BREACH)
+        assert (decision.reason, decision.window.over_ms) == ("fired", M)
+        assert found_of(Model(rule).pane(*BREACH))["nulls"] == "too_few_samples"
+
+    def test_some_segments_alone(self) -> None:
+        model = Model(rule_of(segments={"region": ("south",)}), segments={"region": ("north", "south")})
+        decisions = model.pane(cell(0.0), cell(0.5, segment=NORTH), cell(0.5, segment=SOUTH))
+        assert [(d.segment, d.reason) for d in decisions] == [(WHOLE, "quiet"), (SOUTH, "fired")]
+
+    def test_after_an_incident_it_cools_down(self) -> None:
+        model = Model(rule_of(clear_panes=1, cool_down="3m"))
+        told = [found_of(model.pane(*cells))["nulls"] for cells in (BREACH, QUIET, BREACH, BREACH, BREACH, BREACH)]
+        assert told == ["fired", "resolved", "cooling_down", "cooling_down", "fired", "holds"]
+
+    def test_in_a_maintenance_window_nothing_begins_and_after_it_what_still_holds_does(self) -> None:
+        window = Maintenance(from_="1970-01-01T00:02:00Z", to="1970-01-01T00:04:00Z")
+        model = Model(rule_of(), maintenance=(window,))
+        reasons = [found_of(model.pane(*cells))["nulls"] for cells in (QUIET, BREACH, BREACH, BREACH)]
+        assert reasons == ["quiet", "maintenance", "maintenance", "fired"]
+        other = Model(rule_of(), rule_of(name="b"), maintenance=(msgspec.structs.replace(window, rules=("b",)),))
+        other.pane(*QUIET)
+        assert found_of(other.pane(*BREACH)) == {"nulls": "fired", "b": "maintenance"}

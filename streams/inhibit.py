@@ -1,0 +1,89 @@
+"""What is broken below → whether a rule's action is held back: nobody retrains on broken data.
+
+A firing incident of an inhibiting rule holds back rules of a higher rank, for the same model, version and segment, and
+feature by feature where both are about features. A rule that judges labels looks back as far as its labels reach: they
+are of predictions that were made while something was broken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from streams.baseline import WHOLE, SegmentKey
+
+MOST_INCIDENTS = 256
+
+
+class Incident(msgspec.Struct, frozen=True, kw_only=True):
+    """One that inhibits, as plain fields. Times are ends of the windows in which it began and was over."""
+
+    id: str
+    """That of its action."""
+    key: str
+    rank: int
+    version: str | None
+    segment: SegmentKey
+    features: tuple[str, ...]
+    """Those it is about; none: not about single features."""
+    of_labels: bool
+    began_ms: int
+    over_ms: int | None = None
+
+    def covers(self, version: str | None, segment: SegmentKey, features: Iterable[str]) -> bool:
+        """Whether it explains what is seen there. `features`: those of the evidence; none: it is not about any."""
+        wanted = set(features)
+        return (
+            self.version in (None, version)
+            and self.segment in (WHOLE, segment)
+            and (not self.features or not wanted or wanted <= set(self.features))
+        )
+
+
+class Incidents:
+    """Inhibiting incidents of one model, those that are over too, for the labels of their time."""
+
+    def __init__(self, known: Iterable[Incident] = ()) -> None:
+        self._known = list(known)
+
+    def kept(self) -> tuple[Incident, ...]:
+        """As plain fields, for the state."""
+        return tuple(self._known)
+
+    def begin(self, incident: Incident) -> None:
+        self._known = [*self._known, incident][-MOST_INCIDENTS:]
+
+    def end(self, key: str, end_ms: int) -> None:
+        """The incident of a rule and cell is over."""
+        self._known = [
+            msgspec.structs.replace(found, over_ms=end_ms) if found.key == key and found.over_ms is None else found
+            for found in self._known
+        ]
+
+    def cause(
+        self,
+        rank: int,
+        version: str | None,
+        segment: SegmentKey,
+        features: Iterable[str],
+        since_ms: int,
+        end_ms: int,
+        *,
+        of_labels: bool,
+    ) -> Incident | None:
+        """What explains something of this rank that was seen between two times: the lowest, then the first."""
+        found = [
+            incident
+            for incident in self._known
+            if incident.rank < rank
+            and (of_labels or not incident.of_labels)
+            and incident.began_ms <= end_ms
+            and (incident.over_ms is None or incident.over_ms > since_ms)
+            and incident.covers(version, segment, features)
+        ]
+        return min(found, key=lambda incident: (incident.rank, incident.began_ms), default=None)
+
+    def forget(self, before_ms: int) -> None:
+        """Those that were over before a time."""
+        self._known = [found for found in self._known if found.over_ms is None or found.over_ms >= before_ms]
