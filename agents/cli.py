@@ -11,6 +11,7 @@ import re
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,7 +28,9 @@ from agents.clients import Security as ClientSecurity
 from agents.files import lines, read_plan, reference
 from agents.progress import Told
 from agents.replay import replay
+from streams.action import Action
 from streams.backtest import Backtest, Summary
+from streams.compare import Change, Difference, compare, difference_line
 from streams.config import Config
 from streams.errors import ConfigError, ForeshockError
 from streams.learn import learn
@@ -105,10 +108,12 @@ def check(config_file: Path) -> None:
 @CONFIG
 @click.option("--events", type=click.Path(path_type=Path), required=True, help="Inference events, .ndjson[.gz].")
 @click.option("--labels", type=click.Path(path_type=Path), help="Their labels, .ndjson[.gz], in order of arrival.")
+@click.option("--compare", "other_file", type=click.Path(path_type=Path), help="Another configuration of this past.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for the results.")
-def backtest(config_file: Path, events: Path, labels: Path | None, out: Path) -> None:
-    """Run the same pipeline over files: actions, windows, a summary, a page."""
+def backtest(config_file: Path, events: Path, labels: Path | None, other_file: Path | None, out: Path) -> None:
+    """Run the same pipeline over files: actions, windows, a summary, a page. With --compare: what would have been."""
     plan = read_plan(config_file)
+    other_plan = read_plan(other_file) if other_file else None
     existing(events, "inference events")
     later = lines(existing(labels, "labels")) if labels else ()
     if labels and not any(model.outcomes for model in plan.models.values()):
@@ -119,8 +124,10 @@ def backtest(config_file: Path, events: Path, labels: Path | None, out: Path) ->
             mend="run 'foreshock init --labels', or add 'labels: {task: …}'",
         )
     make_folder(out)
-    run = Backtest(plan, time.time_ns() // 1_000_000, labelled=labels is not None)
+    now_ms = time.time_ns() // 1_000_000
+    run = Backtest(plan, now_ms, labelled=labels is not None)
     report = Report()
+    actions: list[Action] = []
     with Told("events") as told, ExitStack() as stack:
         kinds = ["actions", "windows"]
         if any(rule.shadow for model in plan.models.values() for rule in model.config.rules):
@@ -130,6 +137,12 @@ def backtest(config_file: Path, events: Path, labels: Path | None, out: Path) ->
             for kind, file in files.items():
                 file.writelines(msgspec.json.encode(item) + b"\n" for item in getattr(outcome, kind))
             report.add(outcome)
+            actions += outcome.actions if other_plan else ()
+    if other_plan is not None:
+        other = Backtest(other_plan, now_ms, labelled=labels is not None)
+        with Told("events, compared") as told:
+            again = other.run(_counted(lines(events), told), lines(labels) if labels else ())
+            _tell_differences(compare(actions, [action for outcome in again for action in outcome.actions]), out)
     summary = run.summary()
     (out / "summary.json").write_bytes(msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n")
     (out / "report.html").write_text(report.html(plan, summary), encoding="utf-8")
@@ -148,6 +161,15 @@ def _counted(values: Any, told: Told) -> Any:
         if not number % 4096:
             told(number)
         yield value
+
+
+def _tell_differences(found: list[Difference], out: Path) -> None:
+    (out / "comparison.ndjson").write_bytes(b"".join(msgspec.json.encode(item) + b"\n" for item in found))
+    for item in found:
+        if item.change is not Change.SAME:
+            click.echo(difference_line(item))
+    counts = Counter(item.change for item in found)
+    click.echo("compared: " + ", ".join(f"{change} {counts[change]}" for change in Change) + "; see comparison.ndjson")
 
 
 def _tell(summary: Summary, run: Backtest) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 
 from streams.baseline import WHOLE, SegmentKey
-from streams.config import Model, Rule
+from streams.config import Model, Rule, Severity
 from streams.decide import ENDS, Decision, Evidence, Reason, action_id
 from streams.errors import UNREADABLE
 from streams.signals.names import SIGNALS
@@ -14,34 +18,44 @@ from streams.times import rfc3339
 TYPE = "foreshock.action.v1"
 
 
+class State(StrEnum):
+    """What an action says of its incident."""
+
+    FIRING = "firing"
+    SUPPRESSED = "suppressed"
+    RESOLVED = "resolved"
+
+
 class Span(msgspec.Struct, frozen=True):
+    """From one time to another, RFC 3339 in UTC."""
+
     start: str
     end: str
 
 
 class ActionData(msgspec.Struct, frozen=True, kw_only=True):
-    """The design's action; `reason` says why it is published now, `revision` counts the news of one incident."""
+    """What an action says. A consumer acts on `firing`, stands down on `resolved`, and does nothing on `suppressed`."""
 
-    action: str
-    state: str
+    action: Annotated[str, Meta(description="The response: one of the four, or one that the configuration declares.")]
+    state: State
     model: str
-    model_version: str | None
-    segment: dict[str, str] | None
-    layer: int
+    model_version: Annotated[str | None, Meta(description="Null: the model as a whole.")]
+    segment: Annotated[dict[str, str] | None, Meta(description="Dimension and value. Null: not one segment.")]
+    layer: Annotated[int, Meta(ge=1, le=4, description="1 health, 2 data, 3 model behaviour, 4 business.")]
     rule: str
-    severity: str
+    severity: Severity
     window: Span
-    since: str
-    revision: int
-    reason: str
+    since: Annotated[str, Meta(description="When the incident began.")]
+    revision: Annotated[int, Meta(ge=0, description="Counts the news of one incident.")]
+    reason: Annotated[Reason, Meta(description="Why it is published now.")]
     owner: str
     runbook: str
-    suppressed_by: str | None
-    signals: tuple[Evidence, ...]
+    suppressed_by: Annotated[str | None, Meta(description="The id of the action that this one is held back for.")]
+    signals: Annotated[tuple[Evidence, ...], Meta(description="What is breached, the worst first.")]
 
 
 class Action(msgspec.Struct, frozen=True, kw_only=True):
-    """A CloudEvent in structured JSON."""
+    """A CloudEvent in structured JSON. The same action has the same id, however often it is published."""
 
     specversion: str = "1.0"
     id: str
@@ -56,9 +70,9 @@ class Action(msgspec.Struct, frozen=True, kw_only=True):
 def action_of(model: str, config: Model, decision: Decision) -> Action:
     """The action of a decision that is news."""
     rule, state, window = decision.rule, decision.state, decision.window
-    name = "resolved" if decision.reason in ENDS else "firing"
+    name = State.RESOLVED if decision.reason in ENDS else State.FIRING
     if decision.reason is Reason.SUPPRESSED:
-        name = "suppressed"
+        name = State.SUPPRESSED
     return Action(
         id=action_id(rule.name, model, decision.version, decision.segment, state.since_ms, name, state.revision),
         source=f"foreshock/{model}",

@@ -172,6 +172,24 @@ def test_a_backtest_writes_its_four_files(backtested: Backtested, stream: Stream
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", page)  # it stands for itself
 
 
+def test_the_same_past_under_another_configuration_says_what_would_have_been(
+    learned: Path, events: Path, backtested: Backtested, tmp_path: Path
+) -> None:
+    text = (learned / "foreshock.yaml").read_text(encoding="utf-8")
+    other = learned / "other.yaml"
+    other.write_text(text.replace("name: values-missing,", "name: values-missing, shadow: true,"), encoding="utf-8")
+    folder = tmp_path / "out"
+    said = done("backtest", "-c", learned / "foreshock.yaml", "--compare", other, "--events", events, "-o", folder)
+    found = Backtested(folder, said).lines("comparison.ndjson")
+    changed = {
+        (item["change"], (item["before"] or item["after"])["rule"]) for item in found if item["change"] != "same"
+    }
+    assert ("gone", "values-missing") in changed
+    assert {change for change, rule in changed if rule == "values-missing"} == {"gone"}
+    assert "gone   " in said and "compared: same " in said
+    assert (folder / "actions.ndjson").read_bytes() == (backtested.folder / "actions.ndjson").read_bytes()
+
+
 def test_a_window_says_what_was_seen_and_what_would_have_been_too_much(backtested: Backtested) -> None:
     windows = backtested.lines("windows.ndjson")
     assert {tuple(window) for window in windows} == {

@@ -1,0 +1,113 @@
+"""Writes docs/contract: JSON Schema of actions and windows, and AsyncAPI of the topics, from the code that sends them.
+
+python -m deploy.make_contract
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from streams.action import Action
+from streams.config import Kafka
+from streams.window import WindowRecord
+
+FOLDER = Path(__file__).parents[1] / "docs" / "contract"
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+SENT = {"actions": Action, "windows": WindowRecord}
+
+Json = dict[str, Any]
+
+TIME = {"description": "RFC 3339, or milliseconds since 1970.", "type": ["string", "integer"]}
+TAKEN: dict[str, Json] = {
+    "inference": {
+        "title": "InferenceEvent",
+        "description": "A request that a model answered. Unknown fields are counted and left out. CloudEvents too.",
+        "type": "object",
+        "required": ["event_id", "ts", "model", "features"],
+        "properties": {
+            "event_id": {"type": "string", "description": "Also the record's key, and that of its label."},
+            "ts": TIME,
+            "model": {"type": "string"},
+            "model_version": {"type": "string"},
+            "features": {"type": "object", "additionalProperties": {"type": ["number", "string", "boolean", "null"]}},
+            "segments": {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean", "null"]}},
+            "score": {
+                "description": "Of two classes the probability of the second; of several one each.",
+                "anyOf": [
+                    {"type": "number"},
+                    {"type": "object", "additionalProperties": {"type": "number"}},
+                    {"type": "null"},
+                ],
+            },
+            "prediction": {"type": ["number", "string", "boolean", "null"]},
+            "latency_ms": {"type": ["number", "null"]},
+            "error": {"type": ["string", "null"]},
+        },
+    },
+    "labels": {
+        "title": "Label",
+        "description": "What was true of a prediction. A later one corrects it, null withdraws it.",
+        "type": "object",
+        "required": ["event_id", "label", "label_ts"],
+        "properties": {
+            "event_id": {"type": "string", "description": "Also the record's key."},
+            "label": {"type": ["number", "string", "boolean", "null"]},
+            "label_ts": TIME,
+            "model": {"type": "string", "description": "Where several models share event ids."},
+        },
+    },
+}
+
+
+def schema(name: str) -> Json:
+    """JSON Schema of the values of a topic that Foreshock writes."""
+    return {"$schema": DIALECT, "title": f"Values of the topic {name}", **msgspec.json.schema(SENT[name])}
+
+
+def asyncapi() -> Json:
+    """All topics that others write or read. Names are the defaults; a prefix may stand before them."""
+    _, schemas = msgspec.json.schema_components(SENT.values(), ref_template="#/components/schemas/{name}")
+    schemas |= {found["title"]: found for found in TAKEN.values()}
+    bodies = {name: found["title"] for name, found in TAKEN.items()} | {n: t.__name__ for n, t in SENT.items()}
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Foreshock",
+            "version": "1",
+            "description": "Inference events and late labels go in; windows and actions come out.",
+        },
+        "servers": {"kafka": {"host": Kafka().broker, "protocol": "kafka"}},
+        "defaultContentType": "application/json",
+        "channels": {name: _channel(name, body) for name, body in bodies.items()},
+        "operations": {
+            f"{'receive' if name in TAKEN else 'send'}-{name}": {
+                "action": "receive" if name in TAKEN else "send",
+                "channel": {"$ref": f"#/channels/{name}"},
+            }
+            for name in bodies
+        },
+        "components": {
+            "messages": {body: {"payload": {"$ref": f"#/components/schemas/{body}"}} for body in bodies.values()},
+            "schemas": schemas,
+        },
+    }
+
+
+def _channel(name: str, body: str) -> Json:
+    return {"address": name, "messages": {body: {"$ref": f"#/components/messages/{body}"}}}
+
+
+def files() -> dict[Path, str]:
+    """Every file of the folder and what is to be in it."""
+    found = {f"{name}.schema.json": schema(name) for name in SENT} | {"asyncapi.json": asyncapi()}
+    return {FOLDER / name: json.dumps(content, indent=2) + "\n" for name, content in found.items()}
+
+
+if __name__ == "__main__":
+    for file, text in files().items():
+        file.write_text(text, encoding="utf-8")
+        print(file.relative_to(FOLDER.parents[1]))

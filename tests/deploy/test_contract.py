@@ -1,0 +1,65 @@
+"""What is promised to consumers: the documents are those that the code makes, and what is sent keeps to them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jsonschema
+import msgspec
+import pytest
+
+from deploy.make_contract import FOLDER, TAKEN, asyncapi, files, schema
+from tests.replay.test_inhibition import outcomes
+from tests.replay.test_labelled_streams import replayed, rows
+
+
+def test_the_documents_are_what_the_code_makes() -> None:
+    assert {file.name for file in FOLDER.iterdir()} == {file.name for file in files()}
+    for file, text in files().items():
+        assert file.read_text(encoding="utf-8") == text, "run 'python -m deploy.make_contract'"
+
+
+@pytest.mark.parametrize("name", ["actions", "windows"])
+def test_everything_that_is_sent_keeps_to_its_schema(name: str) -> None:
+    validator = jsonschema.Draft202012Validator(schema(name))
+    sent = [item for outcome in outcomes() for item in getattr(outcome, name)]
+    assert len(sent) > 20
+    for item in sent:
+        validator.validate(json.loads(msgspec.json.encode(item)))
+    broken = json.loads(msgspec.json.encode(sent[0]))
+    broken.pop("data" if name == "actions" else "counts")
+    assert not validator.is_valid(broken)
+
+
+def test_states_and_reasons_are_told_by_name() -> None:
+    text = json.dumps(schema("actions"))
+    assert all(f'"{word}"' in text for word in ("firing", "suppressed", "resolved", "released", "suppressed_by_layer"))
+
+
+def test_what_is_taken_keeps_to_its_schema_too() -> None:
+    for event, label in rows(1, 1):
+        jsonschema.validate(json.loads(event), TAKEN["inference"])
+        assert label is not None
+        jsonschema.validate(json.loads(label[1]), TAKEN["labels"])
+    assert replayed(None)[2].models["credit"].rejected == 0
+
+
+def test_every_reference_of_the_asyncapi_document_leads_somewhere() -> None:
+    document = asyncapi()
+
+    def look(part: Any) -> None:
+        if isinstance(part, dict):
+            if "$ref" in part:
+                found: Any = document
+                for key in part["$ref"].removeprefix("#/").split("/"):
+                    found = found[key]
+                assert found
+            for inner in part.values():
+                look(inner)
+        elif isinstance(part, list):
+            for inner in part:
+                look(inner)
+
+    look(document)
+    assert set(document["channels"]) == {"inference", "labels", "actions", "windows"}
