@@ -177,6 +177,17 @@ class Intake(Service):
         """What came of each partition that is ours: copies."""
         return {tp: replace(flow) for tp, flow in self._flows.items()}
 
+    async def ends(self) -> dict[TopicPartition, int]:
+        """The next offset of each partition that is ours, as Kafka says now; none while it does not answer."""
+        if self._consumer is None or not self._held:
+            return {}
+        try:
+            found = await asyncio.wait_for(self._consumer.end_offsets(list(self._held)), COMMIT_WITHIN_S)
+        except (KafkaError, TimeoutError) as error:
+            log.info("group %s: nobody says where the topics end: %s", self.group, _told(error))
+            return {}
+        return dict(found)
+
     def hold_back(self, tp: TopicPartition, waits: bool) -> None:
         """Whether a partition has to wait: what is fetched of it stays here, and no more is. A rebalance ends it."""
         if waits and tp in self._held:

@@ -31,6 +31,8 @@ Wanted = Callable[[], bool]
 
 PUBLISH_EVERY_MS = 1_000
 TELL_EVERY_MS = 10_000
+PATIENCE_MS = 600_000
+"""So long predictions stay in the join by the clock, however fast a past is replayed."""
 LOAD_WITHIN_S = 120.0
 LAST_WORDS_S = 5.0
 
@@ -75,6 +77,8 @@ class SketchStage:
         """Topics and partitions of which nothing was left to read."""
         self._at_end: set[tuple[str, int]] = set()
         """The same, as they have said since the drain began."""
+        self._ends: dict[TopicPartition, int] = {}
+        """Where the topics ended when the drain began."""
         self._ended: set[int] = set()
         self._told_ms: dict[int, int] = {}
         """When a rebuild's progress was last told; 0: at its end."""
@@ -86,13 +90,14 @@ class SketchStage:
         self._close_stores()
         self.folds = {partition: self._fold(partition, found.get(partition)) for partition in partitions}
         self._ended, self._unsent, self._caught_up, self._at_end = set(), set(), set(), set()
+        self._ends = {}
         return {tp: self._start(tp) for tp in tps}
 
     def _fold(self, partition: int, progress: Progress | None) -> SourceFold:
         kafka, join = self.plan.config.kafka, None
         if self.stores is not None:
             store = self.stores.open(self.source, partition)
-            join = JoinFold(self.plan, kafka.labels, partition, store, now_ms())
+            join = JoinFold(self.plan, kafka.labels, partition, store, now_ms(), PATIENCE_MS)
         fold = SourceFold(self.plan, kafka.inference, partition, progress, now_ms(), join=join)
         return fold
 
@@ -158,7 +163,7 @@ class SketchStage:
             if not self._is_current(batch):
                 return
             self._unsent.discard(batch.partition)
-        self._note_lag(fold, batch)
+        await self._note_lag(fold, batch)
         self._tell_rebuild(fold)
         if self._is_due(fold, batch):
             self._published_ms[batch.partition] = now_ms()
@@ -173,13 +178,13 @@ class SketchStage:
     def _is_current(self, batch: Batch) -> bool:
         return self.intake is not None and self.intake.current(batch)
 
-    def _note_lag(self, fold: SourceFold, batch: Batch) -> None:
+    async def _note_lag(self, fold: SourceFold, batch: Batch) -> None:
         place = (batch.topic, batch.partition)
         if batch.caught_up:
             self._caught_up.add(place)
         else:
             self._caught_up.discard(place)
-        if self.draining and batch.caught_up and not batch.records:
+        if self.draining and batch.caught_up and not batch.records and await self._is_drained(batch):
             self._at_end.add(place)
         else:
             self._at_end.discard(place)
@@ -187,14 +192,23 @@ class SketchStage:
             self._pace(fold.join)
             fold.join.caught_up = (self.labels, batch.partition) in self._caught_up
 
+    async def _is_drained(self, batch: Batch) -> bool:
+        """Whether all was read that was there when the drain began: what the last fetch said may be seconds old."""
+        if not self._ends and self.intake is not None:
+            self._ends = await self.intake.ends()
+        end = self._ends.get(TopicPartition(batch.topic, batch.partition))
+        return end is not None and batch.position >= end
+
     def _pace(self, join: JoinFold) -> None:
         """Labels wait for the predictions of their time, so that few have to be remembered without one."""
         if self.intake is None:
             return
+        place = (self.labels, join.partition)
         waits = join.is_ahead and (self.source, join.partition) not in self._caught_up
-        self.intake.hold_back(TopicPartition(self.labels, join.partition), waits)
+        self.intake.hold_back(TopicPartition(*place), waits)
         if waits:  # and nobody knows how many have come meanwhile
-            self._caught_up.discard((self.labels, join.partition))
+            self._caught_up.discard(place)
+            self._at_end.discard(place)
 
     def _tell_rebuild(self, fold: SourceFold) -> None:
         left, told_ms = fold.to_rejoin, self._told_ms.get(fold.partition, 0)

@@ -97,7 +97,7 @@ def predict(fold: JoinFold, plan: Plan, n: int, now_ms: int) -> tuple[float, flo
         decoded = time.perf_counter()
         fold.take_predictions(MODEL, rows, range(offset, offset + len(batch)))
         if number % COMMIT_EVERY == COMMIT_EVERY - 1 or offset + BATCH >= n:
-            fold.commit(offset + len(batch))
+            fold.commit(offset + len(batch), now_ms)
             fold.partials(now_ms, final=False)
         joined_s, decoded_s = joined_s + time.perf_counter() - decoded, decoded_s + decoded - began
     return joined_s, decoded_s
@@ -114,7 +114,7 @@ def tell(fold: JoinFold, predictions: int, n: int, now_ms: int) -> float:
         batch = values[offset : offset + BATCH]
         fold.take_labels(Records(range(offset, offset + len(batch)), [now_ms] * len(batch), batch), now_ms)
         if number % COMMIT_EVERY == COMMIT_EVERY - 1 or offset + BATCH >= n:
-            fold.commit(predictions)
+            fold.commit(predictions, now_ms)
             fold.partials(now_ms, final=False)
     return time.perf_counter() - began
 

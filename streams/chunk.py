@@ -114,7 +114,7 @@ class SourceFold:
         steps: list[Step] = []
         at = bisect_left(records.offsets, self.counted_from) if records.offsets[0] < self.counted_from else 0
         if at and self.join is not None:
-            self._join_only(records.part(0, at))
+            self._join_only(records.part(0, at), clock_ms)
         while at < len(records):
             stop = bisect_left(records.offsets, self._chunk_end, at)
             rejects = self._count(records.part(at, stop), clock_ms) if stop > at else []
@@ -138,7 +138,7 @@ class SourceFold:
         """Offsets that are still to be read for the join alone."""
         return max(0, self.counted_from - self._joined_to) if self.join is not None else 0
 
-    def _join_only(self, records: Records) -> None:
+    def _join_only(self, records: Records, clock_ms: int) -> None:
         assert self.join is not None
         decoded = self._decoder.decode(records.values, records.stamps_ms, records.headers)
         for model, rows in decoded.models.items():
@@ -146,7 +146,7 @@ class SourceFold:
                 self.join.take_predictions(model, rows, _offsets(records, rows))
         self._joined_to = records.offsets[-1] + 1
         if self._joined_to - self.join.meta.covered.inference >= self.chunk_size:
-            self.join.commit(self._joined_to)
+            self.join.commit(self._joined_to, clock_ms)
 
     def take_labels(self, records: Records, clock_ms: int) -> list[Step]:
         """Joins labels of the co-partitioned topic to their predictions."""
@@ -254,7 +254,7 @@ class SourceFold:
         joined: list[Partial] = []
         if self.join is not None:
             # Before the books, whose marks say that everything up to them can be judged.
-            self.join.commit(self._joined_to)
+            self.join.commit(self._joined_to, clock_ms)
             self.join.rebuilding &= not (self.caught_up and self.join.caught_up)
         if self.join is not None and not self.join.rebuilding:
             joined += self.join.partials(clock_ms, final=self.final)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import compress, islice, repeat
 from typing import Any
@@ -38,6 +38,8 @@ MAX_PENDING = 100_000
 MAX_HISTORY = 16
 """Labels of one event id; further ones are rejected."""
 TOO_MANY_LABELS = "too_many_labels"
+REMEMBERED = 60
+"""Moments within the patience."""
 MAX_CLEARED = 50_000
 """Keys that are deleted at once."""
 FORMAT = 2
@@ -71,7 +73,14 @@ _meta = msgspec.msgpack.Decoder(_Meta).decode
 class JoinFold:
     """The state of one source partition; `store` keeps what memory need not."""
 
-    def __init__(self, plan: Plan, topic: str, partition: int, store: Store, clock_ms: int) -> None:
+    def __init__(
+        self, plan: Plan, topic: str, partition: int, store: Store, clock_ms: int, patience_ms: int = 0
+    ) -> None:
+        """`patience_ms`: so long, by the clock, a prediction stays at the least, whatever time the events have reached:
+        whoever replays the past in minutes sends its labels minutes later."""
+        self.patience_ms = patience_ms
+        self._reached: deque[tuple[int, int]] = deque()
+        """By the clock, the event times that were reached lately."""
         self.plan, self.topic, self.partition, self.store = plan, topic, partition, store
         self.models = {name: model for name, model in plan.models.items() if model.outcomes is not None}
         self._sole = next(iter(self.models)) if len(self.models) == 1 else ""
@@ -325,21 +334,22 @@ class JoinFold:
 
     # Writing
 
-    def commit(self, next_inference: int) -> None:
+    def commit(self, next_inference: int, clock_ms: int) -> None:
         """Everything since the last commit, to the store at once. `next_inference`: the next offset of that topic."""
         self.meta.covered.inference = max(self.meta.covered.inference, next_inference)
-        changes = self.cells.changes() | self._expired() | self._histories.changes()
+        changes = self.cells.changes() | self._expired(clock_ms) | self._histories.changes()
         self.meta.sequence = self._histories.sequence
         self.store.write(changes | {_META: _pack(self.meta)})
 
-    def _expired(self) -> Changes:
+    def _expired(self, clock_ms: int) -> Changes:
         """Forgets histories that nothing can change any more; a label that never met a prediction is an orphan."""
-        if self.reached_ms == NO_MARK:
+        reached_ms = self._reached_before(clock_ms)
+        if reached_ms == NO_MARK:
             return {}
         # While labels are still to be read, however old, their predictions wait for them.
-        labels_ms = self.reached_ms if self.caught_up else max(self.meta.label_mark_ms, self.unread_until_ms)
+        labels_ms = reached_ms if self.caught_up else max(self.meta.label_mark_ms, self.unread_until_ms)
         longest_ms = max(model.horizon_ms for model in self.models.values())
-        self._over_before_ms = min(self.reached_ms, labels_ms) - longest_ms
+        self._over_before_ms = min(reached_ms, labels_ms) - longest_ms
         changes, over = self._histories.expired(self._over_before_ms)
         for entry in (entry for history in over for entry in history.labels if not entry.joined):
             books = self._books(self._known(entry.model) or self._sole)
@@ -347,6 +357,15 @@ class JoinFold:
             books.orphan += 1
             self.meta.pending -= 1
         return changes
+
+    def _reached_before(self, clock_ms: int) -> int:
+        """The event time that had been reached when `patience_ms` began."""
+        known, then_ms = self._reached, clock_ms - self.patience_ms
+        if not known or clock_ms - known[-1][0] >= self.patience_ms // REMEMBERED:
+            known.append((clock_ms, self.reached_ms))
+        while len(known) > 1 and known[1][0] <= then_ms:
+            known.popleft()
+        return known[0][1] if known[0][0] <= then_ms else NO_MARK
 
     # Publishing
 

@@ -134,7 +134,7 @@ class Reader:
             self.at[1] += len(part)
 
     def commit(self) -> None:
-        self.fold.commit(self.at[0])
+        self.fold.commit(self.at[0], CLOCK_MS)
         for partial in self.fold.partials(CLOCK_MS, final=False):
             if isinstance(partial, OutcomePartial):
                 self._keep(partial)
@@ -315,5 +315,26 @@ def test_a_store_of_another_plan_is_cleared_and_a_crash_in_between_does_not_matt
     monkeypatch.setattr(reader.store, "write", write)
     opened = JoinFold(other, TOPIC, 0, reader.store, CLOCK_MS)
     assert opened.end_offset == 0 and not opened.cells.vectors
-    opened.commit(0)
+    opened.commit(0, CLOCK_MS)
     assert len(list(reader.store.scan(b""))) == 1
+
+
+def test_a_past_that_is_replayed_in_minutes_has_its_labels_minutes_later() -> None:
+    """Predictions stay for a while by the clock, though the events have long passed their horizon."""
+    minutes = 10 * MINUTE_MS
+    events = [
+        Event("old", "alpha", START_MS, "north", 0.5),
+        Event("new", "alpha", START_MS + 9 * HORIZON_MS, None, 0.5),
+    ]
+    told = Told("old", 1.0, START_MS + MINUTE_MS)
+    matched = {}
+    for later_ms in (minutes - 1, minutes):
+        join = JoinFold(PLAN, TOPIC, 0, MemoryStore(), CLOCK_MS, patience_ms=minutes)
+        join.caught_up = True
+        given = records(events, 0)
+        join.take_predictions("alpha", DECODER.decode(given.values, given.stamps_ms).models["alpha"], given.offsets)
+        join.commit(2, CLOCK_MS)
+        join.commit(2, CLOCK_MS + later_ms)
+        join.take_labels(records([told], 0), CLOCK_MS + later_ms)
+        matched[later_ms] = join.meta.books["alpha"].matched if "alpha" in join.meta.books else 0
+    assert matched == {minutes - 1: 1, minutes: 0}
