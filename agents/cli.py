@@ -22,13 +22,14 @@ import msgspec
 
 from agents import demo as demonstration
 from agents import follow
+from agents import webhook as webhooks
 from agents.app import WebOptions, Worker
 from agents.clients import Connection
 from agents.clients import Security as ClientSecurity
 from agents.files import lines, read_plan, reference
 from agents.progress import Told
 from agents.replay import replay
-from streams.action import Action
+from streams.action import Action, State
 from streams.backtest import Backtest, Summary
 from streams.compare import Change, Difference, compare, difference_line
 from streams.config import Config
@@ -284,6 +285,51 @@ def actions(config_file: Path, broker: str | None, embedded: bool, go_on: bool, 
     log_to_stderr(False)
     to = connection(read_plan(config_file).config, broker, embedded)
     run_async(lambda: follow.actions(to, click.echo, go_on=go_on, as_json=as_json))
+
+
+@cli.command()
+@CONFIG
+@BROKER
+@EMBEDDED
+@click.option("--url", required=True, help="https://host/path; http on loopback alone.")
+@click.option("--allow-host", "hosts", multiple=True, help="A host that may be called; left out: that of --url.")
+@click.option("--secret-env", help="The variable that holds the secret of the signature.")
+@click.option("--secret-file", type=click.Path(path_type=Path), help="Or the file.")
+@click.option("--group", default="foreshock-webhook", show_default=True, help="The consumer group: one an address.")
+@click.option("--suppressed", is_flag=True, help="Tell of actions that are held back, too.")
+def webhook(
+    config_file: Path,
+    broker: str | None,
+    embedded: bool,
+    url: str,
+    hosts: tuple[str, ...],
+    secret_env: str | None,
+    secret_file: Path | None,
+    group: str,
+    suppressed: bool,
+) -> None:
+    """Send every action to an address, signed (Standard Webhooks), until it is stopped."""
+    log_to_stderr(False)
+    to = connection(read_plan(config_file).config, broker, embedded)
+    states = frozenset(State) if suppressed else frozenset({State.FIRING, State.RESOLVED})
+    target = webhooks.Webhook(webhooks.check_address(url, hosts), _secret(secret_env, secret_file), states)
+    run_async(lambda: webhooks.run(to, to.topic(group), target))
+
+
+def _secret(variable: str | None, file: Path | None) -> bytes:
+    if (variable is None) == (file is None):
+        raise ConfigError(seen="no secret, or two", expected="--secret-env or --secret-file", mend="give one of them")
+    try:
+        found = os.environ.get(variable, "") if variable is not None else file.read_text("utf-8") if file else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            place="--secret-file", seen=type(error).__name__, expected="a readable file", mend="check the path"
+        ) from None
+    if not found.strip():
+        raise ConfigError(
+            place="--secret-env" if variable else "--secret-file", seen="nothing", expected="a secret", mend="set it"
+        )
+    return found.strip().encode()
 
 
 @cli.command()
