@@ -38,8 +38,8 @@ check: $(READY) ## Format, lint, types, architecture, examples in docstrings
 check-nannyml: $(READY) ## Estimated performance against NannyML's own, on its own data (installs it apart)
 	$(BIN)/python -m pytest -s tests/agreement/nannyml_check.py
 
-check-prometheus: $(READY) ## Debian's Prometheus on our configuration, and every query of the dashboard (installs it with apt-get)
-	$(BIN)/python -m pytest tests/deploy/prometheus_check.py
+check-prometheus: $(READY) ## Debian's Prometheus on our configuration, every query of the dashboard; our alerts in its Alertmanager (apt-get)
+	$(BIN)/python -m pytest tests/deploy/prometheus_check.py tests/deploy/alertmanager_check.py
 
 bench: $(READY) ## Throughput on Apache Kafka beside other tools, and where the time goes
 	$(BIN)/python bench/throughput.py

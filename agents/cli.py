@@ -20,6 +20,7 @@ from typing import Any
 import click
 import msgspec
 
+from agents import alertmanager as alerting
 from agents import demo as demonstration
 from agents import follow
 from agents import webhook as webhooks
@@ -291,7 +292,7 @@ def actions(config_file: Path, broker: str | None, embedded: bool, go_on: bool, 
 @CONFIG
 @BROKER
 @EMBEDDED
-@click.option("--url", required=True, help="https://host/path; http on loopback alone.")
+@click.option("--url", required=True, help="https://host/path; http on loopback, or to a host that is allowed.")
 @click.option("--allow-host", "hosts", multiple=True, help="A host that may be called; left out: that of --url.")
 @click.option("--secret-env", help="The variable that holds the secret of the signature.")
 @click.option("--secret-file", type=click.Path(path_type=Path), help="Or the file.")
@@ -314,6 +315,20 @@ def webhook(
     states = frozenset(State) if suppressed else frozenset({State.FIRING, State.RESOLVED})
     target = webhooks.Webhook(webhooks.check_address(url, hosts), _secret(secret_env, secret_file), states)
     run_async(lambda: webhooks.run(to, to.topic(group), target))
+
+
+@cli.command()
+@CONFIG
+@BROKER
+@EMBEDDED
+@click.option("--url", required=True, help="Where Alertmanager is, as http://127.0.0.1:9093.")
+@click.option("--allow-host", "hosts", multiple=True, help="A host that may be called; left out: that of --url.")
+def alertmanager(config_file: Path, broker: str | None, embedded: bool, url: str, hosts: tuple[str, ...]) -> None:
+    """Show every open incident as an alert of Prometheus Alertmanager, until it is stopped."""
+    log_to_stderr(False)
+    to = connection(read_plan(config_file).config, broker, embedded)
+    address = webhooks.check_address(url, hosts)
+    run_async(lambda: alerting.run(to, address))
 
 
 def _secret(variable: str | None, file: Path | None) -> bytes:

@@ -55,8 +55,8 @@ def check_address(url: str, hosts: Iterable[str]) -> str:
     """The address, if it may be called.
 
     Raises:
-        ConfigError: if it is no URL, its host is not among `hosts` (where there are any), or it is neither https nor
-            on loopback: a signature does not hide what an action says.
+        ConfigError: if it is no URL, its host is not among `hosts` (where there are any), or it is neither https, nor
+            on loopback, nor to one of `hosts`: a signature does not hide what an action says.
     """
     parts, allowed = urlsplit(url), tuple(hosts)
     host = parts.hostname or ""
@@ -64,7 +64,7 @@ def check_address(url: str, hosts: Iterable[str]) -> str:
         raise ConfigError(
             place="--url", seen=repr(url), expected="https://host/path, without a password", mend="correct it"
         )
-    if parts.scheme == "http" and not _is_loopback(host):
+    if parts.scheme == "http" and not _is_loopback(host) and host not in allowed:
         raise ConfigError(
             place="--url", seen=f"http to {host}", expected="https, or http on loopback", mend="use https"
         )

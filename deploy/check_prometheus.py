@@ -194,16 +194,16 @@ def rendered(worker: str, folder: Path) -> None:
     shutil.copy(RULES, folder)
 
 
-def tool(name: str) -> str:
-    """Where `prometheus` or `promtool` is; installs Debian's package when there is none."""
+def tool(name: str, package: str = "prometheus") -> str:
+    """Where a program of Debian's package is; installs the package when there is none."""
     found = shutil.which(name)
     if found is None and shutil.which("apt-get"):
-        print("installing the package prometheus with apt-get …", file=sys.stderr)
-        for step in (["update"], ["install", "-y", "--no-install-recommends", "prometheus"]):
+        print(f"installing the package {package} with apt-get …", file=sys.stderr)
+        for step in (["update"], ["install", "-y", "--no-install-recommends", package]):
             subprocess.run(["apt-get", "-qq", *step], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
         found = shutil.which(name)
     if found is None:
-        raise Failed(f"no {name} on the PATH: install Prometheus (Debian: apt-get install prometheus)")
+        raise Failed(f"no {name} on the PATH (Debian: apt-get install {package})")
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated
 
@@ -97,6 +98,14 @@ def action_of(model: str, config: Model, decision: Decision) -> Action:
             signals=decision.evidence,
         ),
     )
+
+
+IncidentKey = tuple[str, str, str, str]
+"""Model, rule, version and segment, as texts: what an incident is about, whenever it is."""
+
+
+def incident_key(model: str, rule: str, version: str | None, segment: Mapping[str, str] | None) -> IncidentKey:
+    return model, rule, version or "", "".join(f"{name}={value}" for name, value in (segment or {}).items())
 
 
 def layer_of(rule: Rule) -> int:

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 import msgspec
 
-from streams.action import Action, State
+from streams.action import Action, IncidentKey, State, incident_key
 
 
 class Spell(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,9 +24,9 @@ class Spell(msgspec.Struct, frozen=True, kw_only=True):
     end: str | None = None
 
     @property
-    def key(self) -> tuple[str, str, str, str]:
-        """What it is about: of two spells with one key only the time differs."""
-        return self.model, self.rule, self.version or "", "".join(f"{k}={v}" for k, v in (self.segment or {}).items())
+    def key(self) -> IncidentKey:
+        """Of two spells with one key only the time differs."""
+        return incident_key(self.model, self.rule, self.version, self.segment)
 
     def overlaps(self, other: Spell) -> bool:
         return (other.end is None or self.start < other.end) and (self.end is None or other.start < self.end)
@@ -51,7 +51,7 @@ class Difference(msgspec.Struct, frozen=True):
 
 def spells(actions: Iterable[Action]) -> list[Spell]:
     """The incidents of actions in order. One that was released began when it was released."""
-    open_: dict[tuple[str, str, str, str], Spell] = {}
+    open_: dict[IncidentKey, Spell] = {}
     found: list[Spell] = []
     for action in actions:
         data = action.data
@@ -96,14 +96,14 @@ def _paired(before: Sequence[Spell], after: Sequence[Spell]) -> Iterator[Differe
     yield from (Difference(Change.CAME, None, other) for other in left)
 
 
-def _by_key(found: Iterable[Spell]) -> Mapping[tuple[str, str, str, str], list[Spell]]:
-    grouped: dict[tuple[str, str, str, str], list[Spell]] = {}
+def _by_key(found: Iterable[Spell]) -> Mapping[IncidentKey, list[Spell]]:
+    grouped: dict[IncidentKey, list[Spell]] = {}
     for spell in found:
         grouped.setdefault(spell.key, []).append(spell)
     return grouped
 
 
-def _place(difference: Difference) -> tuple[str, tuple[str, str, str, str]]:
+def _place(difference: Difference) -> tuple[str, IncidentKey]:
     spell = difference.before or difference.after
     assert spell is not None
     return spell.start, spell.key

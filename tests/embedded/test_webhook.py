@@ -200,6 +200,10 @@ def test_https_and_loopback_may_be_called(url: str) -> None:
     assert check_address(url, ()) == url
 
 
+def test_http_may_be_called_where_somebody_has_said_so() -> None:
+    assert check_address("http://alertmanager:9093", ("alertmanager",)) == "http://alertmanager:9093"
+
+
 def test_the_command_wants_one_secret(tmp_path: Path) -> None:
     config = tmp_path / "foreshock.yaml"
     config.write_text("models: {m: {}}", encoding="utf-8")
