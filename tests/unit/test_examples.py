@@ -15,6 +15,8 @@ SCRIPT = Path(__file__).parents[2] / "examples" / "start_retraining.py"
 KEEP = "import sys; open(sys.argv[1], 'a').write(sys.stdin.read())"
 FAIL_ONCE = "import pathlib, sys; p = pathlib.Path(sys.argv[1]); old = p.exists(); p.touch(); sys.exit(0 if old else 3)"
 
+STORY = [("f", 1, "a"), ("s", 2, "c"), ("f", 1, "a"), ("r", 3, "a")]
+
 
 def run(folder: Path, actions: list[Action], job: str) -> subprocess.CompletedProcess[str]:
     lines = "".join(msgspec.json.encode(item).decode() + "\n" for item in actions)
