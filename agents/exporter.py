@@ -210,7 +210,7 @@ class Exporter(Collector):
             "foreshock_actions", "Incidents, by response.", labels=["model", "response", "state"]
         )
         shadows = CounterMetricFamily(
-            "foreshock_shadow_incidents", "What shadow rules would have published.", labels=["model", "rule"]
+            "foreshock_shadow_incidents", "What shadow rules would have published.", labels=["model"]
         )
         decisions = CounterMetricFamily("foreshock_decisions", "Decisions, by reason.", labels=["model", "reason"])
         for name, judge in self._judges():
@@ -221,9 +221,7 @@ class Exporter(Collector):
                 actions.add_metric([name, response, "firing"], state.actions.get(response, 0) if state else 0)
                 actions.add_metric([name, response, "resolved"], state.resolved.get(response, 0) if state else 0)
                 actions.add_metric([name, response, "suppressed"], state.suppressed.get(response, 0) if state else 0)
-            for rule in judge.plan.config.rules:
-                if rule.shadow:
-                    shadows.add_metric([name, rule.name], state.shadow.get(rule.name, 0) if state else 0)
+            shadows.add_metric([name], sum(state.shadow.values()) if state else 0)
             for reason in Reason:
                 decisions.add_metric([name, reason], state.decisions.get(reason, 0) if state else 0)
         yield from (firing, actions, shadows, decisions)

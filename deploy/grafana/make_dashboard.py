@@ -593,7 +593,7 @@ def actions() -> Iterator[Json]:
         "model's state began; and what shadow rules would have begun.",
         [
             target(f"sum by (response, state) (foreshock_actions_total{{{MODEL}}})", "{{response}} {{state}}"),
-            target(f"sum by (rule) (foreshock_shadow_incidents_total{{{MODEL}}})", "{{rule}} (shadow)"),
+            target(f"sum(foreshock_shadow_incidents_total{{{MODEL}}})", "shadow rules"),
         ],
         stepped=True,
     )

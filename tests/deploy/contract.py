@@ -31,7 +31,7 @@ METRICS: Mapping[str, tuple[str, ...]] = {
     "foreshock_action_firing": (*CELL, "rule", "response", "severity", "layer"),
     "foreshock_actions_total": ("model", "response", "state"),
     "foreshock_decisions_total": ("model", "reason"),
-    "foreshock_shadow_incidents_total": ("model", "rule"),
+    "foreshock_shadow_incidents_total": ("model",),
     "foreshock_series_withheld": (),
     "foreshock_foreign_partials_total": ("model",),
     "foreshock_worker_info": ("version",),
