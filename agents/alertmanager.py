@@ -6,70 +6,56 @@ that nobody repeats, so all open ones are sent every minute; a repeat changes no
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from collections.abc import Callable
 from typing import Any
 
 import aiohttp
-import msgspec
-from aiokafka import TopicPartition
 
-from agents import topics
 from agents.clients import Connection
-from agents.loader import Records, read_to_end
-from streams.action import Action, IncidentKey, State, action_line, incident_key
-from streams.errors import UNREADABLE, BrokerError
+from agents.follow import going_on, read_all
+from agents.loader import Records
+from streams.action import Action, IncidentKey, State, action_line, incident_key, line_of, read_action
 from streams.times import rfc3339
 
 log = logging.getLogger(__name__)
 
-READ_WITHIN_S = 120.0
 ANSWER_WITHIN_S = 10.0
-REPEAT_S = 60.0
+REPEAT_S, RETRY_S = 60.0, 2.0
 LASTS_S = 300.0
 """Alertmanager takes an alert for over when it has not been repeated for so long."""
 POLL_MS = 500
 
-_action = msgspec.json.Decoder(Action).decode
-
 
 class OpenIncidents:
-    """Which incidents are open, by what they are about, and what Alertmanager has to be told."""
+    """Which incidents are open, by what they are about, and which are over since Alertmanager was told."""
 
     def __init__(self) -> None:
         self.firing: dict[IncidentKey, Action] = {}
-        self.over: list[Action] = []
-        """Told once, then forgotten."""
+        self.over: dict[IncidentKey, Action] = {}
 
-    def take(self, value: bytes | None) -> bool:
-        """Whether it is news."""
-        try:
-            action = _action(value) if value is not None else None
-        except UNREADABLE:
-            action = None
+    def take(self, value: bytes | None, *, fresh: bool = True) -> bool:
+        """Whether it is news. The end of an incident is none if it is not `fresh`."""
+        action = read_action(value)
         if action is None:
-            log.error("no action: %r; left out", (value or b"")[:80])
+            log.error("%s; left out", line_of(value))
             return False
         data = action.data
         key = incident_key(data.model, data.rule, data.model_version, data.segment)
         if data.state is State.FIRING:
-            news = key not in self.firing or self.firing[key].id != action.id
-            self.firing[key] = action
-            return news
+            before, self.firing[key] = self.firing.get(key), action
+            self.over.pop(key, None)
+            return before is None or before.id != action.id
         began = self.firing.pop(key, None)
-        if began is not None:
-            self.over.append(began)
-        return began is not None
+        if began is None or not fresh:
+            return False
+        self.over[key] = began
+        return True
 
     def alerts(self, now_s: float) -> list[dict[str, Any]]:
-        """What is open, and what is over since the last call that succeeded."""
-        lasting = rfc3339(int((now_s + LASTS_S) * 1000))
-        return [
-            *(alert(action, lasting) for action in self.firing.values()),
-            *(alert(action, rfc3339(int(now_s * 1000))) for action in self.over),
-        ]
+        """All that Alertmanager has to be told."""
+        now, later = (rfc3339(int(seconds * 1000)) for seconds in (now_s, now_s + LASTS_S))
+        return [alert(a, later) for a in self.firing.values()] + [alert(a, now) for a in self.over.values()]
 
 
 def alert(action: Action, ends: str) -> dict[str, Any]:
@@ -85,7 +71,7 @@ def alert(action: Action, ends: str) -> dict[str, Any]:
         "owner": data.owner,
         **{f"segment_{_label(name)}": value for name, value in (data.segment or {}).items()},
     }
-    notes = {"summary": action_line(msgspec.json.encode(action)), "runbook_url": data.runbook, "action_id": action.id}
+    notes = {"summary": action_line(action), "runbook_url": data.runbook, "action_id": action.id}
     return {
         "labels": {name: value for name, value in labels.items() if value},
         "annotations": {name: value for name, value in notes.items() if value},
@@ -98,57 +84,40 @@ def _label(name: str) -> str:
     return "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in name)
 
 
-async def run(connection: Connection, url: str, clock: Callable[[], float] = time.time) -> None:
+async def run(connection: Connection, url: str) -> None:
     """Tells Alertmanager at a base URL of every open incident, until it is cancelled."""
-    topic = connection.topic("actions")
-    partitions = await topics.find(connection, topic)
-    if partitions is None:
-        raise BrokerError(
-            seen=f"no topic {topic} on {connection.broker}",
-            expected="a worker to have made it",
-            mend="start 'foreshock worker', or check --broker and the prefix",
-        )
     incidents = OpenIncidents()
 
     def take(records: Records) -> None:
+        known_ms = (time.time() - LASTS_S) * 1000  # what was over before, Alertmanager knows, or has let go of
         for record in records:
-            incidents.take(record.value)
-            if record.timestamp < (clock() - LASTS_S) * 1000:
-                incidents.over.clear()  # Alertmanager was told, or has let go of them by itself
+            incidents.take(record.value, fresh=record.timestamp >= known_ms)
 
-    ends = await read_to_end(connection, topic, range(partitions), take, deadline_s=READ_WITHIN_S)
-    consumer = connection.consumer()
+    ends = await read_all(connection, take)
     timeout = aiohttp.ClientTimeout(total=ANSWER_WITHIN_S)
-    try:
-        await consumer.start()
-        consumer.assign([TopicPartition(topic, partition) for partition in ends])
-        for partition, offset in ends.items():
-            consumer.seek(TopicPartition(topic, partition), offset)
-        async with aiohttp.ClientSession(timeout=timeout, trust_env=False) as session:
-            due = clock()
-            while True:
-                for records in (await consumer.getmany(timeout_ms=POLL_MS)).values():
-                    if any([incidents.take(record.value) for record in records]):
-                        due = clock()
-                if clock() >= due:
-                    due = clock() + (REPEAT_S if await _post(session, url, incidents, clock()) else POLL_MS / 1000)
-    finally:
-        await consumer.stop()
+    async with (
+        going_on(connection, ends) as consumer,
+        aiohttp.ClientSession(timeout=timeout, trust_env=False) as session,
+    ):
+        due = 0.0
+        while True:
+            for records in (await consumer.getmany(timeout_ms=POLL_MS)).values():
+                if any([incidents.take(record.value) for record in records]):
+                    due = 0.0
+            if time.monotonic() >= due:
+                told = await _post(session, url, incidents.alerts(time.time()))
+                due = time.monotonic() + (REPEAT_S if told else RETRY_S)
+                if told:
+                    incidents.over.clear()
 
 
-async def _post(session: aiohttp.ClientSession, url: str, incidents: OpenIncidents, now_s: float) -> bool:
-    """Whether Alertmanager took it."""
-    found = incidents.alerts(now_s)
-    if not found:
-        return True
-    told = len(incidents.over)
+async def _post(session: aiohttp.ClientSession, url: str, alerts: list[dict[str, Any]]) -> bool:
+    """Whether Alertmanager took them."""
     try:
-        async with session.post(f"{url.rstrip('/')}/api/v2/alerts", json=found, allow_redirects=False) as answer:
+        async with session.post(f"{url.rstrip('/')}/api/v2/alerts", json=alerts, allow_redirects=False) as answer:
             if answer.status == 200:
-                del incidents.over[:told]
                 return True
             log.warning("Alertmanager answered %d: %s; trying again", answer.status, (await answer.text())[:200])
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         log.warning("no answer from Alertmanager (%s); trying again", type(error).__name__)
-    await asyncio.sleep(1)
     return False

@@ -29,7 +29,7 @@ from agents.merge import MergeStage
 from agents.sketch import SketchStage
 from agents.store import Stores
 from agents.web import Web
-from streams.action import action_line
+from streams.action import line_of
 from streams.plan import Plan
 
 log = logging.getLogger(__name__)
@@ -152,7 +152,7 @@ class Worker:
         async def follow(stream: Any) -> None:
             """Tells the log of every action of all workers. (Faust does not run without an agent on a topic.)"""
             async for action in stream:
-                log.info("%s", action_line(action))
+                log.info("%s", line_of(action))
 
         return app
 

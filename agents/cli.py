@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,14 @@ from agents import alertmanager as alerting
 from agents import demo as demonstration
 from agents import follow
 from agents import webhook as webhooks
+from agents.address import check_address
 from agents.app import WebOptions, Worker
 from agents.clients import Connection
 from agents.clients import Security as ClientSecurity
 from agents.files import lines, read_plan, reference
 from agents.progress import Told
 from agents.replay import replay
-from streams.action import Action, State
+from streams.action import Action
 from streams.backtest import Backtest, Summary
 from streams.compare import Change, Difference, compare, difference_line
 from streams.config import Config
@@ -43,6 +44,9 @@ CONFIG = click.option(
     "-c", "--config", "config_file", type=click.Path(path_type=Path), required=True, help="The foreshock.yaml."
 )
 BROKER = click.option("--broker", help="host:port[,host:port]; instead of the configuration's.")
+ALLOW_HOST = click.option(
+    "--allow-host", "hosts", multiple=True, help="A host that may be called; left out: that of --url."
+)
 EMBEDDED = click.option("--embedded", is_flag=True, help="The broker is the embedded one, with its limits.")
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -293,11 +297,10 @@ def actions(config_file: Path, broker: str | None, embedded: bool, go_on: bool, 
 @BROKER
 @EMBEDDED
 @click.option("--url", required=True, help="https://host/path; http on loopback, or to a host that is allowed.")
-@click.option("--allow-host", "hosts", multiple=True, help="A host that may be called; left out: that of --url.")
+@ALLOW_HOST
 @click.option("--secret-env", help="The variable that holds the secret of the signature.")
 @click.option("--secret-file", type=click.Path(path_type=Path), help="Or the file.")
 @click.option("--group", default="foreshock-webhook", show_default=True, help="The consumer group: one an address.")
-@click.option("--suppressed", is_flag=True, help="Tell of actions that are held back, too.")
 def webhook(
     config_file: Path,
     broker: str | None,
@@ -307,13 +310,12 @@ def webhook(
     secret_env: str | None,
     secret_file: Path | None,
     group: str,
-    suppressed: bool,
 ) -> None:
     """Send every action to an address, signed (Standard Webhooks), until it is stopped."""
     log_to_stderr(False)
     to = connection(read_plan(config_file).config, broker, embedded)
-    states = frozenset(State) if suppressed else frozenset({State.FIRING, State.RESOLVED})
-    target = webhooks.Webhook(webhooks.check_address(url, hosts), _secret(secret_env, secret_file), states)
+    options = {"--secret-env": secret_env, "--secret-file": secret_file}
+    target = webhooks.Webhook(check_address(url, hosts), secret(options).encode())
     run_async(lambda: webhooks.run(to, to.topic(group), target))
 
 
@@ -322,29 +324,13 @@ def webhook(
 @BROKER
 @EMBEDDED
 @click.option("--url", required=True, help="Where Alertmanager is, as http://127.0.0.1:9093.")
-@click.option("--allow-host", "hosts", multiple=True, help="A host that may be called; left out: that of --url.")
+@ALLOW_HOST
 def alertmanager(config_file: Path, broker: str | None, embedded: bool, url: str, hosts: tuple[str, ...]) -> None:
     """Show every open incident as an alert of Prometheus Alertmanager, until it is stopped."""
     log_to_stderr(False)
     to = connection(read_plan(config_file).config, broker, embedded)
-    address = webhooks.check_address(url, hosts)
+    address = check_address(url, hosts)
     run_async(lambda: alerting.run(to, address))
-
-
-def _secret(variable: str | None, file: Path | None) -> bytes:
-    if (variable is None) == (file is None):
-        raise ConfigError(seen="no secret, or two", expected="--secret-env or --secret-file", mend="give one of them")
-    try:
-        found = os.environ.get(variable, "") if variable is not None else file.read_text("utf-8") if file else ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            place="--secret-file", seen=type(error).__name__, expected="a readable file", mend="check the path"
-        ) from None
-    if not found.strip():
-        raise ConfigError(
-            place="--secret-env" if variable else "--secret-file", seen="nothing", expected="a secret", mend="set it"
-        )
-    return found.strip().encode()
 
 
 @cli.command()
@@ -397,18 +383,23 @@ def _address(text: str) -> tuple[str, int]:
 
 def _token(config: Config) -> str | None:
     web = config.web
-    if web.token_env:
-        token = os.environ.get(web.token_env)
-    elif web.token_file:
+    options = {"web.token_env": web.token_env, "web.token_file": web.token_file}
+    return secret(options) if any(options.values()) else None
+
+
+def secret(options: Mapping[str, str | Path | None]) -> str:
+    """What a variable holds, or a file. `options`: the name of each by the name of its option, the variable first."""
+    (variable, file), names = options.values(), " or ".join(options)
+    found = os.environ.get(str(variable), "") if variable else ""
+    if not variable and file:
         try:
-            token = Path(web.token_file).read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise ConfigError(place="web.token_file", seen=str(error.strerror), expected="a readable file") from None
-    else:
-        return None
-    if not token:
-        raise ConfigError(place="web", seen="an empty token", expected="a secret", mend="set it, or drop the key")
-    return token
+            found = Path(file).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            seen = getattr(error, "strerror", None) or "no UTF-8"
+            raise ConfigError(place=[*options][1], seen=seen, expected="a readable file") from None
+    if not found:
+        raise ConfigError(place=names, seen="nothing", expected="a secret", mend="set one of them")
+    return found
 
 
 def tune_memory() -> None:

@@ -187,7 +187,7 @@ async def _tell(connection: Connection, worker: Worker, say: Say) -> None:
     found = await _published(connection)
     say("Timeline (event time; * injected by this demo, the rest is in the data)")
     events = [(chapter.start_ms, 0, _chapter_line(chapter)) for chapter in chapters()]
-    events += [(_window_end_ms(action), 1, "  → " + _action_line(action)) for action in found]
+    events += [(_window_end_ms(action), 1, "  → " + action_line(action)) for action in found]
     for _, _, line in sorted(events):
         say(line)
     say("")
@@ -228,10 +228,6 @@ def _window_end_ms(action: Action) -> int:
 def _chapter_line(chapter: Chapter) -> str:
     mark = "*" if chapter.injected else " "
     return f"{rfc3339(chapter.start_ms)[:16]} {mark} {chapter.what}"
-
-
-def _action_line(action: Action) -> str:
-    return action_line(msgspec.json.encode(action))
 
 
 def _answer(chapter: Chapter, found: list[Action], pane_ms: int) -> str:

@@ -1,22 +1,27 @@
-"""The actions topic → lines for a person, or for a program."""
+"""The actions topic from its beginning, and on; as lines for a person, or for a program."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from agents import topics
 from agents.clients import Connection
 from agents.loader import Records, read_to_end
-from streams.action import action_line
+from streams.action import line_of
 from streams.errors import BrokerError
 
-READ_WITHIN_S = 60.0
+READ_WITHIN_S = 120.0
 
 
-async def actions(connection: Connection, say: Callable[[str], None], *, go_on: bool, as_json: bool) -> None:
-    """Says every action that is on the topic, in the order of its partitions; with `go_on` those to come too."""
+async def read_all(connection: Connection, take: Callable[[Records], None]) -> dict[TopicPartition, int]:
+    """Gives every action that there is, in the order of each partition, to `take`; where the partitions ended.
+
+    Raises:
+        BrokerError: if there is no topic.
+    """
     topic = connection.topic("actions")
     partitions = await topics.find(connection, topic)
     if partitions is None:
@@ -25,21 +30,33 @@ async def actions(connection: Connection, say: Callable[[str], None], *, go_on: 
             expected="a worker to have made it",
             mend="start 'foreshock worker', or check --broker and the prefix",
         )
-
-    def take(records: Records) -> None:
-        for record in records:
-            say(record.value.decode("utf-8", "replace") if as_json else action_line(record.value))
-
     ends = await read_to_end(connection, topic, range(partitions), take, deadline_s=READ_WITHIN_S)
-    if not go_on:
-        return
+    return {TopicPartition(topic, partition): offset for partition, offset in ends.items()}
+
+
+@asynccontextmanager
+async def going_on(connection: Connection, offsets: dict[TopicPartition, int]) -> AsyncIterator[AIOKafkaConsumer]:
+    """A consumer of what comes after these offsets."""
     consumer = connection.consumer()
     try:
         await consumer.start()
-        consumer.assign([TopicPartition(topic, partition) for partition in ends])
-        for partition, offset in ends.items():
-            consumer.seek(TopicPartition(topic, partition), offset)
-        async for record in consumer:
-            take([record])
+        consumer.assign(list(offsets))
+        for tp, offset in offsets.items():
+            consumer.seek(tp, offset)
+        yield consumer
     finally:
         await consumer.stop()
+
+
+async def actions(connection: Connection, say: Callable[[str], None], *, go_on: bool, as_json: bool) -> None:
+    """Says every action that is on the topic, in the order of its partitions; with `go_on` those to come too."""
+
+    def take(records: Records) -> None:
+        for record in records:
+            say(record.value.decode("utf-8", "replace") if as_json else line_of(record.value))
+
+    ends = await read_all(connection, take)
+    if go_on:
+        async with going_on(connection, ends) as consumer:
+            async for record in consumer:
+                take([record])

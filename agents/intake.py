@@ -50,7 +50,7 @@ IDLE_EVERY_S = 0.25
 FRESH_MS = 2_000
 SILENCE_S = 60.0
 RETRY_S = 1.0
-COMMIT_WITHIN_S = 5.0
+ANSWER_WITHIN_S = 5.0
 STOP_WITHIN_S = 5.0
 
 
@@ -182,7 +182,7 @@ class Intake(Service):
         if self._consumer is None or not self._held:
             return {}
         try:
-            found = await asyncio.wait_for(self._consumer.end_offsets(list(self._held)), COMMIT_WITHIN_S)
+            found = await asyncio.wait_for(self._consumer.end_offsets(list(self._held)), ANSWER_WITHIN_S)
         except (KafkaError, TimeoutError) as error:
             log.info("group %s: nobody says where the topics end: %s", self.group, _told(error))
             return {}
@@ -205,7 +205,7 @@ class Intake(Service):
             return False
         try:
             # While the broker is away, aiokafka would try for ever.
-            await asyncio.wait_for(self._consumer.commit(ours), COMMIT_WITHIN_S)
+            await asyncio.wait_for(self._consumer.commit(ours), ANSWER_WITHIN_S)
         except (KafkaError, TimeoutError) as error:
             log.info("group %s: offsets not committed: %s", self.group, _told(error))
             return False

@@ -17,7 +17,7 @@ from agents.intake import Batch, Intake, Record
 from agents.loader import read_to_end
 from agents.publish import Outgoing, publish
 from agents.sketch import Work
-from streams.action import action_line
+from streams.action import action_line, advice
 from streams.duration import format_ms
 from streams.errors import SketchError
 from streams.judge import BucketJudge, ModelState, Outcome, pack_unit, unpack_unit
@@ -168,18 +168,11 @@ class MergeStage:
 
 
 def _tell(outcome: Outcome) -> None:
-    """What shadow rules would have published, and what an action's numbers do not tell: where to look."""
     for action in outcome.shadows:
-        log.info("shadow: %s", action_line(msgspec.json.encode(action)))
+        log.info("shadow: %s", action_line(action))
     for action in outcome.actions:
-        for signal in action.data.signals:
-            if signal.name == "label_unmatched_rate" and action.data.state == "firing":
-                log.error(
-                    "%s: %.0f %% of the labels meet no prediction: give each the key of its event, by the same "
-                    "partitioner and into as many partitions, and the event's event_id",
-                    action.subject,
-                    100 * (signal.value or 0),
-                )
+        for said in advice(action):
+            log.error("%s: %s", action.subject, said)
 
 
 def _unit_key(model: str, level_ms: int, start_ms: int) -> bytes:

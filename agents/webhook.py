@@ -14,18 +14,15 @@ import hmac
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import ip_address
-from urllib.parse import urlsplit
 
 import aiohttp
-import msgspec
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
 
 from agents.clients import Connection
-from streams.action import Action, State
-from streams.errors import UNREADABLE, ConfigError
+from streams.action import State, line_of, read_action
 
 log = logging.getLogger(__name__)
 
@@ -33,12 +30,10 @@ LOOK_BACK = 2_000
 """So many records before the first one to deliver are read for their ids, which must not be delivered again."""
 MOST_IDS = 50_000
 POLL_MS = 500
-ANSWER_WITHIN_S = 10.0
+ANSWER_WITHIN_S, COMMIT_WITHIN_S = 10.0, 5.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
 RETRIED = frozenset({408, 425, 429})
 """Answers below 500 that ask for another try."""
-
-_action = msgspec.json.Decoder(Action).decode
 
 
 def signature(secret: bytes, webhook_id: str, timestamp_s: int, body: bytes) -> str:
@@ -51,86 +46,33 @@ def signature(secret: bytes, webhook_id: str, timestamp_s: int, body: bytes) -> 
     return "v1," + base64.b64encode(hmac.new(secret, signed, hashlib.sha256).digest()).decode()
 
 
-def check_address(url: str, hosts: Iterable[str]) -> str:
-    """The address, if it may be called.
-
-    Raises:
-        ConfigError: if it is no URL, its host is not among `hosts` (where there are any), or it is neither https, nor
-            on loopback, nor to one of `hosts`: a signature does not hide what an action says.
-    """
-    parts, allowed = urlsplit(url), tuple(hosts)
-    host = parts.hostname or ""
-    if parts.scheme not in ("http", "https") or not host or parts.username or parts.password:
-        raise ConfigError(
-            place="--url", seen=repr(url), expected="https://host/path, without a password", mend="correct it"
-        )
-    if parts.scheme == "http" and not _is_loopback(host) and host not in allowed:
-        raise ConfigError(
-            place="--url", seen=f"http to {host}", expected="https, or http on loopback", mend="use https"
-        )
-    if allowed and host not in allowed:
-        raise ConfigError(
-            place="--url",
-            seen=f"the host {host}",
-            expected="one of " + ", ".join(allowed),
-            mend="allow it, or correct it",
-        )
-    return url
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-@dataclass(slots=True)
-class Told:
-    """What became of the actions."""
-
-    delivered: int = 0
-    repeated: int = 0
-    refused: int = 0
-    """The address said that it will never take them, or they are no actions."""
-
-
 @dataclass(slots=True)
 class Webhook:
-    """Where actions go. `states`: those that are told; a suppressed action asks nobody for anything."""
+    """Where actions go; suppressed ones ask nobody for anything, and stay."""
 
     url: str
     secret: bytes = field(repr=False)
-    states: frozenset[State] = frozenset({State.FIRING, State.RESOLVED})
-    told: Told = field(default_factory=Told)
     _seen: OrderedDict[str, None] = field(default_factory=OrderedDict)
 
     def note(self, value: bytes | None) -> None:
         """An action that was delivered before."""
-        action = _read(value)
+        action = read_action(value)
         if action is not None:
             self._remember(action.id)
 
     async def deliver(self, session: aiohttp.ClientSession, value: bytes | None) -> bool:
         """Whether it is done with; otherwise it has to be tried again."""
-        action = _read(value)
+        action = read_action(value)
         if action is None or value is None:
-            self.told.refused += 1
-            log.error("no action: %r; left out", (value or b"")[:80])
+            log.error("%s; left out", line_of(value))
             return True
-        if action.data.state not in self.states:
-            return True
-        if action.id in self._seen:
-            self.told.repeated += 1
+        if action.data.state is State.SUPPRESSED or action.id in self._seen:
             return True
         status = await self._post(session, action.id, value)
         if status is None or status >= 500 or status in RETRIED:
             return False
         if status >= 300:
-            self.told.refused += 1
             log.error("action %s was refused by the webhook with %d; left out", action.id, status)
-        else:
-            self.told.delivered += 1
         self._remember(action.id)
         return True
 
@@ -170,20 +112,41 @@ async def run(connection: Connection, group: str, webhook: Webhook) -> None:
         await consumer.start()
         async with aiohttp.ClientSession(timeout=timeout, trust_env=False) as session:
             while True:
-                for tp, records in (await consumer.getmany(timeout_ms=POLL_MS)).items():
-                    for record in records:
-                        if record.offset < first.offsets.get(tp, 0):
-                            webhook.note(record.value)
-                        elif await webhook.deliver(session, record.value):
-                            wait_s = FIRST_WAIT_S
-                            await consumer.commit({tp: record.offset + 1})
-                        else:
-                            consumer.seek(tp, record.offset)
-                            await asyncio.sleep(wait_s)
-                            wait_s = min(2 * wait_s, LONGEST_WAIT_S)
-                            break
+                try:
+                    fetched = await consumer.getmany(timeout_ms=POLL_MS)
+                    all_done = await _deliver(consumer, session, webhook, fetched, first.offsets)
+                except (KafkaError, TimeoutError) as error:  # what was not committed is known by its id
+                    log.warning("Kafka: %s; trying again", str(error) or type(error).__name__)
+                    all_done = False
+                if not all_done:
+                    await asyncio.sleep(wait_s)
+                wait_s = FIRST_WAIT_S if all_done else min(2 * wait_s, LONGEST_WAIT_S)
     finally:
         await consumer.stop()
+
+
+async def _deliver(
+    consumer: AIOKafkaConsumer,
+    session: aiohttp.ClientSession,
+    webhook: Webhook,
+    fetched: Mapping[TopicPartition, Sequence[ConsumerRecord]],
+    first: Mapping[TopicPartition, int],
+) -> bool:
+    """Whether all is done with. What is not will be fetched again."""
+    all_done = True
+    for tp, records in fetched.items():
+        for record in records:
+            if tp not in consumer.assignment():
+                break  # a rebalance came; its next owner begins after what was committed
+            if record.offset < first[tp]:
+                webhook.note(record.value)
+            elif await webhook.deliver(session, record.value):
+                await asyncio.wait_for(consumer.commit({tp: record.offset + 1}), COMMIT_WITHIN_S)
+            else:
+                consumer.seek(tp, record.offset)
+                all_done = False
+                break
+    return all_done
 
 
 @dataclass(slots=True)
@@ -201,11 +164,4 @@ class _First(ConsumerRebalanceListener):  # type: ignore[misc]
             self.consumer.seek(tp, max(earliest[tp], self.offsets[tp] - LOOK_BACK))
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        return None
-
-
-def _read(value: bytes | None) -> Action | None:
-    try:
-        return _action(value) if value is not None else None
-    except UNREADABLE:
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Annotated
 
@@ -17,6 +17,10 @@ from streams.signals.names import SIGNALS
 from streams.times import rfc3339
 
 TYPE = "foreshock.action.v1"
+ADVICE = {
+    "label_unmatched_rate": "labels meet no prediction: give each the key of its event, by the same partitioner and "
+    "into as many partitions, and the event's event_id",
+}
 
 
 class State(StrEnum):
@@ -117,15 +121,32 @@ def segment_object(segment: SegmentKey) -> dict[str, str] | None:
     return None if segment == WHOLE else {segment[0]: segment[1]}
 
 
-_DECODER = msgspec.json.Decoder(Action)
+_decode = msgspec.json.Decoder(Action).decode
 
 
-def action_line(value: bytes) -> str:
-    """One line for a person about an action as it stands on the topic; of what is no action, its beginning."""
+def read_action(value: bytes | None) -> Action | None:
+    """An action as it stands on the topic; None for what is none."""
     try:
-        data = _DECODER.decode(value).data
+        return _decode(value) if value is not None else None
     except UNREADABLE:
-        return f"no action: {value[:80]!r}"
+        return None
+
+
+def line_of(value: bytes | None) -> str:
+    """One line for a person about what stands on the topic; of what is no action, its beginning."""
+    action = read_action(value)
+    return action_line(action) if action else f"no action: {(value or b'')[:80]!r}"
+
+
+def advice(action: Action) -> Iterator[str]:
+    """What the numbers do not tell: where to look."""
+    if action.data.state is State.FIRING:
+        yield from (ADVICE[signal.name] for signal in action.data.signals if signal.name in ADVICE)
+
+
+def action_line(action: Action) -> str:
+    """One line for a person."""
+    data = action.data
     where = "".join(f" {name}={item}" for name, item in (data.segment or {}).items())
     version = f" v{data.model_version}" if data.model_version is not None else ""
     evidence = "; ".join(map(_evidence_text, data.signals[:3]))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import msgspec
@@ -130,6 +130,8 @@ class Situation:
     reach_ms: int = 0
     """So far before the window's end lies what it is about."""
     of_labels: bool = False
+    pending: list[Incident] = field(default_factory=list)
+    """What is about to be one: rules tell those that come after them."""
 
 
 def state_key(rule: str, version: str | None, segment: SegmentKey) -> str:
@@ -140,52 +142,40 @@ def decide(
     rules: Iterable[Rule], judged: Mapping[int, Judged], states: dict[str, RuleState], situation: Situation
 ) -> Iterator[Decision]:
     """Decisions after a pane, by its windows of every length. `states` are replaced, never changed in place."""
-    pending: list[tuple[int, str | None, SegmentKey]] = []
     for rule in sorted(rules, key=lambda rule: rank_of(rule.signals)):
-        for decision in _decide_rule(rule, judged, states, situation, pending):
-            _note(decision, situation, pending)
+        for decision in _decide_rule(rule, judged, states, situation):
+            if rule.is_inhibitor:
+                _note(decision, situation)
             yield decision
 
 
-def _note(decision: Decision, situation: Situation, pending: list[tuple[int, str | None, SegmentKey]]) -> None:
+def _note(decision: Decision, situation: Situation) -> None:
     """Tells the rules above what this one found."""
-    rule, end_ms = decision.rule, decision.window.end_ms
-    if not rule.is_inhibitor:
-        return
-    key, rank = state_key(rule.name, decision.version, decision.segment), rank_of(rule.signals)
     if decision.reason in BEGINNINGS:
-        situation.incidents.begin(
-            Incident(
-                id=action_id(
-                    rule.name,
-                    situation.name,
-                    decision.version,
-                    decision.segment,
-                    decision.state.since_ms,
-                    "firing",
-                    decision.state.revision,
-                ),
-                key=key,
-                rank=rank,
-                version=decision.version,
-                segment=decision.segment,
-                features=_features(decision.evidence),
-                of_labels=situation.of_labels,
-                began_ms=end_ms,
-            )
-        )
-    elif decision.reason in ENDS:
-        situation.incidents.end(key, end_ms)
+        situation.incidents.begin(_incident(decision, situation))
     elif decision.reason is Reason.PENDING:
-        pending.append((rank, decision.version, decision.segment))
+        situation.pending.append(_incident(decision, situation))
+    elif decision.reason in ENDS:
+        key = state_key(decision.rule.name, decision.version, decision.segment)
+        situation.incidents.end(key, decision.window.end_ms)
+
+
+def _incident(decision: Decision, situation: Situation) -> Incident:
+    rule, version, segment, state = decision.rule, decision.version, decision.segment, decision.state
+    return Incident(
+        id=action_id(rule.name, situation.name, version, segment, state.since_ms, "firing", state.revision),
+        key=state_key(rule.name, version, segment),
+        rank=rank_of(rule.signals),
+        version=version,
+        segment=segment,
+        features=_features(decision.evidence),
+        of_labels=situation.of_labels,
+        began_ms=decision.window.end_ms,
+    )
 
 
 def _decide_rule(
-    rule: Rule,
-    judged: Mapping[int, Judged],
-    states: dict[str, RuleState],
-    situation: Situation,
-    pending: Sequence[tuple[int, str | None, SegmentKey]],
+    rule: Rule, judged: Mapping[int, Judged], states: dict[str, RuleState], situation: Situation
 ) -> Iterator[Decision]:
     first, *longer = (judged[over_ms] for over_ms in situation.model.overs_ms(rule))
     others = [{(cell.version, cell.segment): cell for cell in found.cells} for found in longer]
@@ -204,7 +194,7 @@ def _decide_rule(
         present.add(key)
         state = states.get(key, RuleState())
         covered = cell.segment != WHOLE and whole_firing.get(cell.version, False)
-        below = _Below(rule, cell, found, situation, pending, window)
+        below = _Below(rule, cell, found, situation, window)
         state, reason = _step(rule, state, found, window, below, covered)
         states[key] = state
         if cell.segment == WHOLE:
@@ -221,7 +211,6 @@ class _Below:
     cell: CellResult
     found: _Judgement
     situation: Situation
-    pending: Sequence[tuple[int, str | None, SegmentKey]]
     window: Window
 
     @property
@@ -229,16 +218,16 @@ class _Below:
         return self.cell.segment == WHOLE
 
     @property
+    def _seen(self) -> tuple[int, str | None, SegmentKey, tuple[str, ...]]:
+        """What there is to explain."""
+        cell, evidence = self.cell, self.found.evidence
+        return rank_of(self.rule.signals), cell.version, cell.segment, _features(evidence)
+
+    @property
     def cause(self) -> Incident | None:
-        return self.situation.incidents.cause(
-            rank_of(self.rule.signals),
-            self.cell.version,
-            self.cell.segment,
-            _features(self.found.evidence),
-            self.window.end_ms - self._reach_ms,
-            self.window.end_ms,
-            of_labels=self.situation.of_labels,
-        )
+        end_ms = self.window.end_ms
+        since_ms, of_labels = end_ms - self._reach_ms, self.situation.of_labels
+        return self.situation.incidents.cause(*self._seen, since_ms, end_ms, of_labels=of_labels)
 
     @property
     def _reach_ms(self) -> int:
@@ -250,12 +239,7 @@ class _Below:
 
     @property
     def is_pending(self) -> bool:
-        return any(
-            rank < rank_of(self.rule.signals)
-            and version in (None, self.cell.version)
-            and segment in (WHOLE, self.cell.segment)
-            for rank, version, segment in self.pending
-        )
+        return any(incident.explains(*self._seen) for incident in self.situation.pending)
 
     @property
     def in_maintenance(self) -> bool:

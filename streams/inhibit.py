@@ -13,7 +13,8 @@ import msgspec
 
 from streams.baseline import WHOLE, SegmentKey
 
-MOST_INCIDENTS = 256
+MOST_OVER = 256
+"""Incidents that are over and still remembered."""
 
 
 class Incident(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,11 +32,12 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     began_ms: int
     over_ms: int | None = None
 
-    def covers(self, version: str | None, segment: SegmentKey, features: Iterable[str]) -> bool:
-        """Whether it explains what is seen there. `features`: those of the evidence; none: it is not about any."""
+    def explains(self, rank: int, version: str | None, segment: SegmentKey, features: Iterable[str]) -> bool:
+        """Whether it explains what a rule of a rank sees there. `features`: of its evidence; none: not about any."""
         wanted = set(features)
         return (
-            self.version in (None, version)
+            self.rank < rank
+            and self.version in (None, version)
             and self.segment in (WHOLE, segment)
             and (not self.features or not wanted or wanted <= set(self.features))
         )
@@ -52,7 +54,7 @@ class Incidents:
         return tuple(self._known)
 
     def begin(self, incident: Incident) -> None:
-        self._known = [*self._known, incident][-MOST_INCIDENTS:]
+        self._known.append(incident)
 
     def end(self, key: str, end_ms: int) -> None:
         """The incident of a rule and cell is over."""
@@ -76,14 +78,14 @@ class Incidents:
         found = [
             incident
             for incident in self._known
-            if incident.rank < rank
+            if incident.explains(rank, version, segment, features)
             and (of_labels or not incident.of_labels)
             and incident.began_ms <= end_ms
             and (incident.over_ms is None or incident.over_ms > since_ms)
-            and incident.covers(version, segment, features)
         ]
         return min(found, key=lambda incident: (incident.rank, incident.began_ms), default=None)
 
     def forget(self, before_ms: int) -> None:
-        """Those that were over before a time."""
-        self._known = [found for found in self._known if found.over_ms is None or found.over_ms >= before_ms]
+        """Those that were over before a time, and the first ones if there are very many."""
+        over = [found for found in self._known if found.over_ms is not None and found.over_ms >= before_ms]
+        self._known = [*over[-MOST_OVER:], *(found for found in self._known if found.over_ms is None)]

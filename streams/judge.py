@@ -213,7 +213,7 @@ class ModelJudge:
         if self.labelled is None:
             return state.judged_until_ms
         until_ms = state.first_pane_ms if state.labels_until_ms is None else state.labels_until_ms
-        return until_ms - self.labelled.reach_ms - self.plan.config.pane_ms
+        return until_ms - self.plan.horizon_ms - self.plan.config.pane_ms
 
 
 def _count(tally: dict[str, int], name: str) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
+from hashlib import blake2b
 from itertools import islice, repeat
 from typing import Any
 
@@ -66,13 +66,10 @@ class Histories:
 
     def find(self, keys: Sequence[bytes]) -> dict[bytes, History]:
         """Those that there are."""
-        found = list(map(self._changed.get, keys))
-        missing = [key for key, value in zip(keys, found, strict=True) if value is None]
-        stored = dict(zip(missing, self._store.get_many(missing), strict=True))
-        if stored and found.count(None) == len(found) and not any(stored.values()):
-            return {}  # as it usually is with new predictions
-        found = [stored[key] if value is None else value for key, value in zip(keys, found, strict=True)]
-        return {key: _history(value) for key, value in zip(keys, found, strict=True) if value is not None}
+        found = dict(zip(keys, map(self._changed.get, keys), strict=True))
+        missing = [key for key, value in found.items() if value is None]
+        found.update(zip(missing, self._store.get_many(missing), strict=True))
+        return {key: _history(value) for key, value in found.items() if value is not None}
 
     def put(self, key: bytes, history: History, time_ms: int) -> None:
         """`time_ms`: of what is new in it."""
@@ -121,15 +118,10 @@ class Histories:
         return changes
 
 
-def key_of(event_id: str) -> bytes:
-    raw = event_id.encode("utf-8", "surrogatepass")
-    return b"p" + raw if len(raw) <= LONGEST_KEY else b"h" + hashlib.blake2b(raw, digest_size=24).digest()
-
-
 def keys_of(event_ids: Sequence[str]) -> list[bytes]:
-    """`key_of` of each."""
-    keys = [b"p" + event_id.encode("utf-8", "surrogatepass") for event_id in event_ids]
-    return keys if max(map(len, keys), default=0) <= 1 + LONGEST_KEY else list(map(key_of, event_ids))
+    """The keys of histories; long ids are hashed."""
+    raws = [event_id.encode("utf-8", "surrogatepass") for event_id in event_ids]
+    return [b"p" + raw if len(raw) <= LONGEST_KEY else b"h" + blake2b(raw, digest_size=24).digest() for raw in raws]
 
 
 def _ordered(number: int) -> bytes:

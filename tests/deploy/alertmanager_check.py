@@ -27,7 +27,7 @@ from agents.clients import Connection
 from agents.replay import generate
 from deploy.check_prometheus import free_port, tool
 from streams.action import Action
-from tests.unit.test_compare import action
+from tests.actions import action
 
 CONFIG = "route: {receiver: none}\nreceivers: [{name: none}]\n"
 

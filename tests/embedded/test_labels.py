@@ -65,7 +65,7 @@ def test_labels_of_another_key_end_in_an_error_that_says_what_to_do(
 
     asyncio.run(main())
     (said, *_) = [record.getMessage() for record in caplog.records if "no prediction" in record.getMessage()]
-    assert "% of the labels meet no prediction: give each the key of its event" in said
+    assert "labels meet no prediction: give each the key of its event" in said
 
 
 def test_a_labels_topic_with_other_partitions_is_refused(broker: EmbeddedBroker, topic: str, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from streams.action import Action, action_line, action_of, layer_of
+from streams.action import Action, action_of, layer_of, line_of
 from streams.baseline import WHOLE
 from streams.config import Model, Response, Rule, Severity
 from streams.decide import Decision, Evidence, Reason, RuleState, action_id
@@ -168,19 +168,19 @@ class TestIds:
 
 class TestLine:
     def test_a_person_reads_one_line(self) -> None:
-        line = action_line(msgspec.json.encode(action_of("elec2", MODEL, decision(segment=("region", "north")))))
+        line = line_of(msgspec.json.encode(action_of("elec2", MODEL, decision(segment=("region", "north")))))
         assert line.startswith("2026-01-05T00:15:00Z  firing   data_incident elec2 v7 region=north  nulls: ")
         assert "null_rate of age 0.31 (limit 0.05, usual 0.01)" in line
 
     def test_much_evidence_is_counted(self) -> None:
         many = tuple(msgspec.structs.replace(EVIDENCE, feature=f"f{i}") for i in range(9))
-        assert action_line(msgspec.json.encode(action_of("m", MODEL, decision(evidence=many)))).endswith(" and 6 more")
+        assert line_of(msgspec.json.encode(action_of("m", MODEL, decision(evidence=many)))).endswith(" and 6 more")
 
     @pytest.mark.parametrize(
         "value", [b"", b"{}", b"\xff", b"[1]", b"null", b'{"specversion": "1.0"}', b'{"id": "\xff"}']
     )
     def test_what_is_no_action_is_shown_by_its_beginning(self, value: bytes) -> None:
-        assert action_line(value).startswith("no action: b")
+        assert line_of(value).startswith("no action: b")
 
 
 @pytest.mark.parametrize(

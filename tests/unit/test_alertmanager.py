@@ -6,7 +6,7 @@ import msgspec
 
 from agents.alertmanager import OpenIncidents, alert
 from streams.action import Action
-from tests.unit.test_compare import action
+from tests.actions import action
 
 NORTH = ("region", "north")
 
@@ -25,14 +25,25 @@ def names(found: OpenIncidents) -> list[str]:
 def test_an_incident_is_open_until_it_is_resolved() -> None:
     assert names(after(action("f", 1), action("f", 2, "other"))) == ["nulls", "other"]
     found = after(action("f", 1), action("f", 2, "other"), action("r", 3))
-    assert list(found.firing.values()) == [action("f", 2, "other")] and found.over == [action("f", 1)]
+    assert list(found.firing.values()) == [action("f", 2, "other")] and list(found.over.values()) == [action("f", 1)]
     assert len(found.alerts(0.0)) == 2, "the end is told too"
 
 
 def test_one_that_was_held_back_is_none_until_it_is_released() -> None:
     assert names(after(action("s", 1))) == []
     assert names(after(action("s", 1), action("l", 2))) == ["nulls"]
-    assert after(action("s", 1), action("r", 2)).over == []
+    assert after(action("s", 1), action("r", 2)).over == {}
+
+
+def test_one_that_begins_again_before_its_end_was_told_is_open() -> None:
+    found = after(action("f", 1), action("r", 2), action("f", 3))
+    assert (len(found.firing), found.over) == (1, {})
+
+
+def test_the_end_of_an_old_one_is_no_news() -> None:
+    found = after(action("f", 1))
+    assert not found.take(msgspec.json.encode(action("r", 2)), fresh=False)
+    assert found.alerts(0.0) == []
 
 
 def test_a_repeat_is_no_news() -> None:

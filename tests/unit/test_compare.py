@@ -9,24 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.action import Action, action_of
-from streams.baseline import WHOLE, SegmentKey
+from streams.action import Action
 from streams.compare import Change, Difference, compare, difference_line, spells
-from streams.config import Model, Response, Rule
-from streams.decide import Decision, Reason, RuleState
-from streams.signals.evaluate import Window
-
-HOUR_MS = 3_600_000
-BEGINNINGS = {"f": Reason.FIRED, "s": Reason.SUPPRESSED, "l": Reason.RELEASED, "w": Reason.WIDENED}
-
-
-def action(letter: str, hour: int, rule: str = "nulls", segment: SegmentKey = WHOLE) -> Action:
-    """f fired, s suppressed, l released, w widened, r resolved; in the window that ends at an hour."""
-    reason = BEGINNINGS.get(letter, Reason.RESOLVED)
-    window = Window((hour - 1) * HOUR_MS, hour * HOUR_MS, HOUR_MS, {})
-    of = Rule(name=rule, signals=("null_rate",), response=Response.DATA_INCIDENT)
-    state = RuleState(firing=letter != "r", since_ms=0, suppressed_by="x" if letter == "s" else "")
-    return action_of("m", Model(), Decision(of, "1", segment, window, reason, state, ()))
+from tests.actions import action
 
 
 def told(*steps: Any) -> list[Action]:

@@ -441,6 +441,25 @@ class TestInhibition:
         assert found_of(Model(drift, rule_of()).pane(*drifting("plan")))["drift"] == "fired"
         assert found_of(Model(drift, rule_of()).pane(*drifting("age", "plan")))["drift"] == "fired"
 
+    def test_it_waits_for_what_would_explain_it_alone(self) -> None:
+        drift = rule_of(name="drift", signals=("feature_drift",), response=Response.HUMAN_REVIEW)
+        low, high = cell({"age": 0.5}), cell({"plan": 0.5}, signal="feature_drift")
+        found = Model(drift, rule_of(for_panes=2)).pane(replace(low, results=(*low.results, *high.results)))
+        assert found_of(found) == {"nulls": "pending", "drift": "fired"}
+
+    def test_an_incident_that_is_open_is_remembered_however_many_have_come_since(self) -> None:
+        def known(name: str, over_ms: int | None) -> Incident:
+            return Incident(
+                id=name, key=name, rank=20, version="1", segment=WHOLE, features=(), of_labels=False,
+                began_ms=0, over_ms=over_ms,
+            )  # fmt: skip
+
+        incidents = Incidents([known("open", None), *(known(str(i), 5 * M) for i in range(1_000))])
+        incidents.forget(0)
+        assert "open" in {found.id for found in incidents.kept()} and len(incidents.kept()) < 300
+        incidents.forget(6 * M)
+        assert [found.id for found in incidents.kept()] == ["open"]
+
     @given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=40), st.integers(1, 3), st.integers(1, 3))
     def test_whatever_comes_no_action_of_a_higher_layer_begins_while_a_lower_one_fires(
         self, panes: list[tuple[bool, bool]], for_panes: int, clear_panes: int

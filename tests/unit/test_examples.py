@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from streams.action import Action
-from tests.unit.test_compare import action
+from tests.actions import action
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "start_retraining.py"
 KEEP = "import sys; open(sys.argv[1], 'a').write(sys.stdin.read())"
