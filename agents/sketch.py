@@ -18,12 +18,13 @@ from agents.loader import Records as Loaded
 from agents.loader import read_to_end
 from agents.publish import Outgoing, cut, publish
 from agents.store import Stores
-from streams.chunk import BEAT_MS, Progress, SourceFold, Step
+from streams.chunk import BEAT_MS, Progress, Step
 from streams.errors import SketchError
 from streams.join.fold import JoinFold
 from streams.partial import key_of, pack
 from streams.plan import Plan
 from streams.records import Records, RejectedRecord
+from streams.source import SourceFold
 
 log = logging.getLogger(__name__)
 

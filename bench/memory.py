@@ -31,7 +31,7 @@ from rich.table import Table
 
 from agents.exporter import Exporter
 from agents.sketch import Work
-from streams.chunk import SourceFold, Step
+from streams.chunk import Step
 from streams.configure import load
 from streams.judge import BucketJudge
 from streams.learn import learn
@@ -39,6 +39,7 @@ from streams.partial import key_of, pack, unpack
 from streams.plan import Plan, compile_plan
 from streams.records import Records
 from streams.scaffold import foreshock_yaml
+from streams.source import SourceFold
 
 MODEL, TOPIC = "payments", "inference"
 START_MS = 1_767_571_200_000

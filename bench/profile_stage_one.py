@@ -33,7 +33,7 @@ from rich.table import Table
 
 from agents import intake
 from bench import stream
-from streams import batch, cells, chunk, decode, partial
+from streams import batch, cells, chunk, decode, partial, source
 from streams.duration import DAY_MS
 
 FETCH_BYTES = 512 << 10
@@ -83,16 +83,16 @@ STAGES: Sequence[tuple[Any, str, str]] = (
     (batch.Columnizer, "_segment_codes", "columns: segments"),
     (batch, "_scores", "columns: scores"),
     (batch.Columnizer, "columns", "columns: the rest"),
-    (chunk, "timeliness", "timeliness"),
+    (source, "timeliness", "timeliness"),
     (cells, "_groups", "cells: groups"),
     (cells, "_count", "cells: count"),
     (cells, "_segment", "cells: unseen values"),
     (cells, "_whole", "cells: unseen values"),
     (batch.Columns, "joined", "columns: join blocks"),
-    (chunk, "profiles", "cells: the rest"),
-    (chunk, "added", "merge into the chunk"),
-    (chunk.SourceFold, "_partials", "partials: pack cells"),
-    (chunk.SourceFold, "take", "chunk: the rest"),
+    (source, "profiles", "cells: the rest"),
+    (source, "added", "merge into the chunk"),
+    (source.SourceFold, "_partials", "partials: pack cells"),
+    (source.SourceFold, "take", "chunk: the rest"),
     (partial, "pack", "partials: seal"),
 )
 
@@ -190,7 +190,7 @@ def _round(scenario: Scenario, values: Sequence[bytes], wire: Sequence[bytes], p
         for owner, name, stage in STAGES:
             if hasattr(owner, name):  # a bench does not break when a function of the product is renamed
                 setattr(owner, name, watch.timed(stage, getattr(owner, name)))
-        fold = chunk.SourceFold(plan, "inference", 0, None, 0)
+        fold = source.SourceFold(plan, "inference", 0, None, 0)
         fetches = _fetches(wire)
         fetch = watch.timed("fetch: parse the wire", lambda: list(itertools.islice(fetches, scenario.batch)))
         for first in range(0, len(values), scenario.batch):

@@ -12,7 +12,7 @@ from itertools import islice
 
 import msgspec
 
-from streams.chunk import SourceFold, Step
+from streams.chunk import Step
 from streams.config import OTHER
 from streams.join.fold import JoinFold
 from streams.judge import BucketJudge, Outcome
@@ -21,6 +21,7 @@ from streams.panes import NO_MARK
 from streams.partial import Books, LabelBooks, key_of, pack, unpack
 from streams.plan import Plan
 from streams.records import Records
+from streams.source import SourceFold
 from streams.store import MemoryStore
 
 TOPIC, PARTITION, INCARNATION = "file", 0, "backtest"

@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.chunk import Progress, SourceFold, Step
+from streams.chunk import Progress, Step
 from streams.partial import BooksPartial, PanePartial, Partial, key_of, pack
 from streams.sketch.names import rank
 from streams.sketch.profile import Profile
+from streams.source import SourceFold
 from tests.strategies import (
     CLOCK_MS,
     MINUTE_MS,
