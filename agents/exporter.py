@@ -18,10 +18,10 @@ from agents.sketch import SketchStage, Work
 from streams.action import segment_object
 from streams.backtest import label_summary
 from streams.calibrate import standard_errors
+from streams.chunk_merge import FINAL_MARK
 from streams.decide import Reason
 from streams.events import Reason as RejectReason
 from streams.judge import ModelJudge
-from streams.merge import FINAL_MARK
 from streams.partial import Books, LabelBooks
 from streams.signals.evaluate import CellResult
 from streams.sketch.layout import ERROR_SLOT

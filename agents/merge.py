@@ -18,10 +18,10 @@ from agents.loader import read_to_end
 from agents.publish import Outgoing, publish
 from agents.sketch import Work
 from streams.action import action_line, advice
+from streams.chunk_merge import BooksState
 from streams.duration import format_ms
 from streams.errors import SketchError
 from streams.judge import BucketJudge, ModelState, Outcome, pack_unit, unpack_unit
-from streams.merge import BooksState
 from streams.partial import unpack
 from streams.plan import Plan
 

@@ -127,6 +127,10 @@ class ChunkFold(ABC):
         """The model whose bucket a name is in."""
         return name
 
+    def _read_until_ms(self, name: str) -> int | None:
+        """The event time up to which everything of a name has been read."""
+        return self.marks_ms.get(name)
+
     def take(self, records: Records, clock_ms: int) -> list[Step]:
         """Counts records; a step for each chunk that they fill, and one more if anything was rejected."""
         steps: list[Step] = []
@@ -239,7 +243,7 @@ class ChunkFold(ABC):
                 BooksPart(
                     name,
                     share.books if share else Books(),
-                    self.marks_ms.get(name),
+                    self._read_until_ms(name),
                     self._seen_at_ms.get(name, self._started_at_ms),
                 )
             )

@@ -70,6 +70,9 @@ class Kafka(_Strict, frozen=True):
     group: str = "foreshock"
     inference: str = "inference"
     labels: str = "labels"
+    feedback: str = "feedback"
+    runs: str = "runs"
+    outcomes: str = "outcomes"
     buckets: int = 16
     chunk_size: int = 65_536
     security: Security = msgspec.field(default_factory=Security)
@@ -170,8 +173,75 @@ class Labels(_Strict, frozen=True):
         return parse_ms(self.horizon)
 
 
+class Feedback(StrEnum):
+    """What users and workflows say of a model, long before its labels do."""
+
+    OVERRIDE = "override"
+    COMPLAINT = "complaint"
+    WORKFLOW_STEP = "workflow_step"
+
+
+class FeedbackKind(_Strict, frozen=True):
+    """One kind of feedback that is counted. `usual`: its rate by inference event, if that is known; else the same hours
+    of earlier weeks say. `values`: those that are counted apart."""
+
+    usual: float | None = None
+    values: tuple[str, ...] = ()
+
+
+class Aggregate(StrEnum):
+    """How observations of a KPI make one number. A rate is the mean of noughts and ones."""
+
+    SUM = "sum"
+    MEAN = "mean"
+    RATIO = "ratio"
+
+
+class Better(StrEnum):
+    """Which way a KPI should go."""
+
+    LOWER = "lower"
+    HIGHER = "higher"
+    NEAR = "near"
+
+
+class Kpi(_Strict, frozen=True):
+    """A business KPI. `of`: the two KPIs whose sums a ratio is made of. `target`: of a sum, by day; without one, the
+    same hours of earlier weeks say what is usual. `tolerance`: so much worse, as a share of that, is no matter."""
+
+    aggregate: Aggregate
+    better: Better
+    of: tuple[str, ...] = ()
+    target: float | None = None
+    tolerance: float = 0.1
+
+
+class Job(_Strict, frozen=True):
+    """A job of the model: how often a run has to succeed, and how long one may take. `namespace`: of OpenLineage, if
+    the name alone would not do. `late`: so much later than `every` is no matter; by default half of it."""
+
+    every: str
+    longest: str | None = None
+    late: str | None = None
+    namespace: str | None = None
+
+    @property
+    def every_ms(self) -> int:
+        return parse_ms(self.every)
+
+    @property
+    def longest_ms(self) -> int | None:
+        return parse_ms(self.longest) if self.longest else None
+
+    @property
+    def allowed_ms(self) -> int:
+        """So long after a success the next one is due at the latest."""
+        return self.every_ms + (parse_ms(self.late) if self.late else self.every_ms // 2)
+
+
 class Model(_Strict, frozen=True):
-    """One monitored model."""
+    """One monitored model. `served`: the KPI in which the serving side counts its requests, so that the share of them
+    that reaches us is known."""
 
     baseline: str | None = None
     versions: tuple[str, ...] = ()
@@ -185,6 +255,10 @@ class Model(_Strict, frozen=True):
     runbook: str = ""
     max_versions: int = 8
     labels: Labels | None = None
+    feedback: Mapping[str, Any] = {}
+    kpis: Mapping[str, Any] = {}
+    served: str | None = None
+    jobs: Mapping[str, Any] = {}
     segments: Mapping[str, tuple[str, ...]] = {}
     signals: Mapping[str, Any] = {}
     features: Mapping[str, Any] = {}
@@ -206,6 +280,17 @@ class Model(_Strict, frozen=True):
     @property
     def idle_ms(self) -> int:
         return parse_ms(self.idle)
+
+    def job_named(self, namespace: str, name: str) -> str | None:
+        """The declared job of that name, if there is one."""
+        job: Job | None = self.jobs.get(name)
+        return name if job is not None and job.namespace in (None, namespace) else None
+
+    @property
+    def observed_kpis(self) -> tuple[str, ...]:
+        """The KPIs whose observations are counted, each once."""
+        named = [part for name, kpi in self.kpis.items() for part in (kpi.of or (name,))]
+        return tuple(dict.fromkeys([*named, *([self.served] if self.served else [])]))
 
     def overs_ms(self, rule: Rule) -> tuple[int, ...]:
         """A rule's windows, the shortest first."""

@@ -1,8 +1,7 @@
 """Stage 2: partials → closed panes, per bucket of models.
 
-The state is a fold over the `partials` log: of each chunk and pane the publication with the highest end offset,
-whatever the order and however often it comes; a full chunk is folded for good. A pane closes when the model's watermark
-has passed its end by the grace, and is judged on what came on time.
+A pane closes when the model's watermark has passed its end by the grace, and is judged on what came on time. Outcomes
+of labels close by their arrival.
 """
 
 from __future__ import annotations
@@ -13,81 +12,14 @@ from dataclasses import dataclass, field
 import msgspec
 
 from streams.cells import Cells, Segmentation
-from streams.errors import SketchError
+from streams.chunk_merge import FINAL_MARK, ChunkMerge, ModelPanes, PaneState, open_cells
 from streams.panes import NO_MARK
-from streams.partial import (
-    Books,
-    BooksPart,
-    BooksPartial,
-    LabelBooks,
-    LabelBooksPartial,
-    OutcomePartial,
-    PanePart,
-    PanePartial,
-    Partial,
-)
+from streams.partial import LabelBooks, LabelBooksPartial, OutcomePartial, PanePart, Partial
 from streams.plan import ModelPlan, Plan
 from streams.rollup import merged_cells
-from streams.sketch.profile import Profile
 
-FINAL_MARK = 2**62
 MOST_MATURITY_PANES = 200
 """Label flow is looked at over no more panes than this."""
-
-
-@dataclass(slots=True)
-class Source:
-    """What is known of one source partition: the latest publication of its books."""
-
-    chunk: int = -1
-    end_offset: int = -1
-    clock_ms: int = 0
-    caught_up: bool = False
-    final: bool = False
-    folded_chunk: int = -1
-    """Chunks up to this one are full and folded: what else comes of them is a repeat."""
-    booked_chunk: int = -1
-    """The books of chunks up to this one came from the state; their records may be gone from the log."""
-
-
-class BooksState(msgspec.Struct):
-    """Folded books of a bucket: per source partition the last folded chunk, per model the sums up to it."""
-
-    folded: dict[int, int] = {}
-    totals: dict[str, Books] = {}
-
-
-@dataclass(slots=True)
-class PaneState:
-    """One pane of one model: what full chunks gave it, and the latest publication of each open one."""
-
-    segmentation: Segmentation
-    on_time: Cells = field(default_factory=dict)
-    welcome: Cells = field(default_factory=dict)
-    open: dict[tuple[int, int], tuple[int, PanePart]] = field(default_factory=dict)
-
-    def cells(self) -> tuple[Cells, Cells]:
-        """On-time and welcome cells of all chunks."""
-        opened = [_opened(part) for _, part in self.open.values()]
-        return (
-            merged_cells([self.on_time, *(on_time for on_time, _ in opened)], self.segmentation),
-            merged_cells([self.welcome, *(welcome for _, welcome in opened)], self.segmentation),
-        )
-
-    def fold(self, source: tuple[int, int]) -> None:
-        """Folds a full chunk's publication."""
-        found = self.open.pop(source, None)
-        if found:
-            on_time, welcome = _opened(found[1])
-            self.on_time = merged_cells([self.on_time, on_time], self.segmentation)
-            self.welcome = merged_cells([self.welcome, welcome], self.segmentation)
-
-
-def _opened(part: PanePart) -> tuple[Cells, Cells]:
-    return (
-        {cell.key: Profile.from_bytes(cell.profile) for cell in part.on_time},
-        {cell.key: Profile.from_bytes(cell.profile) for cell in part.welcome},
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,23 +30,6 @@ class ClosedPane:
     on_time: Cells
     welcome: Cells
     partial: bool
-
-
-@dataclass(slots=True)
-class ModelBooks:
-    """Books and marks of a model, declared or not."""
-
-    marks: dict[int, BooksPart] = field(default_factory=dict)
-    """Per source partition: the books part of its latest publication."""
-    open_books: dict[tuple[int, int], Books] = field(default_factory=dict)
-    folded_books: Books = field(default_factory=Books)
-
-    @property
-    def books(self) -> Books:
-        total = self.folded_books
-        for books in self.open_books.values():
-            total = total.merged(books)
-        return total
 
 
 @dataclass(slots=True)
@@ -137,7 +52,7 @@ class OutcomePane:
     def cells(self) -> tuple[Cells, Cells]:
         """What had come when it was judged, and what stands; of a cohort both are what stands."""
         if self._cells is None:
-            opened = [_opened(part) for _, part in self.parts.values()]
+            opened = [open_cells(part) for _, part in self.parts.values()]
             self._cells = (
                 merged_cells((on_time for on_time, _ in opened), self.segmentation),
                 merged_cells((welcome for _, welcome in opened), self.segmentation),
@@ -181,44 +96,24 @@ class ModelOutcomes:
 
 
 @dataclass(slots=True, kw_only=True)
-class ModelMerge(ModelBooks):
+class ModelMerge(ModelPanes):
     """One declared model of a bucket."""
 
-    plan: ModelPlan
     outcomes: ModelOutcomes
-    panes: dict[int, PaneState] = field(default_factory=dict)
-    judged_until_ms: int | None = None
     first_pane_ms: int | None = None
-    expired_before_ms: int = NO_MARK
-    """Panes before this one are forgotten."""
-    changed: set[int] = field(default_factory=set)
-    """Panes that changed after they were judged."""
-    foreign: int = 0
-    """Publications of another layout: made under another baseline or configuration, left out of the sketches."""
-
-    def forget(self, before_ms: int) -> None:
-        """Drops old panes, but for the newest: from it a silence is measured."""
-        self.expired_before_ms = max(before_ms, self.expired_before_ms)
-        newest_ms = max(self.panes, default=before_ms)
-        for start_ms in [start_ms for start_ms in self.panes if start_ms < min(before_ms, newest_ms)]:
-            del self.panes[start_ms]
+    limit_ms: int | None = FINAL_MARK
+    """The event time up to which what else is told of the model has been read; None: it is not known yet."""
 
 
-class BucketMerge:
-    """All models of one bucket."""
+class BucketMerge(ChunkMerge[ModelMerge]):
+    """All models of one bucket: their events, and the outcomes of their labels."""
 
     def __init__(self, plan: Plan, bucket: int, topic: str, partitions: int) -> None:
-        self.plan, self.bucket, self.topic, self.partitions = plan, bucket, topic, partitions
-        self.sources: dict[int, Source] = {}
-        self.models = {
-            model.name: ModelMerge(plan=model, outcomes=ModelOutcomes(model.segmentation))
+        models = {
+            model.name: ModelMerge(plan=model, layout=model.layout.digest, outcomes=ModelOutcomes(model.segmentation))
             for model in plan.in_bucket(bucket)
         }
-        self.others: dict[str, ModelBooks] = {}
-        """Books of what is no declared model: undeclared ones, and records of which no model could be read."""
-        self.keys: dict[int, set[bytes]] = {}
-        """Record keys by pane, for the tombstones."""
-        self.book_keys: dict[bytes, tuple[int, int]] = {}
+        super().__init__(plan, bucket, topic, partitions, models)
         self.label_sources: dict[int, LabelBooksPartial] = {}
         """Per source partition the latest label books, without their models."""
         self.other_labels: dict[tuple[int, str], LabelBooks] = {}
@@ -226,60 +121,16 @@ class BucketMerge:
         self.outcome_keys: dict[tuple[bool, int], set[bytes]] = {}
 
     def apply(self, partial: Partial, key: bytes = b"", *, fresh: bool = True) -> None:
-        """Takes a publication. `fresh` is false while rebuilding: an old claim to be idle is not believed then."""
-        labelled = isinstance(partial, OutcomePartial | LabelBooksPartial)
-        topic = self.plan.config.kafka.labels if labelled else self.topic
-        if partial.topic != topic or partial.bucket != self.bucket:
-            raise SketchError(seen=f"a partial of {partial.topic}, bucket {partial.bucket}", expected="this bucket's")
-        if isinstance(partial, PanePartial):
-            self._apply_pane(partial, key)
-        elif isinstance(partial, BooksPartial):
-            self._apply_books(partial, key, fresh)
-        elif isinstance(partial, OutcomePartial):
+        super().apply(partial, key, fresh=fresh)
+        if isinstance(partial, OutcomePartial):
             self._apply_outcome(partial, key)
-        else:
+        elif isinstance(partial, LabelBooksPartial):
             self._apply_labels(partial, fresh)
 
-    def _apply_pane(self, partial: PanePartial, key: bytes) -> None:
-        if key:
-            self.keys.setdefault(partial.pane_ms, set()).add(key)
-        source = self.sources.setdefault(partial.partition, Source())
-        if partial.chunk <= source.folded_chunk:
-            return
-        place = (partial.partition, partial.chunk)
-        for part in partial.models:
-            model = self.models.get(part.model)
-            if model is None or part.layout != model.plan.layout.digest:
-                if model is not None:
-                    model.foreign += 1
-                continue
-            if partial.pane_ms < model.expired_before_ms:
-                continue
-            pane = model.panes.setdefault(partial.pane_ms, PaneState(model.plan.segmentation))
-            if partial.end_offset >= pane.open.get(place, (-1,))[0]:
-                pane.open[place] = (partial.end_offset, part)
-                if model.judged_until_ms is not None and partial.pane_ms < model.judged_until_ms:
-                    model.changed.add(partial.pane_ms)
-
-    def _apply_books(self, partial: BooksPartial, key: bytes, fresh: bool) -> None:
-        if key:
-            self.book_keys[key] = (partial.partition, partial.chunk)
-        source = self.sources.setdefault(partial.partition, Source())
-        self.partitions = max(self.partitions, partial.partition + 1)  # the topic may be given more
-        if partial.chunk <= source.folded_chunk or (partial.chunk, partial.end_offset) < (
-            source.chunk,
-            source.end_offset,
-        ):
-            return
-        source.chunk, source.end_offset, source.clock_ms = partial.chunk, partial.end_offset, partial.clock_ms
-        source.caught_up = partial.caught_up and fresh
-        source.final = partial.final
-        for part in partial.models:
-            model = self._model(part.model)
-            model.marks[partial.partition] = part
-            if partial.chunk > source.booked_chunk:
-                model.open_books[(partial.partition, partial.chunk)] = part.books
-        self._fold(partial.partition, partial.chunk if partial.complete else partial.chunk - 1)
+    def _is_ours(self, partial: Partial) -> bool:
+        if isinstance(partial, OutcomePartial | LabelBooksPartial):
+            return partial.topic == self.plan.config.kafka.labels and partial.bucket == self.bucket
+        return super()._is_ours(partial)
 
     def _apply_outcome(self, partial: OutcomePartial, key: bytes) -> None:
         if key:
@@ -306,49 +157,19 @@ class BucketMerge:
             else:
                 self.other_labels[partial.partition, part.model] = part.books
 
-    def _model(self, name: str) -> ModelBooks:
-        return self.models[name] if name in self.models else self.others.setdefault(name, ModelBooks())
-
-    def _fold(self, partition: int, chunk: int) -> None:
-        """A chunk is full when it says so, or when a later one has begun."""
-        if chunk <= self.sources[partition].folded_chunk:
-            return
-        self.sources[partition].folded_chunk = chunk
-        for books in (*self.models.values(), *self.others.values()):
-            for place in [place for place in books.open_books if place[0] == partition and place[1] <= chunk]:
-                books.folded_books = books.folded_books.merged(books.open_books.pop(place))
-        for model in self.models.values():
-            for pane in model.panes.values():
-                for place in [place for place in pane.open if place[0] == partition and place[1] <= chunk]:
-                    pane.fold(place)
-
     def watermark_ms(self, model: ModelMerge) -> int | None:
         """The event time up to which every source partition has been read, idle ones excepted; None: not yet known."""
-        idle_ms = model.plan.config.idle_ms
-        active: list[int] = []
-        idle: list[tuple[int, int]] = []
-        for partition in range(self.partitions):
-            source, part = self.sources.get(partition), model.marks.get(partition)
-            if source is None or part is None:
-                return None
-            mark = NO_MARK if part.mark_ms is None else part.mark_ms
-            silent_ms = source.clock_ms - part.seen_at_ms
-            if source.final:
-                idle.append((mark, FINAL_MARK))
-            elif source.caught_up and silent_ms >= idle_ms:
-                idle.append((mark, silent_ms))
-            elif part.mark_ms is None:
-                return None
-            else:
-                active.append(mark)
-        if active:
-            return min(active)
-        highest = max(mark for mark, _ in idle)
+        marks = self.marks(model, model.plan.config.idle_ms)
+        if marks is None or model.limit_ms is None:
+            return None
+        if marks.active:
+            return min(*marks.active, model.limit_ms)
+        highest = max(mark for mark, _ in marks.idle)
         if highest == NO_MARK:
             return None
         # The whole stream pauses: its event time goes on in step with the clock, so that silence can be judged.
-        silent_ms = min(silent for _, silent in idle)
-        return FINAL_MARK if silent_ms == FINAL_MARK else highest + silent_ms
+        silent_ms = min(silent for _, silent in marks.idle)
+        return min(FINAL_MARK if silent_ms == FINAL_MARK else highest + silent_ms, model.limit_ms)
 
     def close(self, model: ModelMerge) -> Iterator[ClosedPane]:
         """Panes in event-time order, as far as the watermark allows. Judge each before asking for the next."""
@@ -456,14 +277,7 @@ class BucketMerge:
             if horizon_ms is not None:
                 model.forget(horizon_ms)
                 self._forget_outcomes(model, horizon_ms)
-        passed_ms = max((model.expired_before_ms for model in self.models.values()), default=NO_MARK)
-        needed = {start for model in self.models.values() for start in model.panes}
-        gone = [start for start in self.keys if start < passed_ms and start not in needed]
-        keys = [key for start in gone for key in self.keys.pop(start)]
-        for key, (partition, chunk) in list(self.book_keys.items()):
-            if chunk < self.sources[partition].folded_chunk:
-                keys.append(key)
-                del self.book_keys[key]
+        keys = self.forgotten()
         for cohort, start in list(self.outcome_keys):
             if all(start < model.outcomes.expired_before_ms[cohort] for model in self.models.values()):
                 keys += self.outcome_keys.pop((cohort, start))
@@ -487,19 +301,6 @@ class BucketMerge:
         marks = [part.mark_ms for part in model.marks.values() if part.mark_ms is not None]
         keep_ms = max(config.lateness_ms, longest_over_ms(model.plan)) + (MOST_EMPTY_PANES + 2) * config.pane_ms
         return min([model.judged_until_ms, *marks]) - keep_ms
-
-    def books_state(self) -> BooksState:
-        """What must be kept when the books of folded chunks are deleted from the log."""
-        models = {**self.models, **self.others}
-        folded = {at: max(source.folded_chunk, source.booked_chunk) for at, source in self.sources.items()}
-        return BooksState(folded, {name: model.folded_books for name, model in models.items()})
-
-    def restore_books(self, state: BooksState) -> None:
-        """Must come before the first `apply`."""
-        for partition, chunk in state.folded.items():
-            self.sources[partition] = Source(booked_chunk=chunk)
-        for name, books in state.totals.items():
-            self._model(name).folded_books = books
 
 
 MOST_EMPTY_PANES = 3

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 import msgspec
 
 from streams.baseline import Baseline
 from streams.batch import Columnizer
 from streams.cells import Segmentation
-from streams.config import Config, Feature, Model
+from streams.config import Config, Feature, Feedback, Model
 from streams.decode import Decoder, ModelCodec
 from streams.errors import ConfigError
+from streams.facts.layout import FeedbackLayout
 from streams.panes import levels_ms, pane_start
 from streams.sketch.layout import LATENCY, LATENCY_EDGES_MS, Column, Kind, Layout, Role
 from streams.sketch.outcomes import OutcomeLayout, Task
@@ -31,6 +33,28 @@ DEFAULT_COLUMNS = (
 """What a model without a baseline is counted by, next to its declared features."""
 
 
+class Facts(StrEnum):
+    """What is told of a model beside its events and labels."""
+
+    FEEDBACK = "feedback"
+    RUNS = "runs"
+    OUTCOMES = "outcomes"
+
+
+_KPI = "\x1f"
+"""Stands in no name of a model: it is not printable."""
+
+
+def kpi_name(model: str, kpi: str) -> str:
+    """What the books of a KPI are named by."""
+    return f"{model}{_KPI}{kpi}"
+
+
+def model_of(name: str) -> str:
+    """The model that books of this name are of."""
+    return name.partition(_KPI)[0]
+
+
 @dataclass(frozen=True, slots=True)
 class ModelPlan:
     """One model, compiled."""
@@ -43,6 +67,8 @@ class ModelPlan:
     columnizer: Columnizer
     outcomes: OutcomeLayout | None
     """How outcomes are counted; None: the model's labels are not joined."""
+    feedback: FeedbackLayout | None
+    """How feedback is counted; None: it is not."""
     horizon_ms: int
     """So long a prediction waits for its label."""
     cohort_ms: int
@@ -61,6 +87,8 @@ class Plan:
 
     config: Config
     models: dict[str, ModelPlan]
+    facts: Mapping[Facts, Mapping[str, ModelPlan]]
+    """The models that each kind of fact is counted for, by the names of its books."""
 
     def decoder(self) -> Decoder:
         """A decoder of its own for each reader: it learns the unknown fields of the stream it reads."""
@@ -76,9 +104,15 @@ class Plan:
 
 def compile_plan(config: Config, baselines: Mapping[str, Baseline]) -> Plan:
     """`baselines` by model name, for the models whose configuration names one."""
-    return Plan(
-        config, {name: compile_model(name, model, baselines.get(name)) for name, model in config.models.items()}
-    )
+    models = {name: compile_model(name, model, baselines.get(name)) for name, model in config.models.items()}
+    facts = {
+        Facts.FEEDBACK: {name: plan for name, plan in models.items() if plan.feedback is not None},
+        Facts.RUNS: {name: plan for name, plan in models.items() if plan.config.jobs},
+        Facts.OUTCOMES: {
+            kpi_name(name, kpi): plan for name, plan in models.items() for kpi in plan.config.observed_kpis
+        },
+    }
+    return Plan(config, models, facts)
 
 
 def compile_model(name: str, model: Model, baseline: Baseline | None) -> ModelPlan:
@@ -92,6 +126,7 @@ def compile_model(name: str, model: Model, baseline: Baseline | None) -> ModelPl
         segmentation=Segmentation.of(model.segments, model.versions, model.max_versions),
         columnizer=Columnizer(layout, model.segments),
         outcomes=_outcomes(model, baseline),
+        feedback=_feedback(model),
         horizon_ms=horizon_ms,
         cohort_ms=next((ms for ms in levels if horizon_ms <= ms * MOST_COHORTS), levels[-1]),
     )
@@ -107,6 +142,11 @@ def _outcomes(model: Model, baseline: Baseline | None) -> OutcomeLayout | None:
         return msgspec.structs.replace(known, threshold=labels.threshold)
     edges = () if labels.task is Task.REGRESSION else EVEN_EDGES
     return OutcomeLayout(task=labels.task, classes=labels.classes, edges=edges, threshold=labels.threshold)
+
+
+def _feedback(model: Model) -> FeedbackLayout | None:
+    kinds = tuple((kind, model.feedback[kind].values) for kind in Feedback if kind in model.feedback)
+    return FeedbackLayout(kinds) if kinds else None
 
 
 def _columns(name: str, model: Model, baseline: Baseline | None) -> list[Column]:

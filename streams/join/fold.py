@@ -231,6 +231,19 @@ class JoinFold:
             known.append(version)
         return version
 
+    def made(self, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Prediction]:
+        """Of (model, event id) the predictions that are remembered."""
+        ids = [(model, event_id) for model, event_id in wanted if event_id]
+        keys = keys_of([event_id for _, event_id in ids])
+        known = self._histories.find(keys)
+        return {
+            place: given
+            for place, key in zip(ids, keys, strict=True)
+            if key in known
+            for given in known[key].predictions
+            if given.model == place[0]
+        }
+
     # Labels
 
     def take_labels(self, records: Records, clock_ms: int) -> list[RejectedRecord]:

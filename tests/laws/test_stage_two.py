@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from streams.action import Action
 from streams.backtest import TOPIC
+from streams.chunk_merge import BooksState
 from streams.judge import BucketJudge, ModelState, Outcome, pack_unit, unpack_unit
-from streams.merge import BooksState
 from streams.partial import key_of, pack, unpack
 from streams.plan import Plan
 from streams.records import Records

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from streams.cells import Cells
+from streams.chunk_merge import BooksState
 from streams.errors import SketchError
-from streams.merge import MOST_EMPTY_PANES, BooksState, BucketMerge, ClosedPane, ModelMerge
+from streams.merge import MOST_EMPTY_PANES, BucketMerge, ClosedPane, ModelMerge
 from streams.partial import Books, BooksPart, BooksPartial, Cell, PanePart, PanePartial, key_of
 from streams.plan import Plan
 from streams.sketch.counts import Counts

@@ -1,0 +1,268 @@
+"""Stage 2: partials of one topic → panes and books by model.
+
+The state is a fold over the `partials` log: of each chunk and pane the publication with the highest end offset,
+whatever the order and however often it comes; a full chunk is folded for good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import msgspec
+
+from streams.cells import Cells, Segmentation
+from streams.errors import SketchError
+from streams.panes import NO_MARK
+from streams.partial import Books, BooksPart, BooksPartial, PanePart, PanePartial, Partial
+from streams.plan import ModelPlan, Plan
+from streams.rollup import merged_cells
+from streams.sketch.profile import Profile
+
+FINAL_MARK = 2**62
+
+
+@dataclass(slots=True)
+class Source:
+    """What is known of one source partition: the latest publication of its books."""
+
+    chunk: int = -1
+    end_offset: int = -1
+    clock_ms: int = 0
+    caught_up: bool = False
+    final: bool = False
+    folded_chunk: int = -1
+    """Chunks up to this one are full and folded: what else comes of them is a repeat."""
+    booked_chunk: int = -1
+    """The books of chunks up to this one came from the state; their records may be gone from the log."""
+
+
+class BooksState(msgspec.Struct):
+    """Folded books of a bucket: per source partition the last folded chunk, per model the sums up to it."""
+
+    folded: dict[int, int] = {}
+    totals: dict[str, Books] = {}
+
+
+@dataclass(slots=True)
+class PaneState:
+    """One pane of one model: what full chunks gave it, and the latest publication of each open one."""
+
+    segmentation: Segmentation
+    on_time: Cells = field(default_factory=dict)
+    welcome: Cells = field(default_factory=dict)
+    open: dict[tuple[int, int], tuple[int, PanePart]] = field(default_factory=dict)
+
+    def cells(self) -> tuple[Cells, Cells]:
+        """On-time and welcome cells of all chunks."""
+        opened = [open_cells(part) for _, part in self.open.values()]
+        return (
+            merged_cells([self.on_time, *(on_time for on_time, _ in opened)], self.segmentation),
+            merged_cells([self.welcome, *(welcome for _, welcome in opened)], self.segmentation),
+        )
+
+    def fold(self, source: tuple[int, int]) -> None:
+        """Folds a full chunk's publication."""
+        found = self.open.pop(source, None)
+        if found:
+            on_time, welcome = open_cells(found[1])
+            self.on_time = merged_cells([self.on_time, on_time], self.segmentation)
+            self.welcome = merged_cells([self.welcome, welcome], self.segmentation)
+
+
+def open_cells(part: PanePart) -> tuple[Cells, Cells]:
+    return (
+        {cell.key: Profile.from_bytes(cell.profile) for cell in part.on_time},
+        {cell.key: Profile.from_bytes(cell.profile) for cell in part.welcome},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedPane:
+    """A pane that the watermark has passed. `partial`: it does not hold its whole time (the stream's first or last)."""
+
+    start_ms: int
+    on_time: Cells
+    welcome: Cells
+    partial: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """Marks of the source partitions that are read, and of idle ones, with how long those have been silent."""
+
+    active: list[int]
+    idle: list[tuple[int, int]]
+
+
+@dataclass(slots=True)
+class ModelBooks:
+    """Books and marks of a model, declared or not."""
+
+    marks: dict[int, BooksPart] = field(default_factory=dict)
+    """Per source partition: the books part of its latest publication."""
+    open_books: dict[tuple[int, int], Books] = field(default_factory=dict)
+    folded_books: Books = field(default_factory=Books)
+
+    @property
+    def books(self) -> Books:
+        total = self.folded_books
+        for books in self.open_books.values():
+            total = total.merged(books)
+        return total
+
+
+@dataclass(slots=True, kw_only=True)
+class ModelPanes(ModelBooks):
+    """The panes of one declared model."""
+
+    plan: ModelPlan
+    layout: str
+    """The digest of the layout that its panes have."""
+    panes: dict[int, PaneState] = field(default_factory=dict)
+    judged_until_ms: int | None = None
+    expired_before_ms: int = NO_MARK
+    """Panes before this one are forgotten."""
+    changed: set[int] = field(default_factory=set)
+    """Panes that changed after they were judged."""
+    foreign: int = 0
+    """Publications of another layout: made under another baseline or configuration, left out of the sketches."""
+
+    def forget(self, before_ms: int) -> None:
+        """Drops old panes, but for the newest: from it a silence is measured."""
+        self.expired_before_ms = max(before_ms, self.expired_before_ms)
+        newest_ms = max(self.panes, default=before_ms)
+        for start_ms in [start_ms for start_ms in self.panes if start_ms < min(before_ms, newest_ms)]:
+            del self.panes[start_ms]
+
+
+M = TypeVar("M", bound=ModelPanes)
+
+
+class ChunkMerge(Generic[M]):
+    """The models of one bucket, by the names of their books, as one topic tells of them."""
+
+    def __init__(self, plan: Plan, bucket: int, topic: str, partitions: int, models: Mapping[str, M]) -> None:
+        self.plan, self.bucket, self.topic, self.partitions = plan, bucket, topic, partitions
+        self.models = dict(models)
+        self.sources: dict[int, Source] = {}
+        self.others: dict[str, ModelBooks] = {}
+        """Books of what is no declared model: undeclared ones, and records of which no model could be read."""
+        self.keys: dict[int, set[bytes]] = {}
+        """Record keys by pane, for the tombstones."""
+        self.book_keys: dict[bytes, tuple[int, int]] = {}
+
+    def apply(self, partial: Partial, key: bytes = b"", *, fresh: bool = True) -> None:
+        """Takes a publication. `fresh` is false while rebuilding: an old claim to be idle is not believed then."""
+        if not self._is_ours(partial):
+            raise SketchError(seen=f"a partial of {partial.topic}, bucket {partial.bucket}", expected="this bucket's")
+        if isinstance(partial, PanePartial):
+            self._apply_pane(partial, key)
+        elif isinstance(partial, BooksPartial):
+            self._apply_books(partial, key, fresh)
+
+    def _is_ours(self, partial: Partial) -> bool:
+        return partial.topic == self.topic and partial.bucket == self.bucket
+
+    def _apply_pane(self, partial: PanePartial, key: bytes) -> None:
+        if key:
+            self.keys.setdefault(partial.pane_ms, set()).add(key)
+        source = self.sources.setdefault(partial.partition, Source())
+        if partial.chunk <= source.folded_chunk:
+            return
+        place = (partial.partition, partial.chunk)
+        for part in partial.models:
+            model = self.models.get(part.model)
+            if model is None or part.layout != model.layout:
+                if model is not None:
+                    model.foreign += 1
+                continue
+            if partial.pane_ms < model.expired_before_ms:
+                continue
+            pane = model.panes.setdefault(partial.pane_ms, PaneState(model.plan.segmentation))
+            if partial.end_offset >= pane.open.get(place, (-1,))[0]:
+                pane.open[place] = (partial.end_offset, part)
+                if model.judged_until_ms is not None and partial.pane_ms < model.judged_until_ms:
+                    model.changed.add(partial.pane_ms)
+
+    def _apply_books(self, partial: BooksPartial, key: bytes, fresh: bool) -> None:
+        if key:
+            self.book_keys[key] = (partial.partition, partial.chunk)
+        source = self.sources.setdefault(partial.partition, Source())
+        self.partitions = max(self.partitions, partial.partition + 1)  # the topic may be given more
+        if partial.chunk <= source.folded_chunk or (partial.chunk, partial.end_offset) < (
+            source.chunk,
+            source.end_offset,
+        ):
+            return
+        source.chunk, source.end_offset, source.clock_ms = partial.chunk, partial.end_offset, partial.clock_ms
+        source.caught_up = partial.caught_up and fresh
+        source.final = partial.final
+        for part in partial.models:
+            model = self._model(part.model)
+            model.marks[partial.partition] = part
+            if partial.chunk > source.booked_chunk:
+                model.open_books[(partial.partition, partial.chunk)] = part.books
+        self._fold(partial.partition, partial.chunk if partial.complete else partial.chunk - 1)
+
+    def _model(self, name: str) -> ModelBooks:
+        return self.models[name] if name in self.models else self.others.setdefault(name, ModelBooks())
+
+    def _fold(self, partition: int, chunk: int) -> None:
+        """A chunk is full when it says so, or when a later one has begun."""
+        if chunk <= self.sources[partition].folded_chunk:
+            return
+        self.sources[partition].folded_chunk = chunk
+        everyone: list[ModelBooks] = [*self.models.values(), *self.others.values()]
+        for books in everyone:
+            for place in [place for place in books.open_books if place[0] == partition and place[1] <= chunk]:
+                books.folded_books = books.folded_books.merged(books.open_books.pop(place))
+        for model in self.models.values():
+            for pane in model.panes.values():
+                for place in [place for place in pane.open if place[0] == partition and place[1] <= chunk]:
+                    pane.fold(place)
+
+    def marks(self, model: ModelBooks, idle_after_ms: int) -> Marks | None:
+        """How far each source partition has been read; None: of some it is not known yet."""
+        found = Marks([], [])
+        for partition in range(self.partitions):
+            source, part = self.sources.get(partition), model.marks.get(partition)
+            if source is None or part is None:
+                return None
+            mark = NO_MARK if part.mark_ms is None else part.mark_ms
+            silent_ms = source.clock_ms - part.seen_at_ms
+            if source.final:
+                found.idle.append((mark, FINAL_MARK))
+            elif source.caught_up and silent_ms >= idle_after_ms:
+                found.idle.append((mark, silent_ms))
+            elif part.mark_ms is None:
+                return None
+            else:
+                found.active.append(mark)
+        return found
+
+    def forgotten(self) -> list[bytes]:
+        """Keys of the panes that no model needs, and of the books of folded chunks."""
+        passed_ms = max((model.expired_before_ms for model in self.models.values()), default=NO_MARK)
+        needed = {start for model in self.models.values() for start in model.panes}
+        gone = [start for start in self.keys if start < passed_ms and start not in needed]
+        keys = [key for start in gone for key in self.keys.pop(start)]
+        for key, (partition, chunk) in list(self.book_keys.items()):
+            if chunk < self.sources[partition].folded_chunk:
+                keys.append(key)
+                del self.book_keys[key]
+        return keys
+
+    def books_state(self) -> BooksState:
+        """What must be kept when the books of folded chunks are deleted from the log."""
+        models: dict[str, ModelBooks] = {**self.models, **self.others}
+        folded = {at: max(source.folded_chunk, source.booked_chunk) for at, source in self.sources.items()}
+        return BooksState(folded, {name: model.folded_books for name, model in models.items()})
+
+    def restore_books(self, state: BooksState) -> None:
+        """Must come before the first `apply`."""
+        for partition, chunk in state.folded.items():
+            self.sources[partition] = Source(booked_chunk=chunk)
+        for name, books in state.totals.items():
+            self._model(name).folded_books = books

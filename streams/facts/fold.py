@@ -1,0 +1,262 @@
+"""Stage 1 of feedback, runs and outcomes: records of a partition → cells by pane, in the protocol of chunks.
+
+Feedback and runs count in the pane in which they come: at the highest time that their partition has shown of the model,
+so that one that is out of order is not lost. Outcomes count at their own time, for they are often told in bulk, later;
+every KPI has a mark of its own.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from streams.cells import added
+from streams.chunk import ChunkFold, Progress
+from streams.config import OTHER, Feedback
+from streams.events import Invalid, Reason, Reject
+from streams.facts.layout import KPI_DIGEST, RUNS_DIGEST, Counter, kpi_vector, score_bin
+from streams.facts.read import Observation, RunEvent, Told, read_feedback, read_outcome, read_run
+from streams.join.fold import JoinFold
+from streams.panes import NO_MARK, Timeliness
+from streams.partial import CellKey
+from streams.plan import Facts, ModelPlan, Plan, kpi_name, model_of
+from streams.records import Records
+from streams.sketch.counts import Counts
+from streams.sketch.outcomes import Prediction
+from streams.sketch.profile import Profile
+
+MAX_RUN_EVENTS = 256
+"""Run events of one job in one pane; further ones are rejected."""
+TOO_MANY_RUNS = "too_many_runs"
+
+
+class FactFold(ChunkFold):
+    """One partition of a topic that is not inference events."""
+
+    unread_until_ms = NO_MARK
+    """No record before this time is left to read, where the reader can tell."""
+
+    @property
+    @abstractmethod
+    def _plans(self) -> Mapping[str, ModelPlan]:
+        """The models that are told of, by the names of their books."""
+
+    @property
+    def names(self) -> Iterable[str]:
+        return self._plans
+
+    def _lateness_ms(self, name: str) -> int:
+        config = self._plans[name].config
+        return config.lateness_ms + config.pane_ms
+
+    def _checked(self, records: Records, index: int, ts_ms: int, model: str = "") -> None:
+        ahead, limit = ts_ms - records.stamps_ms[index], self.plan.config.limits.future_ms
+        if ahead > limit:
+            raise Invalid(Reason.FUTURE, f"{ahead} ms ahead of its record, the limit is {limit}", model)
+
+    def _invalid(self, index: int, invalid: Invalid, clock_ms: int) -> Reject:
+        """Books of what can't be read go to its model, if that is known."""
+        model = invalid.model if invalid.model in self.plan.models else OTHER if invalid.model else ""
+        self._reject(
+            next((name for name in self._plans if self._model_of(name) == model), model), invalid.reason, clock_ms
+        )
+        return Reject(index, invalid.reason, invalid.detail, invalid.model)
+
+    def _skip(self, clock_ms: int) -> None:
+        """Counts a record of what is not declared."""
+        books = self._share(OTHER, clock_ms).books
+        books.read += 1
+        books.counted += 1
+
+    def _arrive(self, name: str, ts_ms: int, clock_ms: int) -> int | None:
+        """The pane in which a record arrives; None: it is too late."""
+        config, share = self._plans[name].config, self._share(name, clock_ms)
+        mark = self.marks_ms[name] = max(ts_ms, self.marks_ms.get(name, NO_MARK))
+        share.books.read += 1
+        if mark - ts_ms > config.lateness_ms:
+            share.books.late += 1
+            return None
+        share.books.counted += 1
+        return self._plans[name].pane_start(mark)
+
+    def _read_until_ms(self, name: str) -> int | None:
+        mark = max(self.marks_ms.get(name, NO_MARK), self.unread_until_ms)
+        return None if mark == NO_MARK else mark
+
+
+class FeedbackFold(FactFold):
+    """Feedback, with what is remembered of the predictions that it is about."""
+
+    def __init__(
+        self, plan: Plan, topic: str, partition: int, progress: Progress | None, clock_ms: int, join: JoinFold | None
+    ) -> None:
+        super().__init__(plan, topic, partition, progress, clock_ms)
+        self.join = join
+
+    @property
+    def _plans(self) -> Mapping[str, ModelPlan]:
+        return self.plan.facts[Facts.FEEDBACK]
+
+    def _layout_of(self, name: str) -> str:
+        layout = self._plans[name].feedback
+        assert layout is not None
+        return layout.digest
+
+    def _count_block(self, records: Records, clock_ms: int) -> Sequence[Reject]:
+        told: list[Told] = []
+        rejects: list[Reject] = []
+        for index, value in enumerate(records.values):
+            try:
+                item = read_feedback(value, _headers(records, index), self.plan.config.limits.max_record_bytes)
+                self._checked(records, index, item.ts_ms, item.model)
+                told.append(item)
+            except Invalid as invalid:
+                rejects.append(self._invalid(index, invalid, clock_ms))
+        made = self.join.made([(item.model, item.event_id) for item in told]) if self.join is not None else {}
+        for item in told:
+            self._take(item, made.get((item.model, item.event_id)), clock_ms)
+        return rejects
+
+    def _take(self, item: Told, given: Prediction | None, clock_ms: int) -> None:
+        plan = self._plans.get(item.model)
+        if plan is None or plan.feedback is None or (item.kind, None) not in plan.feedback.slots:
+            self._skip(clock_ms)
+            return
+        pane_ms = self._arrive(item.model, item.ts_ms, clock_ms)
+        if pane_ms is None:
+            return
+        slots = list(plan.feedback.told(item.kind, item.value))
+        if item.kind is Feedback.OVERRIDE:
+            slots.append(plan.feedback.bins_at + score_bin(_score(given)))
+        vector = np.bincount(slots, minlength=plan.feedback.length)
+        version = given.version if given else item.version
+        segments = _made_in(plan, given) if given else item.segments
+        _add(self, item.model, plan, (pane_ms, Timeliness.ON_TIME), vector, version, segments)
+
+
+class OutcomeFold(FactFold):
+    """Observations of business KPIs. The books have a name for each KPI of a model."""
+
+    @property
+    def _plans(self) -> Mapping[str, ModelPlan]:
+        return self.plan.facts[Facts.OUTCOMES]
+
+    def _layout_of(self, name: str) -> str:
+        return KPI_DIGEST
+
+    def _model_of(self, name: str) -> str:
+        return model_of(name)
+
+    def _read_until_ms(self, name: str) -> int | None:
+        return self.marks_ms.get(name)  # a KPI is judged when it is told, however late that is
+
+    def _count_block(self, records: Records, clock_ms: int) -> Sequence[Reject]:
+        rejects: list[Reject] = []
+        for index, value in enumerate(records.values):
+            try:
+                item = read_outcome(value, _headers(records, index), self.plan.config.limits.max_record_bytes)
+                self._checked(records, index, item.ts_ms, item.model)
+                self._take(item, clock_ms)
+            except Invalid as invalid:
+                rejects.append(self._invalid(index, invalid, clock_ms))
+        return rejects
+
+    def _take(self, item: Observation, clock_ms: int) -> None:
+        name = kpi_name(item.model, item.kpi)
+        plan = self._plans.get(name)
+        if plan is None:
+            self._skip(clock_ms)
+            return
+        books = self._share(name, clock_ms).books
+        books.read += 1
+        mark = self.marks_ms[name] = max(item.ts_ms, self.marks_ms.get(name, NO_MARK))
+        behind = mark - item.ts_ms
+        if behind > plan.config.lateness_ms:
+            books.late += 1
+            return
+        books.counted += 1
+        status = Timeliness.WELCOME if behind > plan.config.grace_ms else Timeliness.ON_TIME
+        place = (plan.pane_start(item.ts_ms), status)
+        _add(self, name, plan, place, kpi_vector(item.value), item.version, item.segments)
+
+
+class RunFold(FactFold):
+    """Runs of jobs: a pane is a set of run events, each a cell of its own; a repeat changes nothing."""
+
+    @property
+    def _plans(self) -> Mapping[str, ModelPlan]:
+        return self.plan.facts[Facts.RUNS]
+
+    def _layout_of(self, name: str) -> str:
+        return RUNS_DIGEST
+
+    def _count_block(self, records: Records, clock_ms: int) -> Sequence[Reject]:
+        rejects: list[Reject] = []
+        for index, value in enumerate(records.values):
+            try:
+                item = read_run(value, _headers(records, index), self.plan.config.limits.max_record_bytes)
+                self._checked(records, index, item.ts_ms)
+            except Invalid as invalid:
+                rejects.append(self._invalid(index, invalid, clock_ms))
+                continue
+            found = [name for name, plan in self._plans.items() if plan.config.job_named(item.namespace, item.job)]
+            for name in found:
+                self._take(name, item, clock_ms)
+            if not found:
+                self._skip(clock_ms)
+        return rejects
+
+    def _take(self, name: str, item: RunEvent, clock_ms: int) -> None:
+        job = self._plans[name].config.job_named(item.namespace, item.job)
+        pane_ms = self._arrive(name, item.ts_ms, clock_ms)
+        if pane_ms is None or item.turn is None or job is None:
+            return
+        cells = self._share(name, clock_ms).cells(pane_ms, Timeliness.ON_TIME)
+        key = ("", job, f"{item.ts_ms}/{item.turn}/{item.run_id}")
+        if key not in cells and sum(found[1] == job for found in cells) >= MAX_RUN_EVENTS:
+            books = self._share(name, clock_ms).books
+            books.counted -= 1
+            books.rejected[TOO_MANY_RUNS] = books.rejected.get(TOO_MANY_RUNS, 0) + 1
+            return
+        cells[key] = Profile.empty(1)
+
+
+def _headers(records: Records, index: int) -> Sequence[tuple[str, bytes]]:
+    return records.headers[index] if records.headers else ()
+
+
+def _score(given: Prediction | None) -> float | None:
+    if given is None or given.score is None:
+        return None
+    return max(given.score.values(), default=None) if isinstance(given.score, dict) else given.score
+
+
+def _made_in(plan: ModelPlan, given: Prediction) -> dict[str, str]:
+    """The segments of a prediction that is remembered."""
+    dimensions = plan.segmentation.dimensions
+    return {
+        name: (*values, OTHER)[position] for (name, values), position in zip(dimensions, given.segments, strict=True)
+    }
+
+
+def _keys(plan: ModelPlan, version: str, segments: Mapping[str, str]) -> Iterator[CellKey]:
+    yield version, "", ""
+    for name, values in plan.segmentation.dimensions:
+        if name in segments:
+            yield version, name, segments[name] if segments[name] in values else OTHER
+
+
+def _add(
+    fold: FactFold,
+    name: str,
+    plan: ModelPlan,
+    place: tuple[int, Timeliness],
+    vector: Counter,
+    version: str,
+    segments: Mapping[str, str],
+) -> None:
+    cells = fold.shares[name].cells(*place)
+    for key in _keys(plan, version, segments):
+        added(cells, key, Profile(Counts.of(vector)), plan.segmentation)
