@@ -23,7 +23,8 @@ from streams.duration import format_ms
 from streams.errors import SketchError
 from streams.judge import BucketJudge, ModelState, Outcome, pack_unit, unpack_unit
 from streams.partial import unpack
-from streams.plan import Plan
+from streams.plan import Facts, Plan
+from streams.rollup import UnitId
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +39,17 @@ Wanted = Callable[[], bool]
 class MergeStage:
     """Owns the judges of the buckets that are ours."""
 
-    def __init__(self, plan: Plan, connection: Connection, producer: AIOKafkaProducer, partitions: int) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        connection: Connection,
+        producer: AIOKafkaProducer,
+        partitions: int,
+        told: Mapping[Facts, int],
+    ) -> None:
+        """`partitions` of the inference topic; `told`: the kinds of facts that are read, with those of their topics."""
         self.plan, self.connection, self.producer, self.partitions = plan, connection, producer, partitions
+        self.told = told
         self.intake: Intake | None = None
         self.work = Work()
         self.judges: dict[int, BucketJudge] = {}
@@ -53,7 +63,7 @@ class MergeStage:
         began = time.monotonic()
         buckets = sorted(tp.partition for tp in tps)
         source = self.plan.config.kafka.inference
-        judges = {bucket: BucketJudge(self.plan, bucket, source, self.partitions) for bucket in buckets}
+        judges = {bucket: BucketJudge(self.plan, bucket, source, self.partitions, self.told) for bucket in buckets}
         await self._load_state(judges)
         starts = await self._load_partials(judges)
         for judge in judges.values():
@@ -71,7 +81,8 @@ class MergeStage:
             )
 
         await read_to_end(self.connection, self.connection.topic("state"), judges, keep, deadline_s=LOAD_WITHIN_S)
-        for (bucket, key), value in latest.items():
+        # What is kept of a model comes after its state, which begins it anew.
+        for (bucket, key), value in sorted(latest.items(), key=lambda item: item[0][1].startswith(UNIT_KEY)):
             if value is not None:
                 self._restore(judges[bucket], key, value)
 
@@ -84,8 +95,9 @@ class MergeStage:
 
     def _restore(self, judge: BucketJudge, key: bytes, value: bytes) -> None:
         try:
-            if key == BOOKS_KEY:
-                judge.merge.restore_books(msgspec.json.decode(value, type=BooksState))
+            if key.startswith(BOOKS_KEY):
+                topic = key[len(BOOKS_KEY) :].decode() or self.plan.config.kafka.inference
+                judge.restore_books(topic, msgspec.json.decode(value, type=BooksState))
             elif key.startswith(UNIT_KEY):
                 judge.restore_unit(*unpack_unit(value))
             else:
@@ -98,7 +110,7 @@ class MergeStage:
             if record.value is None:
                 continue  # a tombstone
             try:
-                judge.merge.apply(unpack(record.value), record.key or b"", fresh=fresh)
+                judge.apply(unpack(record.value), record.key or b"", fresh=fresh)
             except SketchError as error:
                 self.work.rejects["bad_partial"] += 1
                 log.error("partials, offset %d: %s; left out", record.offset, error)
@@ -140,15 +152,10 @@ class MergeStage:
             return
         state = self.connection.topic("state")
         kept = [
-            Outgoing(
-                state, _unit_key(outcome.model, unit.level_ms, unit.start_ms), pack_unit(outcome.model, unit), bucket
-            )
+            Outgoing(state, _unit_key(outcome.model, unit.id), pack_unit(outcome.model, unit), bucket)
             for unit in outcome.units
         ]
-        kept += [
-            Outgoing(state, _unit_key(outcome.model, level_ms, start_ms), None, bucket)
-            for level_ms, start_ms in outcome.forgotten
-        ]
+        kept += [Outgoing(state, _unit_key(outcome.model, unit), None, bucket) for unit in outcome.forgotten]
         if kept:
             await publish(self.producer, kept, wanted)
         record = Outgoing(state, outcome.model.encode(), msgspec.json.encode(outcome.state), bucket)
@@ -156,13 +163,15 @@ class MergeStage:
 
     async def _expire(self, bucket: int, judge: BucketJudge, wanted: Wanted) -> None:
         """Deletes the partials that nothing needs; the books that they carried are kept first."""
-        books = Outgoing(
-            self.connection.topic("state"), BOOKS_KEY, msgspec.json.encode(judge.merge.books_state()), bucket
-        )
-        keys = judge.merge.expire()
+        state, events = self.connection.topic("state"), self.plan.config.kafka.inference
+        books = [
+            Outgoing(state, BOOKS_KEY + (b"" if topic == events else topic.encode()), msgspec.json.encode(kept), bucket)
+            for topic, kept in judge.books_states().items()
+        ]
+        keys = judge.expire()
         if not keys:
             return
-        await publish(self.producer, [books], wanted)
+        await publish(self.producer, books, wanted)
         partials = self.connection.topic("partials")
         await publish(self.producer, [Outgoing(partials, key, None, bucket) for key in keys], wanted)
 
@@ -175,5 +184,6 @@ def _tell(outcome: Outcome) -> None:
             log.error("%s: %s", action.subject, said)
 
 
-def _unit_key(model: str, level_ms: int, start_ms: int) -> bytes:
-    return UNIT_KEY + f"{model}/{format_ms(level_ms)}/{start_ms}".encode()
+def _unit_key(model: str, unit: UnitId) -> bytes:
+    stream, level_ms, start_ms = unit
+    return UNIT_KEY + f"{model}/{format_ms(level_ms)}/{start_ms}{f'/{stream}' if stream else ''}".encode()

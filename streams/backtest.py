@@ -7,25 +7,29 @@ Labels are read up to the time that the events have reached.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
+from types import MappingProxyType
 
 import msgspec
 
 from streams.chunk import Step
 from streams.config import OTHER
+from streams.facts.fold import FactFold, fact_fold, fact_time_ms
 from streams.join.fold import JoinFold
 from streams.judge import BucketJudge, Outcome
 from streams.labels import label_time_ms
 from streams.panes import NO_MARK
 from streams.partial import Books, LabelBooks, key_of, pack, unpack
-from streams.plan import Plan
+from streams.plan import Facts, Plan, model_of
 from streams.records import Records
 from streams.source import SourceFold
 from streams.store import MemoryStore
 
 TOPIC, PARTITION, INCARNATION = "file", 0, "backtest"
 BATCH = 8_192
+BOOKED = ("read", "counted", "late", "rejected", "duplicate")
 
 
 class ModelSummary(msgspec.Struct, kw_only=True):
@@ -37,6 +41,8 @@ class ModelSummary(msgspec.Struct, kw_only=True):
     rejected: int = 0
     duplicate: int = 0
     labels: dict[str, int] = {}
+    told: dict[str, dict[str, int]] = {}
+    """By kind, feedback, run events and observations of KPIs."""
     windows: int = 0
     actions: dict[str, int] = {}
 
@@ -52,28 +58,56 @@ class Summary(msgspec.Struct, kw_only=True):
 class Backtest:
     """One run over one file of events, `labelled` if one of labels comes with it."""
 
-    def __init__(self, plan: Plan, now_ms: int, *, labelled: bool = False) -> None:
+    def __init__(self, plan: Plan, now_ms: int, *, labelled: bool = False, told: Iterable[Facts] = ()) -> None:
+        """`told`: the kinds of facts that come with the events; others are not judged."""
         self.plan = plan
         self.now_ms = now_ms
         self.join = JoinFold(plan, plan.config.kafka.labels, PARTITION, MemoryStore(), now_ms) if labelled else None
         self.fold = SourceFold(plan, TOPIC, PARTITION, None, now_ms, join=self.join)
         self.reject_reasons: Counter[str] = Counter()
-        self._buckets = {bucket: BucketJudge(plan, bucket, TOPIC, 1) for bucket in range(plan.config.kafka.buckets)}
+        kinds = frozenset(told)
+        self.facts = {
+            kind: fact_fold(kind, plan, PARTITION, None, now_ms, self.join) for kind in Facts if kind in kinds
+        }
+        partitions = dict.fromkeys(self.facts, 1)
+        self._buckets = {
+            bucket: BucketJudge(plan, bucket, TOPIC, 1, partitions) for bucket in range(plan.config.kafka.buckets)
+        }
 
-    def run(self, values: Iterable[bytes], labels: Iterable[bytes] = ()) -> Iterator[Outcome]:
+    def run(
+        self,
+        values: Iterable[bytes],
+        labels: Iterable[bytes] = (),
+        told: Mapping[Facts, Iterable[bytes]] = MappingProxyType({}),
+    ) -> Iterator[Outcome]:
         """Outcomes as the watermark moves, and at the end those of the panes that are still open."""
-        lines, later = iter(values), _Labels(labels)
+        lines, later = iter(values), _Later(labels, label_time_ms)
+        facts = {kind: _Later(told.get(kind, ()), partial(fact_time_ms, kind)) for kind in self.facts}
         offset = 0
         while batch := list(islice(lines, BATCH)):
             steps = self.fold.take(self._records(offset, batch), self.now_ms)
             offset += len(batch)
             steps += self._labels(later, self.join.reached_ms if self.join else NO_MARK)
-            yield from self._fold([*steps, self.fold.publish(self.now_ms, caught_up=False)])
-        while rest := self._labels(later, None):
-            yield from self._fold(rest)
+            publication = self.fold.publish(self.now_ms, caught_up=False)
+            for kind, rest in facts.items():
+                steps += self._facts(self.facts[kind], rest, max(self.fold.marks_ms.values(), default=NO_MARK))
+            yield from self._fold([*steps, publication])
+        while more := self._labels(later, None):
+            yield from self._fold(more)
+        for kind, rest in facts.items():
+            yield from self._fold(self._facts(self.facts[kind], rest, None))
         yield from self._fold([self.fold.publish(self.now_ms, caught_up=True, final=True)])
 
-    def _labels(self, later: _Labels, until_ms: int | None) -> list[Step]:
+    def _facts(self, fold: FactFold, later: _Later, until_ms: int | None) -> list[Step]:
+        """Reads facts up to a time; None: all that are left."""
+        steps: list[Step] = []
+        while batch := later.take(until_ms):
+            steps += fold.take(self._records(later.offset - len(batch), batch), self.now_ms)
+        if until_ms is not None:
+            fold.unread_until_ms = until_ms
+        return [*steps, fold.publish(self.now_ms, caught_up=until_ms is None, final=until_ms is None)]
+
+    def _labels(self, later: _Later, until_ms: int | None) -> list[Step]:
         """Reads labels up to a time, or a batch of those that are left."""
         if self.join is None:
             return []
@@ -92,14 +126,14 @@ class Backtest:
     def _fold(self, steps: Iterable[Step]) -> Iterator[Outcome]:
         touched = set()
         for step in steps:
-            self.reject_reasons.update(f"{item.reject.reason} ({item.reject.detail})" for item in step.rejects)
-            for partial in step.partials:
+            self.reject_reasons.update(f"{found.reject.reason} ({found.reject.detail})" for found in step.rejects)
+            for item in step.partials:
                 # The step over bytes is the live one: what cannot be written and read again must not pass here either.
-                self._buckets[partial.bucket].merge.apply(unpack(pack(partial)), key_of(partial, INCARNATION))
-                touched.add(partial.bucket)
+                self._buckets[item.bucket].apply(unpack(pack(item)), key_of(item, INCARNATION))
+                touched.add(item.bucket)
         for bucket in sorted(touched):
             yield from self._buckets[bucket].advance()
-            self._buckets[bucket].merge.expire()
+            self._buckets[bucket].expire()
 
     def summary(self) -> Summary:
         models: dict[str, ModelSummary] = {}
@@ -112,6 +146,10 @@ class Backtest:
                 state = bucket.judges[name].state
                 if state:
                     models[name].windows, models[name].actions = state.windows, dict(state.actions)
+            for kind, merge in bucket.facts.topics.items():
+                for name, panes in merge.models.items():
+                    told = models[model_of(name)].told
+                    told[kind] = _booked(panes.books, told.get(kind))
             for name, other in bucket.merge.others.items():
                 if name == OTHER:
                     models[OTHER] = _summary(other.books)
@@ -121,11 +159,11 @@ class Backtest:
         return Summary(read=read, rejected=sum(unread.rejected.values()), models=models)
 
 
-class _Labels:
-    """Lines of a labels file, as far as their times allow."""
+class _Later:
+    """Lines of a file that is read next to the events, as far as their times allow."""
 
-    def __init__(self, values: Iterable[bytes]) -> None:
-        self._lines = iter(values)
+    def __init__(self, values: Iterable[bytes], time_ms: Callable[[bytes], int]) -> None:
+        self._lines, self._time_ms = iter(values), time_ms
         self._next: bytes | None = next(self._lines, None)
         self.offset = 0
 
@@ -133,7 +171,7 @@ class _Labels:
         """At most a batch; None: whatever their times."""
         batch: list[bytes] = []
         while self._next is not None and len(batch) < BATCH:
-            if until_ms is not None and label_time_ms(self._next) > until_ms:
+            if until_ms is not None and self._time_ms(self._next) > until_ms:
                 break
             batch.append(self._next)
             self._next = next(self._lines, None)
@@ -151,6 +189,11 @@ def label_summary(books: LabelBooks) -> dict[str, int]:
         "rejected": sum(books.rejected.values()),
         "corrected": books.corrected,
     }
+
+
+def _booked(books: Books, before: Mapping[str, int] | None) -> dict[str, int]:
+    found = msgspec.to_builtins(_summary(books))
+    return {name: found[name] + (before[name] if before else 0) for name in BOOKED}
 
 
 def _summary(books: Books) -> ModelSummary:

@@ -50,6 +50,10 @@ class Segmentation:
     ) -> Segmentation:
         return cls(tuple((name, tuple(values)) for name, values in segments.items()), tuple(versions), max_versions)
 
+    def declared(self) -> list[tuple[str, str]]:
+        """The whole, and every declared segment: dimension and value."""
+        return [("", ""), *((name, value) for name, values in self.dimensions for value in values)]
+
 
 def profiles(
     batch: Columns, layout: Layout, segmentation: Segmentation, panes_ms: Index, classes: Index

@@ -26,6 +26,7 @@ MAX_FEATURES = 5_000
 MAX_MODELS = 5_000
 MAX_VERSION = 128
 MIN_PANE_MS = 1_000
+CAPTURE = "capture_ratio"
 NAME = f"a printable name of 1 to {MAX_NAME} characters without quotes or backslashes"
 
 
@@ -147,6 +148,20 @@ class Rule(_Strict, frozen=True, rename={"for_panes": "for", "clear_panes": "cle
     @property
     def is_inhibitor(self) -> bool:
         return not self.shadow and (self.response == Response.DATA_INCIDENT if self.inhibits is None else self.inhibits)
+
+    @property
+    def kpi(self) -> str | None:
+        """The KPI, or the count of what was served, whose clock it is judged by; None: that of events or labels."""
+        if CAPTURE in self.signals:
+            return CAPTURE
+        return self.features[0] if "kpi" in self.signals and self.features else None
+
+    def chooses(self, signal: str, column: str | None) -> bool:
+        """Whether it looks at this column of a signal: of those it lists, or of all. The freshness of a job is the
+        matter of rules that list the job, or look at its failures."""
+        if self.features is not None:
+            return column in self.features
+        return signal != "freshness" or column is None or "job_failure" in self.signals
 
     def looks_at(self, dimension: str, value: str) -> bool:
         """Whether it decides for a segment."""
@@ -286,11 +301,19 @@ class Model(_Strict, frozen=True):
         job: Job | None = self.jobs.get(name)
         return name if job is not None and job.namespace in (None, namespace) else None
 
+    def made_of(self, kpi: str) -> tuple[str, ...]:
+        """The KPIs whose observations a declared KPI is made of, or the share of the served requests."""
+        return (self.served or "",) if kpi == CAPTURE else self.kpis[kpi].of or (kpi,)
+
     @property
     def observed_kpis(self) -> tuple[str, ...]:
         """The KPIs whose observations are counted, each once."""
-        named = [part for name, kpi in self.kpis.items() for part in (kpi.of or (name,))]
-        return tuple(dict.fromkeys([*named, *([self.served] if self.served else [])]))
+        return tuple(dict.fromkeys(part for name in self.kpi_clocks for part in self.made_of(name)))
+
+    @property
+    def kpi_clocks(self) -> tuple[str, ...]:
+        """What is judged as it is told: the declared KPIs, and the share of the served requests that came."""
+        return (*self.kpis, *([CAPTURE] if self.served else []))
 
     def overs_ms(self, rule: Rule) -> tuple[int, ...]:
         """A rule's windows, the shortest first."""

@@ -27,6 +27,7 @@ from streams.config import (
     Tuning,
     is_nameable,
 )
+from streams.configure_facts import check_rule, columns_of, with_facts
 from streams.duration import format_ms, parse_ms
 from streams.events import MAX_NAME
 from streams.maintenance import DAILY, WEEKDAYS
@@ -93,6 +94,7 @@ def _model(reader: YamlReader, name: str, value: object, responses: Mapping[str,
     if model.labels is not None:
         _check_labels(reader, (*path, "labels"), model.labels)
     _check_segments(reader, path, model)
+    model = with_facts(reader, path, model)
     if len(model.features) > MAX_FEATURES:
         raise reader.fail(
             (*path, "features"), f"{len(model.features)} features", f"at most {MAX_FEATURES}", "drop some"
@@ -210,8 +212,9 @@ def _rule(
     for i, signal in enumerate(rule.signals):
         _known(reader, (*path, "signals", i), signal, SIGNALS, "signal")
     _check_clock(reader, path, rule, model)
+    check_rule(reader, path, rule, model)
     for i, feature in enumerate(rule.features or ()):
-        _known(reader, (*path, "features", i), feature, features, "feature")
+        _known(reader, (*path, "features", i), feature, {**features, **columns_of(model, rule)}, "feature")
     for key, number in (("for", rule.for_panes), ("clear", rule.clear_panes), ("min_n", rule.min_n)):
         if number < 1:
             raise reader.fail((*path, key), str(number), "1 or more", "raise it")

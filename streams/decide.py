@@ -20,7 +20,7 @@ import numpy as np
 
 from streams.baseline import WHOLE, SegmentKey
 from streams.config import Match, Model, Rule
-from streams.inhibit import Incident, Incidents
+from streams.inhibit import EVENTS, LABELS, Incident, Incidents
 from streams.signals.evaluate import CellResult, Result, Window
 from streams.signals.names import rank_of
 
@@ -30,8 +30,10 @@ NO_TRAFFIC_PANES = 24
 MOST_REVISIONS = 5
 """News of one incident is published no more often than this."""
 
-ABSENCE_SIGNALS = frozenset({"request_rate", "freshness", "label_rate", "label_maturity"})
-"""Signals that something is missing: they need no sample, and are of the model as a whole."""
+UNSAMPLED = frozenset(
+    {"request_rate", "freshness", "job_failure", "capture_ratio", "label_rate", "label_maturity", "kpi"}
+)
+"""Signals that need no sample of events: that something is missing, or a number that says itself how sure it is."""
 
 
 FEATURE_FAMILIES = frozenset({"quality", "drift"})
@@ -129,7 +131,8 @@ class Situation:
     incidents: Incidents
     reach_ms: int = 0
     """So far before the window's end lies what it is about."""
-    of_labels: bool = False
+    clock: str = EVENTS
+    """What its windows are judged by."""
     pending: list[Incident] = field(default_factory=list)
     """What is about to be one: rules tell those that come after them."""
 
@@ -169,7 +172,7 @@ def _incident(decision: Decision, situation: Situation) -> Incident:
         version=version,
         segment=segment,
         features=_features(decision.evidence),
-        of_labels=situation.of_labels,
+        clock=situation.clock,
         began_ms=decision.window.end_ms,
     )
 
@@ -226,13 +229,13 @@ class _Below:
     @property
     def cause(self) -> Incident | None:
         end_ms = self.window.end_ms
-        since_ms, of_labels = end_ms - self._reach_ms, self.situation.of_labels
-        return self.situation.incidents.cause(*self._seen, since_ms, end_ms, of_labels=of_labels)
+        since_ms = end_ms - self._reach_ms
+        return self.situation.incidents.cause(*self._seen, since_ms, end_ms, self.situation.clock)
 
     @property
     def _reach_ms(self) -> int:
         """How far back what was seen lies; a signal may have added up several windows of labels."""
-        if not self.situation.of_labels:
+        if self.situation.clock != LABELS:
             return self.situation.reach_ms
         windows = max((item.n or 0 for item in self.found.evidence), default=0) / max(1, self.cell.events)
         return self.situation.reach_ms + int(max(0.0, windows - 1) * self.window.over_ms)
@@ -288,13 +291,13 @@ def _judgement(rule: Rule, cell: CellResult | None) -> _Judgement | None:
     results = [result for result in cell.results if result.signal.name in rule.signals]
     if not results:
         return None
-    whole = any(result.signal.name in ABSENCE_SIGNALS for result in results)
-    if cell.events < rule.min_n and not whole:
+    unsampled = any(result.signal.name in UNSAMPLED for result in results)
+    if cell.events < rule.min_n and not unsampled:
         return _Judgement(False, False, ())
     evidence: list[tuple[float, Evidence]] = []
     judged = False
     for result in results:
-        chosen = [i for i, column in enumerate(result.columns) if rule.features is None or column in rule.features]
+        chosen = [i for i, column in enumerate(result.columns) if rule.chooses(result.signal.name, column)]
         judged |= bool(np.isfinite(result.threshold[chosen]).any())
         breached = result.breached
         evidence += [

@@ -13,6 +13,9 @@ import msgspec
 
 from streams.baseline import WHOLE, SegmentKey
 
+EVENTS, LABELS = "event", "arrival"
+"""What windows are judged by; a KPI has a clock of its own."""
+
 MOST_OVER = 256
 """Incidents that are over and still remembered."""
 
@@ -28,7 +31,8 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     segment: SegmentKey
     features: tuple[str, ...]
     """Those it is about; none: not about single features."""
-    of_labels: bool
+    clock: str
+    """What judged it."""
     began_ms: int
     over_ms: int | None = None
 
@@ -71,15 +75,14 @@ class Incidents:
         features: Iterable[str],
         since_ms: int,
         end_ms: int,
-        *,
-        of_labels: bool,
+        clock: str,
     ) -> Incident | None:
         """What explains something of this rank that was seen between two times: the lowest, then the first."""
         found = [
             incident
             for incident in self._known
             if incident.explains(rank, version, segment, features)
-            and (of_labels or not incident.of_labels)
+            and incident.clock in (EVENTS, clock)  # how far other clocks have come differs from run to run
             and incident.began_ms <= end_ms
             and (incident.over_ms is None or incident.over_ms > since_ms)
         ]

@@ -6,7 +6,7 @@ judges again from the last state and arrives at the same records and the same ac
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -14,17 +14,22 @@ import msgspec
 from streams.action import Action, action_of, layer_of
 from streams.calibrate import Calibration
 from streams.cells import Cells
+from streams.chunk_merge import BooksState
 from streams.decide import BEGINNINGS, ENDS, Decision, Judged, Reason, RuleState, Situation, decide
 from streams.errors import UNREADABLE, SketchError
+from streams.facts.history import History
+from streams.facts.merge import NOTHING_TOLD, FactsMerge, KpiPane, ToldPane
 from streams.inhibit import Incident, Incidents
+from streams.judge_facts import FactsJudge, kpi_clocks
 from streams.judge_outcomes import Arrival, LabelledJudge
 from streams.merge import BucketMerge, ClosedPane, ModelMerge
 from streams.panes import NO_MARK
-from streams.partial import Cell, seal, unseal
-from streams.plan import ModelPlan, Plan
-from streams.rollup import Rollup, Unit, merged_cells
+from streams.partial import Cell, Partial, seal, unseal
+from streams.plan import Facts, ModelPlan, Plan
+from streams.rollup import Rollup, Unit, UnitId, merged_cells
 from streams.signals.estimate import Estimate
 from streams.signals.evaluate import CellResult, Judge, Window
+from streams.signals.jobs import JobState
 from streams.signals.names import judges_labels
 from streams.signals.outcome import Sums
 from streams.sketch.layout import requests
@@ -56,6 +61,9 @@ class ModelState(msgspec.Struct, kw_only=True):
     sums: Sums = {}
     calibrations: dict[str, Calibration] = {}
     arrival: Arrival | None = None
+    jobs: dict[str, JobState] = {}
+    kpis_until_ms: dict[str, int] = {}
+    """Panes of each KPI up to here are judged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,40 +76,47 @@ class Outcome:
     shadows: Sequence[Action] = ()
     """What shadow rules would have published."""
     units: Sequence[Unit] = ()
-    forgotten: Sequence[tuple[int, int]] = ()
-    """Level and start of the units that no window needs any more."""
+    forgotten: Sequence[UnitId] = ()
+    """Units that no window needs any more."""
     state: ModelState | None = None
 
 
 class ModelJudge:
     """Judges the closed panes of one model, in order."""
 
-    def __init__(self, plan: ModelPlan, state: ModelState | None = None) -> None:
-        self.plan = plan
+    def __init__(self, plan: ModelPlan, state: ModelState | None = None, kinds: Collection[Facts] = ()) -> None:
+        """`kinds` of facts that are told."""
+        self.plan, self.kinds = plan, kinds
         self.state = state
         self.rules = dict(state.rules) if state else {}
         self.judge = Judge(plan)
         self.labelled = _labelled(plan, self.judge.estimate, state)
-        self._rules = tuple(rule for rule in plan.config.rules if not judges_labels(rule.signals))
+        self._rules = tuple(rule for rule in plan.config.rules if not judges_labels(rule.signals) and rule.kpi is None)
         overs_ms = (ms for rule in self._rules for ms in plan.config.overs_ms(rule))
         self._overs_ms = tuple(sorted({plan.config.pane_ms, *overs_ms}))
         self.rollup = Rollup(plan.config.pane_ms, self._overs_ms, plan.segmentation)
+        self.facts = FactsJudge(plan, kinds, self._overs_ms, state.jobs if state else {})
+        self.kpis = kpi_clocks(plan, kinds)
+        self.seen: dict[int, int] = {}
+        """Events of recent panes."""
         self.incidents = Incidents(state.incidents if state else ())
         self.told: dict[int, int] = {}
         """Per judged pane the events of its last record, as long as late ones may still come."""
         self.latest: list[CellResult] = []
         """The last judged window of the pane's length, for the metrics."""
 
-    def close(self, pane: ClosedPane) -> Outcome:
+    def close(self, pane: ClosedPane, told: ToldPane = NOTHING_TOLD) -> Outcome:
         end_ms = pane.start_ms + self.plan.config.pane_ms
+        since_ms = self.state.first_pane_ms if self.state else pane.start_ms
         before = self.rollup.finished()
         units = self.rollup.close(pane.start_ms, pane.on_time)
+        units += self.facts.close(pane.start_ms, pane.on_time, told)
         last_event_ms = pane.start_ms if pane.on_time or self.state is None else self.state.last_event_pane_ms
         windows: list[WindowRecord] = []
         judged: dict[int, Judged] = {}
         for over_ms in self._overs_ms:
             window = self._window(end_ms, over_ms, last_event_ms, pane.partial)
-            cells = self.judge.evaluate(window)
+            cells = self.facts.with_results(self.judge.evaluate(window), window, since_ms)
             if over_ms == self.plan.config.pane_ms:
                 self.latest = cells
             windows += [window_record(self.plan, window, cell, 0) for cell in cells if worth_a_record(cell)]
@@ -112,16 +127,14 @@ class ModelJudge:
         self.state = ModelState(
             model=self.plan.name,
             judged_until_ms=end_ms,
-            first_pane_ms=before_state.first_pane_ms if before_state else pane.start_ms,
+            first_pane_ms=since_ms,
             last_event_pane_ms=last_event_ms,
         )
         self._note(before_state, len(windows), decisions)
-        self.told[pane.start_ms] = count_events(pane.on_time)
-        if self.labelled is not None:
-            self.labelled.predicted(pane.start_ms, pane.on_time)
+        self._note_pane(pane.start_ms, pane.on_time)
         windows += self.revise(pane)
         self._forget(pane.start_ms)
-        forgotten = sorted(before - self.rollup.finished())
+        forgotten = sorted(before - self.rollup.finished()) + self.facts.history.forget(end_ms)
         return Outcome(self.plan.name, windows, *self._actions(decisions), units, forgotten, self.state)
 
     def revise(self, pane: ClosedPane) -> list[WindowRecord]:
@@ -136,10 +149,36 @@ class ModelJudge:
         results = self.judge.evaluate(window)
         return [window_record(self.plan, window, cell, events) for cell in results if worth_a_record(cell)]
 
-    def resume(self, start_ms: int, on_time: Cells) -> None:
+    def resume(self, start_ms: int, on_time: Cells, feedback: Cells) -> None:
         """Takes a pane that was judged before the restart, for the windows and the revisions to come."""
         self.rollup.close(start_ms, on_time)
-        self.told[start_ms] = count_events(on_time)
+        self.facts.resume(start_ms, on_time, feedback)
+        self._note_pane(start_ms, on_time)
+
+    def restore_unit(self, unit: Unit) -> None:
+        if not unit.stream:
+            self.rollup.restore(unit)
+        for history in self._histories():
+            if history.stream == unit.stream:
+                history.restore(unit)
+
+    def drop_units(self) -> None:
+        """Drops restored units that end after what was judged: their panes will be closed again."""
+        judged_ms = NO_MARK if self.state is None else self.state.judged_until_ms
+        self.rollup.drop_after(judged_ms)
+        self.facts.history.drop_after(judged_ms)
+        for name, clock in self.kpis.items():
+            until_ms = self.state.kpis_until_ms.get(name, NO_MARK) if self.state else NO_MARK
+            for history in clock.histories:
+                history.drop_after(until_ms)
+
+    def _histories(self) -> Iterator[History]:
+        yield self.facts.history
+        for clock in self.kpis.values():
+            yield from clock.histories
+
+    def _note_pane(self, start_ms: int, on_time: Cells) -> None:
+        self.told[start_ms] = self.seen[start_ms] = count_events(on_time)
         if self.labelled is not None:
             self.labelled.predicted(start_ms, on_time)
 
@@ -157,6 +196,7 @@ class ModelJudge:
         oldest_ms = start_ms - 2 * (self.plan.config.lateness_ms + self.plan.config.pane_ms)
         for at in [at for at in self.told if at < oldest_ms]:
             del self.told[at]
+            self.seen.pop(at, None)
 
     def _window(self, end_ms: int, over_ms: int, last_event_ms: int, partial: bool) -> Window:
         start_ms, end_ms = self.rollup.span(end_ms, over_ms)
@@ -172,6 +212,18 @@ class ModelJudge:
         self.state = msgspec.structs.replace(before, labels_until_ms=pane.start_ms + self.plan.config.pane_ms)
         self._note(before, len(windows), decisions)
         return Outcome(self.plan.name, windows, *self._actions(decisions), state=self.state)
+
+    def close_kpi(self, name: str, pane: KpiPane) -> Outcome:
+        """Judges a pane of a KPI. Every pane of events up to its end has been judged before."""
+        assert self.state is not None
+        clock, before = self.kpis[name], self.state
+        units = clock.resume(pane)
+        windows, decisions = clock.close(pane, self.seen, self.rules, self.incidents)
+        end_ms = pane.start_ms + self.plan.config.pane_ms
+        self.state = msgspec.structs.replace(before, kpis_until_ms={**before.kpis_until_ms, name: end_ms})
+        self._note(before, len(windows), decisions)
+        forgotten = [unit for history in clock.histories for unit in history.forget(end_ms)]
+        return Outcome(self.plan.name, windows, *self._actions(decisions), units, forgotten, self.state)
 
     def _actions(self, decisions: Iterable[Decision]) -> tuple[list[Action], list[Action]]:
         """To publish, and those of shadow rules."""
@@ -200,6 +252,9 @@ class ModelJudge:
                 _count(state.resolved, decision.rule.response)
         if state.labels_until_ms is None and before:
             state.labels_until_ms = before.labels_until_ms
+        if not state.kpis_until_ms and before:
+            state.kpis_until_ms = before.kpis_until_ms
+        state.jobs = dict(self.facts.jobs)
         state.windows = (before.windows if before else 0) + windows
         state.rules = dict(self.rules)
         if self.labelled is not None:
@@ -210,10 +265,13 @@ class ModelJudge:
 
     def _needed_from_ms(self, state: ModelState) -> int:
         """Incidents that were over before can't explain anything that is still to be judged."""
-        if self.labelled is None:
-            return state.judged_until_ms
-        until_ms = state.first_pane_ms if state.labels_until_ms is None else state.labels_until_ms
-        return until_ms - self.plan.horizon_ms - self.plan.config.pane_ms
+        needed_ms = [state.judged_until_ms]
+        if self.labelled is not None:
+            until_ms = state.first_pane_ms if state.labels_until_ms is None else state.labels_until_ms
+            needed_ms.append(until_ms - self.plan.horizon_ms - self.plan.config.pane_ms)
+        for name, clock in self.kpis.items():
+            needed_ms.append(state.kpis_until_ms.get(name, state.judged_until_ms) - clock.overs_ms[-1])
+        return min(needed_ms)
 
 
 def _count(tally: dict[str, int], name: str) -> None:
@@ -240,9 +298,20 @@ def worth_a_record(cell: CellResult) -> bool:
 class BucketJudge:
     """Merge and judgement of all models of one bucket."""
 
-    def __init__(self, plan: Plan, bucket: int, topic: str, partitions: int) -> None:
+    def __init__(
+        self, plan: Plan, bucket: int, topic: str, partitions: int, told: Mapping[Facts, int] | None = None
+    ) -> None:
+        """`told`: the kinds of facts that are read, and into how many partitions each is written."""
         self.merge = BucketMerge(plan, bucket, topic, partitions)
-        self.judges = {name: ModelJudge(model.plan) for name, model in self.merge.models.items()}
+        self.facts = FactsMerge(plan, bucket, told or {})
+        self.judges = {
+            name: ModelJudge(model.plan, kinds=self.facts.topics) for name, model in self.merge.models.items()
+        }
+
+    def apply(self, partial: Partial, key: bytes = b"", *, fresh: bool = True) -> None:
+        """Takes a publication; SketchError if it is none of this bucket's."""
+        facts = self.facts.topic(partial.topic)
+        (self.merge if facts is None else facts).apply(partial, key, fresh=fresh)
 
     def restore(self, state: ModelState) -> None:
         """Goes on from a model's state. Must come before `ready`."""
@@ -250,33 +319,41 @@ class BucketJudge:
             model = self.merge.models[state.model]
             model.judged_until_ms, model.first_pane_ms = state.judged_until_ms, state.first_pane_ms
             model.outcomes.judged_until_ms = state.labels_until_ms
-            self.judges[state.model] = ModelJudge(model.plan, state)
+            self.judges[state.model] = ModelJudge(model.plan, state, self.facts.topics)
+            self.facts.restore(state.model, state.judged_until_ms, state.kpis_until_ms)
 
     def restore_unit(self, name: str, unit: Unit) -> None:
         if name in self.judges:
-            self.judges[name].rollup.restore(unit)
+            self.judges[name].restore_unit(unit)
 
     def ready(self) -> None:
         """After the rebuild: gives the judges the panes that were judged before, for the windows to come."""
         for name, model in self.merge.models.items():
-            self.judges[name].rollup.drop_after(NO_MARK if model.judged_until_ms is None else model.judged_until_ms)
+            judge = self.judges[name]
+            judge.drop_units()
             if model.judged_until_ms is None:
                 continue
             for start_ms in sorted(at for at in model.panes if at < model.judged_until_ms):
-                self.judges[name].resume(start_ms, model.panes[start_ms].cells()[0])
-            labelled, until_ms = self.judges[name].labelled, model.outcomes.judged_until_ms
+                judge.resume(start_ms, model.panes[start_ms].cells()[0], self.facts.feedback(name, start_ms))
+            labelled, until_ms = judge.labelled, model.outcomes.judged_until_ms
             if labelled is not None and until_ms is not None:
                 for start_ms in sorted(at for at in model.outcomes.arrivals if at < until_ms):
                     labelled.resume(ClosedPane(start_ms, *model.outcomes.arrivals[start_ms].cells(), partial=False))
+            for clock in judge.kpis.values():
+                for pane in self.facts.judged(name, clock):
+                    clock.resume(pane)
 
     def advance(self) -> Iterator[Outcome]:
         """Judges what the watermarks allow, and revises what changed after it was judged."""
         for name, model in self.merge.models.items():
+            model.limit_ms = self.facts.limit_ms(name)
             # Before too: after a rebuild every judged pane may have changed, and closing many forgets what was told.
             yield from self._revisions(name, model)
             for pane in self.merge.close(model):
-                yield self.judges[name].close(pane)
+                told = self.facts.take(name, pane.start_ms)
+                yield self.judges[name].close(pane, told)
             yield from self._revisions(name, model)
+            yield from self._kpis(name, model)
             if self.judges[name].labelled is not None:
                 yield from self._labelled(name, model)
 
@@ -295,6 +372,33 @@ class BucketJudge:
         for pane in self.merge.close_outcomes(model, labelled.reach_ms):
             yield judge.close_labelled(pane)
 
+    def _kpis(self, name: str, model: ModelMerge) -> Iterator[Outcome]:
+        """What the business tells, as far as the events of its time have been judged."""
+        judge, watermark_ms = self.judges[name], self.merge.watermark_ms(model)
+        if judge.state is None or watermark_ms is None:
+            return
+        for clock in judge.kpis.values():
+            for kpi_pane in self.facts.close(name, clock, watermark_ms, judge.state.first_pane_ms):
+                yield judge.close_kpi(clock.name, kpi_pane)
+            windows = [record for kpi_pane in self.facts.revised(name, clock) for record in clock.revise(kpi_pane)]
+            if windows:
+                yield Outcome(name, windows, ())
+        self.facts.revisions_told(name)
+
+    def expire(self) -> list[bytes]:
+        """Forgets what no window, revision or rebuild needs; gives the keys of the records to be deleted."""
+        return [*self.merge.expire(), *self.facts.expire(self.merge.models)]
+
+    def books_states(self) -> dict[str, BooksState]:
+        """What must be kept, by topic, when the books of folded chunks are deleted from the log."""
+        facts = {merge.topic: merge.books_state() for merge in self.facts.topics.values()}
+        return {self.merge.topic: self.merge.books_state(), **facts}
+
+    def restore_books(self, topic: str, state: BooksState) -> None:
+        """Must come before the first `apply`."""
+        facts = self.facts.topic(topic)
+        (self.merge if facts is None else facts).restore_books(state)
+
     def _revisions(self, name: str, model: ModelMerge) -> Iterator[Outcome]:
         for pane in self.merge.revised(model):
             windows = self.judges[name].revise(pane)
@@ -307,11 +411,12 @@ class _PackedUnit(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     level_ms: int
     start_ms: int
     cells: list[Cell]
+    stream: str = ""
 
 
 def pack_unit(model: str, unit: Unit) -> bytes:
     cells = [Cell(*key, profile.to_bytes()) for key, profile in unit.cells.items()]
-    return seal(msgspec.msgpack.encode(_PackedUnit(model, unit.level_ms, unit.start_ms, cells)))
+    return seal(msgspec.msgpack.encode(_PackedUnit(model, unit.level_ms, unit.start_ms, cells, unit.stream)))
 
 
 def unpack_unit(data: bytes) -> tuple[str, Unit]:
@@ -320,4 +425,4 @@ def unpack_unit(data: bytes) -> tuple[str, Unit]:
     except UNREADABLE as error:
         raise SketchError(seen=f"a roll-up that does not open ({error})", expected="a packed roll-up") from None
     cells = {cell.key: Profile.from_bytes(cell.profile) for cell in packed.cells}
-    return packed.model, Unit(packed.level_ms, packed.start_ms, cells)
+    return packed.model, Unit(packed.level_ms, packed.start_ms, cells, packed.stream)

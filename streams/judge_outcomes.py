@@ -13,7 +13,7 @@ from streams.calibrate import Calibration, Online, learned, told
 from streams.cells import Cells
 from streams.config import Rule
 from streams.decide import Decision, Judged, RuleState, Situation, decide
-from streams.inhibit import Incidents
+from streams.inhibit import LABELS, Incidents
 from streams.merge import ClosedPane
 from streams.plan import ModelPlan
 from streams.rollup import Rollup
@@ -146,7 +146,7 @@ class LabelledJudge:
             judged[over_ms] = Judged(window, cells)
         # Labels are of predictions that were made as long ago as labels take.
         reach_ms = self.judge.flow.slowest_ms + self.plan.config.pane_ms
-        situation = Situation(self.plan.name, self.plan.config, incidents, reach_ms, of_labels=True)
+        situation = Situation(self.plan.name, self.plan.config, incidents, reach_ms, LABELS)
         return [*records, *self.revise_arrival(pane)], list(decide(self.rules, judged, states, situation))
 
     def _made_until(self, end_ms: int) -> Made:

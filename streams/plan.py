@@ -74,6 +74,12 @@ class ModelPlan:
     cohort_ms: int
     """Predictions of so long a span are one cohort."""
 
+    @property
+    def budget(self) -> float:
+        """False alarms a week of each part that is judged: of events, of labels, of what else is told."""
+        parts = (True, self.outcomes is not None, bool(self.feedback or self.config.kpis or self.config.served))
+        return self.config.false_alarms_per_week / sum(parts)
+
     def cohort_start(self, time_ms: int) -> int:
         return time_ms // self.cohort_ms * self.cohort_ms
 

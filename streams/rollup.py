@@ -22,13 +22,22 @@ def merged_cells(parts: Iterable[Cells], segmentation: Segmentation) -> Cells:
     return union
 
 
+UnitId = tuple[str, int, int]
+"""Stream, level and start."""
+
+
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A finished hour or day of a model: `level_ms` long, from `start_ms`."""
+    """A finished hour or day of a model: `level_ms` long, from `start_ms`. `stream`: what it is of, if not events."""
 
     level_ms: int
     start_ms: int
     cells: Cells
+    stream: str = ""
+
+    @property
+    def id(self) -> UnitId:
+        return self.stream, self.level_ms, self.start_ms
 
 
 @dataclass(slots=True)
@@ -67,9 +76,9 @@ class Rollup:
         self._forget(end_ms)
         return finished
 
-    def finished(self) -> set[tuple[int, int]]:
-        """Level and start of the units above the pane."""
-        return {(level, start) for level in self.levels[1:] for start in self.units[level]}
+    def finished(self) -> set[UnitId]:
+        """The units above the pane."""
+        return {("", level, start) for level in self.levels[1:] for start in self.units[level]}
 
     def restore(self, unit: Unit) -> None:
         if unit.level_ms in self.units:

@@ -23,11 +23,13 @@ QUANTILE_LEVELS = (0.01, 0.25, 0.5, 0.75, 0.99)
 
 
 class Clock(StrEnum):
-    """What a window's span is about: events by their own time, labels by their arrival, or predictions of a cohort."""
+    """What a window's span is about: events by their own time, labels by their arrival, predictions of a cohort, or
+    observations of a KPI."""
 
     EVENT = "event"
     ARRIVAL = "arrival"
     COHORT = "cohort"
+    KPI = "kpi"
 
 
 class SignalRecord(msgspec.Struct, frozen=True):
@@ -61,20 +63,23 @@ class WindowRecord(msgspec.Struct, frozen=True, kw_only=True):
     quantiles: dict[str, dict[str, float]]
     signals: tuple[SignalRecord, ...]
     clock: Clock = Clock.EVENT
+    kpi: str | None = None
+    """The KPI that the window is of, on the clock of KPIs."""
     maturity: float | None = None
     """Of a cohort the share of its predictions that have a label."""
     expected: dict[str, float] = {}
     """Performance that the scores lead to expect before the labels come: valid under covariate shift only. In a window
     of arrivals it is of the predictions of its pane, by the online recalibration."""
     measures: dict[str, float] = {}
-    """Of labelled outcomes, without a verdict: the Brier score and its parts, or a regression's bias."""
+    """Without a verdict: of labelled outcomes the Brier score and its parts, or a regression's bias; of events the mean
+    score of the predictions that were overridden."""
     online: dict[str, float | str | None] = {}
     """Of the labels so far: the online recalibration, and since when its detectors see something else."""
 
     @property
     def key(self) -> bytes:
         segment = "/".join(f"{name}={value}" for name, value in (self.segment or {}).items())
-        clock = "" if self.clock is Clock.EVENT else f"/{self.clock}"
+        clock = "" if self.clock is Clock.EVENT else f"/{self.clock}{self.kpi or ''}"
         return f"{self.model}/{self.version}/{segment}/{self.start}/{self.end}{clock}".encode()
 
 
@@ -97,6 +102,12 @@ def outcome_record(
         expected=_rounded(cell.expected),
         measures=_rounded(cell.measures),
     )
+
+
+def told_record(plan: ModelPlan, window: Window, cell: CellResult, kpi: str, revision: int) -> WindowRecord:
+    """A window of a KPI's observations."""
+    counts = {"observations": cell.events}
+    return msgspec.structs.replace(_record_of(plan, window, cell, revision, counts), clock=Clock.KPI, kpi=kpi)
 
 
 def _online(found: Online) -> dict[str, float | str | None]:
@@ -138,6 +149,7 @@ def window_record(plan: ModelPlan, window: Window, cell: CellResult, revision: i
         top_unseen={columns[i].name: heavy.top(TOP_VALUES) for i, heavy in sorted(profile.heavy.items())},
         quantiles={columns[i].name: _quantiles(sketch.at(QUANTILE_LEVELS)) for i, sketch in profile.quantiles.items()},
         expected=_rounded(cell.expected),
+        measures=_rounded(cell.measures),
     )
 
 

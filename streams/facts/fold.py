@@ -8,14 +8,14 @@ every KPI has a mark of its own.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from streams.cells import added
 from streams.chunk import ChunkFold, Progress
 from streams.config import OTHER, Feedback
-from streams.events import Invalid, Reason, Reject
+from streams.events import Headers, Invalid, Reason, Reject
 from streams.facts.layout import KPI_DIGEST, RUNS_DIGEST, Counter, kpi_vector, score_bin
 from streams.facts.read import Observation, RunEvent, Told, read_feedback, read_outcome, read_run
 from streams.join.fold import JoinFold
@@ -26,6 +26,7 @@ from streams.records import Records
 from streams.sketch.counts import Counts
 from streams.sketch.outcomes import Prediction
 from streams.sketch.profile import Profile
+from streams.times import NO_TIME
 
 MAX_RUN_EVENTS = 256
 """Run events of one job in one pane; further ones are rejected."""
@@ -223,7 +224,32 @@ class RunFold(FactFold):
         cells[key] = Profile.empty(1)
 
 
-def _headers(records: Records, index: int) -> Sequence[tuple[str, bytes]]:
+def fact_fold(
+    kind: Facts, plan: Plan, partition: int, progress: Progress | None, clock_ms: int, join: JoinFold | None
+) -> FactFold:
+    """The fold of one partition of a kind's topic. `join`: of the same partition of the events."""
+    kafka = plan.config.kafka
+    if kind is Facts.FEEDBACK:
+        return FeedbackFold(plan, kafka.feedback, partition, progress, clock_ms, join)
+    if kind is Facts.RUNS:
+        return RunFold(plan, kafka.runs, partition, progress, clock_ms)
+    return OutcomeFold(plan, kafka.outcomes, partition, progress, clock_ms)
+
+
+def fact_time_ms(kind: Facts, value: bytes) -> int:
+    """The time of a record; NO_TIME of what is none."""
+    readers: Mapping[Facts, Callable[[bytes, Headers, int], Told | RunEvent | Observation]] = {
+        Facts.FEEDBACK: read_feedback,
+        Facts.RUNS: read_run,
+        Facts.OUTCOMES: read_outcome,
+    }
+    try:
+        return readers[kind](value, (), len(value)).ts_ms
+    except Invalid:
+        return NO_TIME
+
+
+def _headers(records: Records, index: int) -> Headers:
     return records.headers[index] if records.headers else ()
 
 

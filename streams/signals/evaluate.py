@@ -114,8 +114,7 @@ class Judge:
         per_cell = 4 + sum(max(1, len(rate_columns(self.shape, name))) for name in RATES)
         per_cell += sum(len(bins.columns) for bins in self.reference.bins.values()) + len(self.shape.categorical)
         panes = max(1.0, WEEK_MS / self.plan.config.pane_ms)
-        budget = self.plan.config.false_alarms_per_week / (2 if self.plan.outcomes else 1)  # half is for the labels
-        return budget / (per_cell * len(self.reference.segments) * windows * panes)
+        return self.plan.budget / (per_cell * len(self.reference.segments) * windows * panes)
 
     def evaluate(self, window: Window) -> list[CellResult]:
         """A result for the model as a whole and for each version, in total and by declared segment."""

@@ -31,6 +31,8 @@ SIGNALS = _table(
     Signal("latency_p50", "health", 1, 2.0, relative=True),
     Signal("latency_p99", "health", 1, 2.0, relative=True),
     Signal("request_error_rate", "health", 1, 0.02),
+    Signal("job_failure", "health", 1, 0.5, per_column=True),
+    Signal("capture_ratio", "health", 1, 0.05, lower=True),
     Signal("null_rate", "quality", 2, 0.1, per_column=True),
     Signal("missing_rate", "quality", 2, 0.05, per_column=True),
     Signal("type_mismatch_rate", "quality", 2, 0.02, per_column=True),
@@ -56,6 +58,10 @@ SIGNALS = _table(
     Signal("label_rate", "labels", 3, 0.5, relative=True, lower=True),
     Signal("label_maturity", "labels", 3, 0.7, relative=True, lower=True),
     Signal("label_unmatched_rate", "labels", 3, 0.2),
+    Signal("override_rate", "proxy", 3, 1.5, relative=True),
+    Signal("complaint_rate", "proxy", 3, 1.5, relative=True),
+    Signal("workflow_step_rate", "proxy", 3, 1.5, relative=True, two_sided=True, per_column=True),
+    Signal("kpi", "business", 4, 0.0, per_column=True),
 )
 
 
@@ -72,6 +78,9 @@ def judges_labels(names: Iterable[str]) -> bool:
     """Whether these are signals of labels: they are judged as the labels arrive, all others as the events do."""
     return any(SIGNALS[name].family in ("calibration", "performance", "labels") for name in names if name != ESTIMATED)
 
+
+AS_TOLD = frozenset({"kpi", "capture_ratio"})
+"""Signals that are judged when the business tells its numbers, however late that is."""
 
 ESTIMATED = "estimated_accuracy"
 """What the scores say of the labels to come: judged as the events arrive."""

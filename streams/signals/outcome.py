@@ -82,7 +82,7 @@ class OutcomeJudge:
     def _budget(self) -> tuple[float, float]:
         """False-alarm probability of a single window's test, and labels between two false alarms of one CUSUM."""
         tests = (8 + 2 * len(self.labels.critical)) * len(self.segments) * 2
-        per_test = self.plan.config.false_alarms_per_week / 2 / tests
+        per_test = self.plan.budget / tests
         panes = max(1.0, WEEK_MS / self.plan.config.pane_ms)
         base = self.plan.baseline
         span_ms = max(1, base.end_ms - base.start_ms) if base else WEEK_MS

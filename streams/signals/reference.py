@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from scipy import special
 
-from streams.baseline import WHOLE, SegmentKey, Statistics
+from streams.baseline import SegmentKey, Statistics
 from streams.plan import ModelPlan
 from streams.signals.distance import METHODS
 from streams.signals.measure import RATES, Bins, Rate, Shape, Values, distances, latency_ms
@@ -43,8 +43,7 @@ class Reference:
             "score_drift": self.shape.bins(self.shape.scores, with_null=False),
             "prediction_drift": self.shape.bins(self.shape.predictions, with_null=False),
         }
-        self.segments: list[SegmentKey] = [WHOLE]
-        self.segments += [(name, value) for name, values in plan.segmentation.dimensions for value in values]
+        self.segments: list[SegmentKey] = plan.segmentation.declared()
         self.preset = PRESETS[plan.config.preset] if plan.config.preset else None
 
     @cached_property

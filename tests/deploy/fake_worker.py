@@ -11,7 +11,7 @@ from itertools import count
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 
-from streams.decide import ABSENCE_SIGNALS
+from streams.decide import UNSAMPLED
 from streams.signals.names import SIGNALS
 from tests.deploy.contract import METRICS
 
@@ -45,7 +45,7 @@ def series(metric: str, scrape: int) -> Iterator[Series]:
 
 def signals() -> Iterator[tuple[str, ...]]:
     for signal in SIGNALS.values():
-        whole = signal.name in ABSENCE_SIGNALS or signal.name == "label_unmatched_rate"
+        whole = signal.name in UNSAMPLED or signal.name == "label_unmatched_rate"
         version = "" if whole else "1"
         for segment in SEGMENTS:
             for feature in FEATURES if signal.per_column else ("",):

@@ -1,0 +1,120 @@
+"""Closed panes of feedback or of a KPI → any window, and the same hours of earlier weeks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from streams.cells import Cells, Segmentation
+from streams.duration import DAY_MS, HOUR_MS, WEEK_MS
+from streams.rollup import Unit, UnitId, merged_cells
+
+WEEKS, LEAST_WEEKS = 4, 2
+DAYS, LEAST_DAYS = 7, 3
+"""So many earlier ones are looked at, if there are at least so many; days while the weeks are too few."""
+LEAST_RECENT, MOST_RECENT = 20, 60
+PANES_KEPT_MS = 13 * HOUR_MS
+"""Windows that are shorter begin at a pane, longer ones at an hour (`streams.rollup`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """What was told in some earlier time."""
+
+    cells: Cells
+    span_ms: int
+
+
+@dataclass(slots=True)
+class History:
+    """On-time cells of closed panes: the latest as panes, the last weeks as hours (as panes, if those are longer)."""
+
+    pane_ms: int
+    longest_ms: int
+    """Of the windows that will be asked for."""
+    segmentation: Segmentation
+    panes: dict[int, Cells] = field(default_factory=dict)
+    hours: dict[int, Cells] = field(default_factory=dict)
+    stream: str = ""
+    """What it is of."""
+    since_ms: int | None = None
+    """Nothing is known of what was before."""
+
+    @property
+    def hour_ms(self) -> int:
+        return HOUR_MS if HOUR_MS % self.pane_ms == 0 else self.pane_ms
+
+    def close(self, start_ms: int, cells: Cells) -> list[Unit]:
+        """Takes a closed pane; gives the hour that ends with it."""
+        self._know(start_ms)
+        self.panes[start_ms] = cells
+        end_ms = start_ms + self.pane_ms
+        hour_start_ms = end_ms - self.hour_ms
+        finished = []
+        if end_ms % self.hour_ms == 0 and hour_start_ms not in self.hours:  # restored: its panes may be gone
+            parts = (self.panes[at] for at in range(hour_start_ms, end_ms, self.pane_ms) if at in self.panes)
+            self.hours[hour_start_ms] = merged_cells(parts, self.segmentation)
+            finished.append(Unit(self.hour_ms, hour_start_ms, self.hours[hour_start_ms], self.stream))
+        return finished
+
+    def restore(self, unit: Unit) -> None:
+        if unit.level_ms == self.hour_ms:
+            self._know(unit.start_ms)
+            self.hours[unit.start_ms] = unit.cells
+
+    def drop_after(self, end_ms: int) -> None:
+        """Drops the restored hours that end later: their panes will be closed again."""
+        self.hours = {at: cells for at, cells in self.hours.items() if at + self.hour_ms <= end_ms}
+
+    def forget(self, end_ms: int) -> list[UnitId]:
+        """Lets go of what no window needs any more; gives the hours among it."""
+        panes_from_ms = end_ms - PANES_KEPT_MS - self.hour_ms
+        self.panes = {at: cells for at, cells in self.panes.items() if at >= panes_from_ms}
+        hours_from_ms = end_ms - WEEKS * WEEK_MS - self.longest_ms - 2 * self.hour_ms
+        gone = [at for at in self.hours if at < hours_from_ms]
+        for at in gone:
+            del self.hours[at]
+        return [(self.stream, self.hour_ms, at) for at in gone]
+
+    def window(self, start_ms: int, end_ms: int) -> Cells:
+        """The union of the panes in a span."""
+        parts, at = [], start_ms
+        while at < end_ms:
+            if at in self.hours and at + self.hour_ms <= end_ms:
+                parts.append(self.hours[at])
+                at += self.hour_ms
+            else:
+                parts.append(self.panes.get(at, {}))
+                at += self.pane_ms
+        return merged_cells(parts, self.segmentation)
+
+    def earlier(self, start_ms: int, end_ms: int) -> list[Stretch]:
+        """The whole hours that hold the same span of earlier weeks; of earlier days, while there are too few weeks.
+
+        None if there are too few of both.
+        """
+        weeks = self._shifted(start_ms, end_ms, WEEK_MS, WEEKS)
+        if len(weeks) >= LEAST_WEEKS:
+            return weeks
+        days = self._shifted(start_ms, end_ms, DAY_MS, DAYS) if end_ms - start_ms <= DAY_MS else []
+        return days if len(days) >= LEAST_DAYS else []
+
+    def before(self, start_ms: int) -> list[Stretch]:
+        """The panes of the hour before a time; where those are few, the last hours."""
+        panes = sorted(at for at in self.panes if start_ms - HOUR_MS <= at < start_ms)
+        if len(panes) >= LEAST_RECENT:
+            return [Stretch(self.panes[at], self.pane_ms) for at in panes]
+        hours = sorted(at for at in self.hours if at + self.hour_ms <= start_ms)[-MOST_RECENT:]
+        return [Stretch(self.hours[at], self.hour_ms) for at in hours]
+
+    def _shifted(self, start_ms: int, end_ms: int, step_ms: int, count: int) -> list[Stretch]:
+        found = []
+        for back_ms in range(step_ms, step_ms * count + 1, step_ms):
+            first = (start_ms - back_ms) // self.hour_ms * self.hour_ms
+            last = -((back_ms - end_ms) // self.hour_ms) * self.hour_ms
+            if self.since_ms is not None and first >= self.since_ms:
+                parts = (self.hours[at] for at in range(first, last, self.hour_ms) if at in self.hours)
+                found.append(Stretch(merged_cells(parts, self.segmentation), last - first))
+        return found
+
+    def _know(self, start_ms: int) -> None:
+        self.since_ms = start_ms if self.since_ms is None else min(self.since_ms, start_ms)

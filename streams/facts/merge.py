@@ -1,0 +1,208 @@
+"""Stage 2 of feedback, runs and outcomes: what was told of a bucket's models, by pane.
+
+Events wait for the feedback and the runs of their time, as long as those are read: an idle partition holds nobody up.
+A KPI waits for itself and for the events of its time, and silence says nothing of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from streams.cells import Cells
+from streams.chunk_merge import FINAL_MARK, ChunkMerge, ModelPanes
+from streams.duration import HOUR_MS
+from streams.facts.layout import KPI_DIGEST, RUNS_DIGEST
+from streams.merge import MOST_EMPTY_PANES, ModelMerge, longest_over_ms
+from streams.plan import Facts, ModelPlan, Plan, kpi_name, model_of
+
+TOLD_WITH_EVENTS = (Facts.FEEDBACK, Facts.RUNS)
+
+
+@dataclass(frozen=True, slots=True)
+class ToldPane:
+    """What is told in the time of a pane of events."""
+
+    feedback: Cells = field(default_factory=dict)
+    runs: Sequence[Cells] = ()
+
+
+NOTHING_TOLD = ToldPane()
+
+
+@dataclass(frozen=True, slots=True)
+class KpiPane:
+    """A pane of a KPI: of each KPI that it is made of what came on time, and late but welcome."""
+
+    start_ms: int
+    on_time: Sequence[Cells]
+    welcome: Sequence[Cells]
+
+
+class Clocked(Protocol):
+    """A KPI as it is judged."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def overs_ms(self) -> tuple[int, ...]: ...
+
+
+class FactsMerge:
+    """The facts of one bucket, by kind."""
+
+    def __init__(self, plan: Plan, bucket: int, told: Mapping[Facts, int]) -> None:
+        kafka = plan.config.kafka
+        names = {Facts.FEEDBACK: kafka.feedback, Facts.RUNS: kafka.runs, Facts.OUTCOMES: kafka.outcomes}
+        self.topics: dict[Facts, ChunkMerge[ModelPanes]] = {}
+        for kind, partitions in told.items():
+            models = {
+                name: ModelPanes(plan=model, layout=_layout(kind, model))
+                for name, model in plan.facts[kind].items()
+                if plan.config.bucket(model_of(name)) == bucket
+            }
+            self.topics[kind] = ChunkMerge(plan, bucket, names[kind], partitions, models)
+        self._kpis_until_ms: dict[tuple[str, str], int] = {}
+
+    def topic(self, name: str) -> ChunkMerge[ModelPanes] | None:
+        return next((merge for merge in self.topics.values() if merge.topic == name), None)
+
+    def _panes(self, kind: Facts, name: str) -> ModelPanes | None:
+        return self.topics[kind].models.get(name) if kind in self.topics else None
+
+    def restore(self, model: str, judged_until_ms: int, kpis_until_ms: Mapping[str, int]) -> None:
+        """Goes on from a model's state."""
+        for kind in TOLD_WITH_EVENTS:
+            panes = self._panes(kind, model)
+            if panes is not None:
+                panes.judged_until_ms = judged_until_ms
+        for kpi, until_ms in kpis_until_ms.items():
+            self._kpis_until_ms[model, kpi] = until_ms
+
+    # With the events
+
+    def limit_ms(self, model: str) -> int | None:
+        """The event time up to which feedback and runs of a model have been read; None: that is not known yet."""
+        found = [FINAL_MARK]
+        for kind in TOLD_WITH_EVENTS:
+            panes = self._panes(kind, model)
+            if panes is not None:
+                marks = self.topics[kind].marks(panes, panes.plan.config.idle_ms)
+                if marks is None:
+                    return None
+                found += marks.active
+        return min(found)
+
+    def feedback(self, model: str, start_ms: int) -> Cells:
+        panes = self._panes(Facts.FEEDBACK, model)
+        return panes.panes[start_ms].cells()[0] if panes is not None and start_ms in panes.panes else {}
+
+    def take(self, model: str, start_ms: int) -> ToldPane:
+        """What was told up to the end of a pane that is being closed. A run event that comes after its time counts
+        with the next pane."""
+        runs, feedback = self._panes(Facts.RUNS, model), self._panes(Facts.FEEDBACK, model)
+        found: list[Cells] = []
+        if runs is not None:
+            end_ms = start_ms + runs.plan.config.pane_ms
+            since_ms = runs.judged_until_ms
+            new = {at for at in runs.panes if at < end_ms and (since_ms is None or at >= since_ms)} | runs.changed
+            found = [runs.panes[at].cells()[0] for at in sorted(new) if at in runs.panes]
+            runs.judged_until_ms, runs.changed = end_ms, set()
+        told = ToldPane(self.feedback(model, start_ms), found)
+        if feedback is not None:
+            feedback.judged_until_ms, feedback.changed = start_ms + feedback.plan.config.pane_ms, set()
+        return told
+
+    # KPIs
+
+    def close(self, model: str, clock: Clocked, watermark_ms: int, first_ms: int) -> Iterator[KpiPane]:
+        """Panes of a KPI in order, as far as it has been told, and the events of its time judged."""
+        limit_ms = self._told_until_ms(model, clock)
+        if limit_ms is None:
+            return
+        parts, limit_ms = self._parts(model, clock), min(limit_ms, watermark_ms)
+        config = parts[0].plan.config
+        pane_ms, reach_ms = config.pane_ms, clock.overs_ms[-1] + MOST_EMPTY_PANES * config.pane_ms
+        while True:
+            known = sorted({at for part in parts for at in part.panes if at >= first_ms})
+            start = self._kpis_until_ms.get((model, clock.name), known[0] if known else None)
+            if start is None:
+                return
+            if start not in known:
+                later = min((at for at in known if at > start), default=None)
+                last = max((at for at in known if at < start), default=start - reach_ms - pane_ms)
+                if later is None or start - last > reach_ms:
+                    if later is None:
+                        return
+                    start = later  # a long silence: its windows are empty, all alike, and have been judged
+            if start + pane_ms + config.grace_ms > limit_ms:
+                return
+            self._kpis_until_ms[model, clock.name] = start + pane_ms
+            for part in parts:
+                part.judged_until_ms = max(start + pane_ms, part.judged_until_ms or start)
+            yield self._pane(parts, start)
+
+    def judged(self, model: str, clock: Clocked) -> Iterator[KpiPane]:
+        """Panes of a KPI that were judged before the restart."""
+        parts, until_ms = self._parts(model, clock), self._kpis_until_ms.get((model, clock.name))
+        if until_ms is not None:
+            for start in sorted({at for part in parts for at in part.panes if at < until_ms}):
+                yield self._pane(parts, start)
+
+    def revised(self, model: str, clock: Clocked) -> Iterator[KpiPane]:
+        """Judged panes of a KPI for which there is more than was there in time."""
+        parts, until_ms = self._parts(model, clock), self._kpis_until_ms.get((model, clock.name))
+        if until_ms is not None:
+            for start in sorted({at for part in parts for at in part.changed if at < until_ms and at in part.panes}):
+                yield self._pane(parts, start)
+
+    def revisions_told(self, model: str) -> None:
+        """After `revised` of every KPI of a model."""
+        for name, panes in self.topics[Facts.OUTCOMES].models.items() if Facts.OUTCOMES in self.topics else ():
+            if model_of(name) == model:
+                panes.changed = set()
+
+    def _parts(self, model: str, clock: Clocked) -> list[ModelPanes]:
+        merge = self.topics[Facts.OUTCOMES]
+        config = self.topics[Facts.OUTCOMES].plan.models[model].config
+        return [merge.models[kpi_name(model, part)] for part in config.made_of(clock.name)]
+
+    def _told_until_ms(self, model: str, clock: Clocked) -> int | None:
+        """Of those partitions that tell of it at all. None: none does."""
+        merge, found = self.topics[Facts.OUTCOMES], []
+        for part in self._parts(model, clock):
+            sources = [(merge.sources[at].final, mark.mark_ms) for at, mark in part.marks.items()]
+            marks = [FINAL_MARK if final else mark for final, mark in sources if mark is not None]
+            if not marks:
+                return None
+            found.append(min(marks))
+        return min(found)
+
+    @staticmethod
+    def _pane(parts: Sequence[ModelPanes], start: int) -> KpiPane:
+        cells = [part.panes[start].cells() if start in part.panes else ({}, {}) for part in parts]
+        return KpiPane(start, *([pair[side] for pair in cells] for side in (0, 1)))
+
+    # Expiry
+
+    def expire(self, events: Mapping[str, ModelMerge]) -> list[bytes]:
+        """Forgets what no window or rebuild needs; gives the keys of the records to be deleted."""
+        keys: list[bytes] = []
+        for merge in self.topics.values():
+            for name, panes in merge.models.items():
+                config, judged_ms = panes.plan.config, events[model_of(name)].judged_until_ms
+                if judged_ms is not None and panes.judged_until_ms is not None:
+                    keep_ms = max(config.lateness_ms, longest_over_ms(panes.plan), HOUR_MS)
+                    keep_ms += (MOST_EMPTY_PANES + 2) * config.pane_ms
+                    marks = [part.mark_ms for part in panes.marks.values() if part.mark_ms is not None]
+                    panes.forget(min([panes.judged_until_ms, judged_ms, *marks]) - keep_ms)
+            keys += merge.forgotten()
+        return keys
+
+
+def _layout(kind: Facts, plan: ModelPlan) -> str:
+    if kind is Facts.FEEDBACK:
+        assert plan.feedback is not None
+        return plan.feedback.digest
+    return RUNS_DIGEST if kind is Facts.RUNS else KPI_DIGEST
