@@ -1,7 +1,8 @@
 """Plan and connection → a running worker: the only place that wires the parts together.
 
-inference ┐
-labels    ┴→ Intake ─→ channel ─→ sketch agent ─→ partials ─→ Intake ─→ channel ─→ merge agent ─→ windows, actions
+inference, labels        ┐
+feedback, runs, outcomes ┴→ Intake ─→ channel ─→ sketch agent ─→ partials
+                  partials ─→ Intake ─→ channel ─→ merge agent ─→ windows, actions
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from agents.sketch import SketchStage
 from agents.store import Stores
 from agents.web import Web
 from streams.action import line_of
-from streams.plan import Plan
+from streams.plan import Facts, Plan
 
 log = logging.getLogger(__name__)
 
@@ -98,8 +99,10 @@ class Worker:
                 )
                 stores = Stores(self.state or Path(stack.enter_context(tempfile.TemporaryDirectory())))
             producer = await stack.enter_async_context(_started_producer(self.connection))
-            self.sketch = SketchStage(self.plan, self.connection, producer, secrets.token_hex(4), stores)
-            self.merge = MergeStage(self.plan, self.connection, producer, partitions)
+            told = {kind: await self._told(kind, source) for kind in self.plan.kinds}
+            sources += [self.connection.topic(self.plan.topic_of(kind)) for kind in told]
+            self.sketch = SketchStage(self.plan, self.connection, producer, secrets.token_hex(4), stores, told)
+            self.merge = MergeStage(self.plan, self.connection, producer, partitions, told)
             self.sketch.draining = self.drain
             app = self._app(stack.enter_context(tempfile.TemporaryDirectory(prefix="foreshock-")))
             sketch_channel = self._agent(app, "sketch", self.sketch.process)
@@ -131,6 +134,15 @@ class Worker:
             await self._until_over()
         if self.error is not None:
             raise self.error
+
+    async def _told(self, kind: Facts, source: str) -> int:
+        """How many partitions a topic of facts has; it is created if it is missing."""
+        topic = self.connection.topic(self.plan.topic_of(kind))
+        if kind is Facts.FEEDBACK:
+            await topics.co_partitioned(self.connection, topic, source)
+        else:
+            await topics.create(self.connection, topic, topics.FEW)
+        return await topics.find(self.connection, topic) or topics.FEW
 
     def _app(self, folder: str) -> faust.App:
         options = self.connection.faust_options()

@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from streams.compare import Change, Difference, compare, difference_line
 from streams.config import Config
 from streams.errors import ConfigError, ForeshockError
 from streams.learn import learn
+from streams.plan import Facts
 from streams.report import Report
 from streams.scaffold import foreshock_yaml
 
@@ -47,6 +48,8 @@ BROKER = click.option("--broker", help="host:port[,host:port]; instead of the co
 ALLOW_HOST = click.option(
     "--allow-host", "hosts", multiple=True, help="A host that may be called; left out: that of --url."
 )
+DECLARES = {Facts.FEEDBACK: "feedback", Facts.RUNS: "jobs", Facts.OUTCOMES: "kpis"}
+"""What a model says of itself so that these are counted."""
 EMBEDDED = click.option("--embedded", is_flag=True, help="The broker is the embedded one, with its limits.")
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -114,9 +117,21 @@ def check(config_file: Path) -> None:
 @CONFIG
 @click.option("--events", type=click.Path(path_type=Path), required=True, help="Inference events, .ndjson[.gz].")
 @click.option("--labels", type=click.Path(path_type=Path), help="Their labels, .ndjson[.gz], in order of arrival.")
+@click.option("--feedback", type=click.Path(path_type=Path), help="Overrides, complaints and workflow steps.")
+@click.option("--runs", type=click.Path(path_type=Path), help="OpenLineage events of the model's jobs.")
+@click.option("--outcomes", type=click.Path(path_type=Path), help="Observations of business KPIs.")
 @click.option("--compare", "other_file", type=click.Path(path_type=Path), help="Another configuration of this past.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for the results.")
-def backtest(config_file: Path, events: Path, labels: Path | None, other_file: Path | None, out: Path) -> None:
+def backtest(
+    config_file: Path,
+    events: Path,
+    labels: Path | None,
+    feedback: Path | None,
+    runs: Path | None,
+    outcomes: Path | None,
+    other_file: Path | None,
+    out: Path,
+) -> None:
     """Run the same pipeline over files: actions, windows, a summary, a page. With --compare: what would have been."""
     plan = read_plan(config_file)
     other_plan = read_plan(other_file) if other_file else None
@@ -129,37 +144,54 @@ def backtest(config_file: Path, events: Path, labels: Path | None, other_file: P
             expected="a model that says what its labels are",
             mend="run 'foreshock init --labels', or add 'labels: {task: …}'",
         )
+    told = {
+        kind: existing(file, kind)
+        for kind, file in ((Facts.FEEDBACK, feedback), (Facts.RUNS, runs), (Facts.OUTCOMES, outcomes))
+        if file is not None
+    }
+    for given in told:
+        if given not in plan.kinds:
+            raise ConfigError(
+                place=str(config_file),
+                seen=f"--{given}, but no model that declares any",
+                expected=f"a model with '{DECLARES[given]}:'",
+                mend=f"add '{DECLARES[given]}:', or leave --{given} out",
+            )
     make_folder(out)
     now_ms = time.time_ns() // 1_000_000
-    run = Backtest(plan, now_ms, labelled=labels is not None)
+    run = Backtest(plan, now_ms, labelled=labels is not None, told=told)
     report = Report()
     actions: list[Action] = []
-    with Told("events") as told, ExitStack() as stack:
-        kinds = ["actions", "windows"]
+    with Told("events") as progress, ExitStack() as stack:
+        logs = ["actions", "windows"]
         if any(rule.shadow for model in plan.models.values() for rule in model.config.rules):
-            kinds.append("shadows")  # what rules that only try themselves out would have published
-        files = {kind: stack.enter_context((out / f"{kind}.ndjson").open("wb")) for kind in kinds}
-        for outcome in run.run(_counted(lines(events), told), later):
-            for kind, file in files.items():
-                file.writelines(msgspec.json.encode(item) + b"\n" for item in getattr(outcome, kind))
+            logs.append("shadows")  # what rules that only try themselves out would have published
+        files = {log: stack.enter_context((out / f"{log}.ndjson").open("wb")) for log in logs}
+        for outcome in run.run(_counted(lines(events), progress), later, _told(told)):
+            for log, file in files.items():
+                file.writelines(msgspec.json.encode(item) + b"\n" for item in getattr(outcome, log))
             report.add(outcome)
             actions += outcome.actions if other_plan else ()
     if other_plan is not None:
-        other = Backtest(other_plan, now_ms, labelled=labels is not None)
-        with Told("events, compared") as told:
-            again = other.run(_counted(lines(events), told), lines(labels) if labels else ())
+        other = Backtest(other_plan, now_ms, labelled=labels is not None, told=told)
+        with Told("events, compared") as progress:
+            again = other.run(_counted(lines(events), progress), lines(labels) if labels else (), _told(told))
             _tell_differences(compare(actions, [action for outcome in again for action in outcome.actions]), out)
     summary = run.summary()
     (out / "summary.json").write_bytes(msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n")
     (out / "report.html").write_text(report.html(plan, summary), encoding="utf-8")
     _tell(summary, run)
-    click.echo(f"wrote {', '.join(f'{kind}.ndjson' for kind in files)}, summary.json and report.html in {out}")
+    click.echo(f"wrote {', '.join(f'{log}.ndjson' for log in files)}, summary.json and report.html in {out}")
 
 
 def existing(path: Path, what: str) -> Path:
     if not path.exists():
         raise ConfigError(place=str(path), seen="no such file", expected=what, mend="check the path")
     return path
+
+
+def _told(files: Mapping[Facts, Path]) -> dict[Facts, Iterator[bytes]]:
+    return {kind: lines(file) for kind, file in files.items()}
 
 
 def _counted(values: Any, told: Told) -> Any:
@@ -188,6 +220,8 @@ def _tell(summary: Summary, run: Backtest) -> None:
         if model.labels:
             said = ", ".join(f"{what} {count:,}" for what, count in model.labels.items())
             click.echo(f"{name}, labels: {said}")
+        for kind, books in model.told.items():
+            click.echo(f"{name}, {kind}: {', '.join(f'{what} {count:,}' for what, count in books.items())}")
     if summary.rejected:
         click.echo(f"rejected before a model could be read: {summary.rejected:,}")
     for reason, count in run.reject_reasons.most_common(5):

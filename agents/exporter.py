@@ -18,11 +18,12 @@ from agents.sketch import SketchStage, Work
 from streams.action import segment_object
 from streams.backtest import label_summary
 from streams.calibrate import standard_errors
-from streams.chunk_merge import FINAL_MARK
+from streams.chunk_merge import FINAL_MARK, ModelBooks
 from streams.decide import Reason
 from streams.events import Reason as RejectReason
 from streams.judge import ModelJudge
 from streams.partial import Books, LabelBooks
+from streams.plan import model_of
 from streams.signals.evaluate import CellResult
 from streams.sketch.layout import ERROR_SLOT
 
@@ -106,11 +107,28 @@ class Exporter(Collector):
                 totals[name] = model.books
                 foreign.add_metric([name], model.foreign)
         for name, total in sorted(totals.items()):
-            rejected = sum(total.rejected.values())
-            counts = (total.read, total.counted, total.late, rejected, total.duplicate)
-            for outcome, number in zip(OUTCOMES, counts, strict=True):
+            for outcome, number in zip(OUTCOMES, _counts(total), strict=True):
                 books.add_metric([name, outcome], number)
-        yield from (books, foreign, self._label_books())
+        yield from (books, foreign, self._label_books(), self._told_books())
+
+    def _told_books(self) -> Metric:
+        books = CounterMetricFamily(
+            "foreshock_told_records",
+            "Feedback, run events and observations of KPIs of a model by what became of them: "
+            "read = counted + late + rejected + duplicate.",
+            labels=["topic", "model", "outcome"],
+        )
+        totals: dict[tuple[str, str], Books] = {}
+        for judge in self.merge.judges.values():
+            for kind, merge in judge.facts.topics.items():
+                everyone: dict[str, ModelBooks] = {**merge.models, **merge.others}
+                for name, found in everyone.items():
+                    place = (str(kind), model_of(name))
+                    totals[place] = totals.get(place, Books()).merged(found.books)
+        for told, total in sorted(totals.items()):
+            for outcome, number in zip(OUTCOMES, _counts(total), strict=True):
+                books.add_metric([*told, outcome], number)
+        return books
 
     def _label_books(self) -> Metric:
         books = GaugeMetricFamily(
@@ -182,7 +200,8 @@ class Exporter(Collector):
                 sure = standard_errors(state.information) or ()
                 for term, error in zip(("intercept_error", "slope_error"), sure, strict=False):
                     calibration.add_metric([name, calibrated, term], error)
-            for cell in (*judge.latest, *labelled):
+            kpis = [cell for clock in judge.kpis.values() for cell in clock.latest]
+            for cell in (*judge.latest, *labelled, *kpis):
                 labels = [name, cell.version or "", _segment(cell)]
                 for result in cell.results:
                     if room < 3 * len(result.columns):
@@ -229,6 +248,11 @@ class Exporter(Collector):
     def _judges(self) -> Iterator[tuple[str, ModelJudge]]:
         for bucket in self.merge.judges.values():
             yield from bucket.judges.items()
+
+
+def _counts(books: Books) -> tuple[int, ...]:
+    """In the order of OUTCOMES."""
+    return books.read, books.counted, books.late, sum(books.rejected.values()), books.duplicate
 
 
 def _segment(cell: CellResult) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
@@ -18,17 +18,20 @@ from agents.loader import Records as Loaded
 from agents.loader import read_to_end
 from agents.publish import Outgoing, cut, publish
 from agents.store import Stores
-from streams.chunk import BEAT_MS, Progress, Step
+from streams.chunk import BEAT_MS, ChunkFold, Progress, Step
 from streams.errors import SketchError
+from streams.facts.fold import FactFold, FeedbackFold, fact_fold
 from streams.join.fold import JoinFold
 from streams.partial import key_of, pack
-from streams.plan import Plan
+from streams.plan import Facts, Plan
 from streams.records import Records, RejectedRecord
 from streams.source import SourceFold
 
 log = logging.getLogger(__name__)
 
 Wanted = Callable[[], bool]
+Place = tuple[str, int]
+"""Topic, by its full name, and partition."""
 
 PUBLISH_EVERY_MS = 1_000
 TELL_EVERY_MS = 10_000
@@ -56,40 +59,54 @@ class SketchStage:
     """Owns the folds of the partitions that are ours."""
 
     def __init__(
-        self, plan: Plan, connection: Connection, producer: AIOKafkaProducer, incarnation: str, stores: Stores | None
+        self,
+        plan: Plan,
+        connection: Connection,
+        producer: AIOKafkaProducer,
+        incarnation: str,
+        stores: Stores | None,
+        kinds: Iterable[Facts] = (),
     ) -> None:
-        """`stores`: where predictions wait for their labels; None if no model has any."""
+        """`stores`: where predictions wait for their labels; None if no model has any. `kinds` of facts to read."""
         self.plan, self.connection, self.producer = plan, connection, producer
         self.incarnation, self.stores = incarnation, stores
         self.source = connection.topic(plan.config.kafka.inference)
         self.labels = connection.topic(plan.config.kafka.labels)
+        self.told = {connection.topic(plan.topic_of(kind)): kind for kind in kinds}
+        """The topics of facts."""
         self.intake: Intake | None = None
         self.work = Work()
         self.folds: dict[int, SourceFold] = {}
+        self.facts: dict[Place, FactFold] = {}
         self.draining = False
         self.drained = asyncio.Event()
         """Set, when draining, once every partition has been read to its end and has said so."""
         self.sent: dict[int, int] = {}
         """Per bucket the offset of the last partial sent."""
-        self._unsent: set[int] = set()
-        """Partitions whose fold has filled chunks that are not all sent yet."""
-        self._published_ms: dict[int, int] = {}
-        self._caught_up: set[tuple[str, int]] = set()
-        """Topics and partitions of which nothing was left to read."""
-        self._at_end: set[tuple[str, int]] = set()
+        self._unsent: set[Place] = set()
+        """Of folds that have filled chunks that are not all sent yet."""
+        self._published_ms: dict[Place, int] = {}
+        self._caught_up: set[Place] = set()
+        """Of which nothing was left to read."""
+        self._at_end: set[Place] = set()
         """The same, as they have said since the drain began."""
         self._ends: dict[TopicPartition, int] = {}
         """Where the topics ended when the drain began."""
-        self._ended: set[int] = set()
+        self._ended: set[Place] = set()
         self._told_ms: dict[int, int] = {}
         """When a rebuild's progress was last told; 0: at its end."""
 
     async def on_assigned(self, tps: AbstractSet[TopicPartition]) -> Mapping[TopicPartition, int | None]:
         """Folds go on from the progress of their partitions."""
-        partitions = {tp.partition for tp in tps}
-        found = await self._progress(partitions)
+        places = {(tp.topic, tp.partition) for tp in tps if tp.topic != self.labels}
+        found = await self._progress(places)
         self._close_stores()
-        self.folds = {partition: self._fold(partition, found.get(partition)) for partition in partitions}
+        self.folds = {
+            partition: self._fold(partition, found.get((topic, partition)))
+            for topic, partition in places
+            if topic == self.source
+        }
+        self.facts = {place: self._fact_fold(place, found.get(place)) for place in places if place[0] in self.told}
         self._ended, self._unsent, self._caught_up, self._at_end = set(), set(), set(), set()
         self._ends = {}
         return {tp: self._start(tp) for tp in tps}
@@ -99,87 +116,103 @@ class SketchStage:
         if self.stores is not None:
             store = self.stores.open(self.source, partition)
             join = JoinFold(self.plan, kafka.labels, partition, store, now_ms(), PATIENCE_MS)
-        fold = SourceFold(self.plan, kafka.inference, partition, progress, now_ms(), join=join)
-        return fold
+        return SourceFold(self.plan, kafka.inference, partition, progress, now_ms(), join=join)
+
+    def _fact_fold(self, place: Place, progress: Progress | None) -> FactFold:
+        topic, partition = place
+        source = self.folds.get(partition)
+        return fact_fold(
+            self.told[topic], self.plan, partition, progress, now_ms(), source.join if source is not None else None
+        )
 
     def _start(self, tp: TopicPartition) -> int | None:
         """Where to begin; None: at the beginning of what the log still has."""
+        if tp.topic in self.told:
+            return self.facts[tp.topic, tp.partition].resume_offset or None
         fold = self.folds[tp.partition]
         if tp.topic == self.labels and fold.join is not None:
             return fold.join.meta.covered.labels or None
         return fold.resume_offset or None
 
     def _close_stores(self) -> None:
-        self.folds = {}
+        self.folds, self.facts = {}, {}
         if self.stores is not None:
             self.stores.close()
 
-    async def _progress(self, partitions: set[int]) -> dict[int, Progress]:
+    async def _progress(self, wanted: set[Place]) -> dict[Place, Progress]:
         """Of each partition the progress with the highest offset: an older one may have been written by a zombie."""
-        found: dict[int, Progress] = {}
+        found: dict[Place, Progress] = {}
+        by_key = {self._progress_key(place): place for place in wanted}
 
         def take(records: Loaded) -> None:
             for record in records:
+                place = by_key.get(record.key or b"")
+                if place is None or record.value is None:
+                    continue
                 try:
-                    partition, progress = int(record.key), Progress.from_bytes(record.value)
-                except (SketchError, TypeError, ValueError) as error:
+                    progress = Progress.from_bytes(record.value)
+                except SketchError as error:
                     log.error("progress, offset %d: %s; left out", record.offset, error)
                     continue
-                known = found.get(partition)
-                if partition in partitions and (known is None or known.next_offset <= progress.next_offset):
-                    found[partition] = progress
+                known = found.get(place)
+                if known is None or known.next_offset <= progress.next_offset:
+                    found[place] = progress
 
         topic = self.connection.topic("progress")
         count = await self._partitions_of(topic)
-        places = {partition % count for partition in partitions}
-        await read_to_end(self.connection, topic, places, take, deadline_s=LOAD_WITHIN_S)
+        partitions = {partition % count for _, partition in wanted}
+        await read_to_end(self.connection, topic, partitions, take, deadline_s=LOAD_WITHIN_S)
         return found
+
+    def _progress_key(self, place: Place) -> bytes:
+        topic, partition = place
+        return (str(partition) if topic == self.source else f"{self.told[topic]}/{partition}").encode()
 
     async def _partitions_of(self, topic: str) -> int:
         return len(await self.producer.partitions_for(topic))
 
     async def on_revoked(self, tps: AbstractSet[TopicPartition]) -> None:
         """A last publication, so that stage 2 need not wait for the next owner; nothing depends on it."""
-        folds, self.folds = self.folds, {}
+        folds: dict[Place, ChunkFold] = {**self.facts, **{(self.source, at): fold for at, fold in self.folds.items()}}
+        self.folds, self.facts = {}, {}
         deadline = time.monotonic() + LAST_WORDS_S
-        for partition, fold in folds.items():
+        for place, fold in folds.items():
             # To stage 2 a chunk is full when a later one has begun: none may be passed over.
-            if fold.changed and partition not in self._unsent and time.monotonic() < deadline:
+            if fold.changed and place not in self._unsent and time.monotonic() < deadline:
                 step = fold.publish(now_ms(), caught_up=False)
-                await self._execute(step, lambda: time.monotonic() < deadline)
+                await self._execute(step, lambda: time.monotonic() < deadline, place)
         self._close_stores()
 
     async def process(self, batch: Batch) -> None:
         """One batch of one partition."""
-        fold = self.folds.get(batch.partition)
+        place = (self.source if batch.topic == self.labels else batch.topic, batch.partition)
+        fold = self.facts.get(place) if batch.topic in self.told else self.folds.get(batch.partition)
         if fold is None or not self._is_current(batch):
             return
         began = time.perf_counter()
-        labels = batch.topic == self.labels
         if batch.records:
-            self._unsent.add(batch.partition)
-            take = fold.take_labels if labels else fold.take
+            self._unsent.add(place)
+            take = fold.take_labels if isinstance(fold, SourceFold) and batch.topic == self.labels else fold.take
             for step in take(_records(batch), now_ms()):
-                await self._execute(step, lambda: self._is_current(batch), batch.topic)
+                await self._execute(step, lambda: self._is_current(batch), place, batch.topic)
             if not self._is_current(batch):
                 return
-            self._unsent.discard(batch.partition)
+            self._unsent.discard(place)
         await self._note_lag(fold, batch)
         self._tell_rebuild(fold)
-        if self._is_due(fold, batch):
-            self._published_ms[batch.partition] = now_ms()
-            caught_up = (self.source, batch.partition) in self._caught_up
-            ended = self.draining and self._is_at_end(fold)
-            step = fold.publish(now_ms(), caught_up=caught_up, final=ended)
-            await self._execute(step, lambda: self._is_current(batch))
-            self._note_end(batch.partition, ended)
+        if self._is_due(fold, place, batch):
+            self._published_ms[place] = now_ms()
+            ended = self.draining and self._is_at_end(fold, place)
+            step = fold.publish(now_ms(), caught_up=place in self._caught_up, final=ended)
+            await self._execute(step, lambda: self._is_current(batch), place)
+            self._note_end(place, ended)
         self.work.batches += 1
         self.work.seconds += time.perf_counter() - began
 
     def _is_current(self, batch: Batch) -> bool:
         return self.intake is not None and self.intake.current(batch)
 
-    async def _note_lag(self, fold: SourceFold, batch: Batch) -> None:
+    async def _note_lag(self, fold: ChunkFold, batch: Batch) -> None:
         place = (batch.topic, batch.partition)
         if batch.caught_up:
             self._caught_up.add(place)
@@ -189,9 +222,14 @@ class SketchStage:
             self._at_end.add(place)
         else:
             self._at_end.discard(place)
-        if fold.join is not None:
+        if isinstance(fold, SourceFold) and fold.join is not None:
             self._pace(fold.join)
             fold.join.caught_up = (self.labels, batch.partition) in self._caught_up
+        if isinstance(fold, FeedbackFold):
+            fold.events_caught_up = (self.source, batch.partition) in self._caught_up
+            if self.intake is not None:
+                tp = TopicPartition(batch.topic, batch.partition)
+                self.intake.hold_back(tp, fold.is_full and not fold.events_caught_up)
 
     async def _is_drained(self, batch: Batch) -> bool:
         """Whether all was read that was there when the drain began: what the last fetch said may be seconds old."""
@@ -207,40 +245,44 @@ class SketchStage:
         place = (self.labels, join.partition)
         waits = join.is_ahead and (self.source, join.partition) not in self._caught_up
         self.intake.hold_back(TopicPartition(*place), waits)
-        if waits:  # and nobody knows how many have come meanwhile
-            self._caught_up.discard(place)
-            self._at_end.discard(place)
 
-    def _tell_rebuild(self, fold: SourceFold) -> None:
+    def _tell_rebuild(self, fold: ChunkFold) -> None:
+        if not isinstance(fold, SourceFold):
+            return
         left, told_ms = fold.to_rejoin, self._told_ms.get(fold.partition, 0)
         if (left and now_ms() - told_ms >= TELL_EVERY_MS) or (not left and told_ms):
             self._told_ms[fold.partition] = now_ms() if left else 0
             log.info("partition %d: %d records to read again until the label join is rebuilt", fold.partition, left)
 
-    def _is_at_end(self, fold: SourceFold) -> bool:
-        """Whether nothing is left of any topic of the partition."""
-        topics = {self.source, self.labels} if fold.join is not None else {self.source}
-        return {(topic, fold.partition) for topic in topics} <= self._at_end
+    def _is_at_end(self, fold: ChunkFold, place: Place) -> bool:
+        """Whether nothing is left of any topic that the fold reads."""
+        places = {place}
+        if isinstance(fold, SourceFold) and fold.join is not None:
+            places.add((self.labels, fold.partition))
+        if isinstance(fold, FeedbackFold) and fold.join is not None:
+            places.add((self.source, fold.partition))
+        return places <= self._at_end
 
-    def _is_due(self, fold: SourceFold, batch: Batch) -> bool:
-        since = now_ms() - self._published_ms.get(batch.partition, 0)
-        if self.draining and self._is_at_end(fold) and not batch.records:
-            return batch.partition not in self._ended
+    def _is_due(self, fold: ChunkFold, place: Place, batch: Batch) -> bool:
+        since = now_ms() - self._published_ms.get(place, 0)
+        if self.draining and self._is_at_end(fold, place) and not batch.records:
+            return place not in self._ended
         return since >= (PUBLISH_EVERY_MS if fold.changed else BEAT_MS)
 
-    def _note_end(self, partition: int, ended: bool) -> None:
+    def _note_end(self, place: Place, ended: bool) -> None:
         if ended:
-            self._ended.add(partition)
+            self._ended.add(place)
         else:
-            self._ended.discard(partition)
-        if self.draining and self.folds and self._ended >= self.folds.keys():
+            self._ended.discard(place)
+        held = {(self.source, partition) for partition in self.folds} | self.facts.keys()
+        if self.draining and held and self._ended >= held:
             self.drained.set()
 
-    async def _execute(self, step: Step, wanted: Wanted, topic: str | None = None) -> None:
+    async def _execute(self, step: Step, wanted: Wanted, place: Place, topic: str = "") -> None:
         """Rejects, partials, progress: in this order, each acknowledged before the next. `topic`: of the rejects."""
         if step.rejects:
             self.work.rejects.update(item.reject.reason for item in step.rejects)
-            letters = [cut(self._dead_letter(item, topic or self.source)) for item in step.rejects]
+            letters = [cut(self._dead_letter(item, topic or place[0])) for item in step.rejects]
             await publish(self.producer, letters, wanted)
         partials = [
             Outgoing(self.connection.topic("partials"), key_of(item, self.incarnation), pack(item), item.bucket)
@@ -251,17 +293,17 @@ class SketchStage:
             sent = await publish(self.producer, partials, wanted)
             self.sent |= {partition: offset for (_, partition), offset in sent.items()}
         if step.progress and wanted():
-            await self._note_progress(step.partition, step.progress, wanted)
-        fold = self.folds.get(step.partition)
+            await self._note_progress(place, step.progress, wanted)
+        fold = self.folds.get(step.partition) if place[0] == self.source else None
         if partials and fold is not None and fold.join is not None and self.intake is not None and wanted():
             await self.intake.commit({TopicPartition(self.labels, step.partition): fold.join.meta.covered.labels})
 
-    async def _note_progress(self, partition: int, progress: Progress, wanted: Wanted) -> None:
+    async def _note_progress(self, place: Place, progress: Progress, wanted: Wanted) -> None:
         topic = self.connection.topic("progress")
-        place = partition % await self._partitions_of(topic)
-        await publish(self.producer, [Outgoing(topic, str(partition).encode(), progress.to_bytes(), place)], wanted)
+        to = place[1] % await self._partitions_of(topic)
+        await publish(self.producer, [Outgoing(topic, self._progress_key(place), progress.to_bytes(), to)], wanted)
         if self.intake is not None:
-            await self.intake.commit({TopicPartition(self.source, partition): progress.next_offset})
+            await self.intake.commit({TopicPartition(*place): progress.next_offset})
 
     def _dead_letter(self, item: RejectedRecord, topic: str) -> Outgoing:
         headers = (

@@ -223,8 +223,11 @@ class ChunkMerge(Generic[M]):
                 for place in [place for place in pane.open if place[0] == partition and place[1] <= chunk]:
                     pane.fold(place)
 
-    def marks(self, model: ModelBooks, idle_after_ms: int) -> Marks | None:
-        """How far each source partition has been read; None: of some it is not known yet."""
+    def marks(self, model: ModelBooks, idle_after_ms: int, *, expected: bool = True) -> Marks | None:
+        """How far each source partition has been read; None: of some it is not known yet.
+
+        One that has never told of the model is waited for as an idle one is; not at all if that is not `expected`.
+        """
         found = Marks([], [])
         for partition in range(self.partitions):
             source, part = self.sources.get(partition), model.marks.get(partition)
@@ -234,7 +237,7 @@ class ChunkMerge(Generic[M]):
             silent_ms = source.clock_ms - part.seen_at_ms
             if source.final:
                 found.idle.append((mark, FINAL_MARK))
-            elif source.caught_up and silent_ms >= idle_after_ms:
+            elif source.caught_up and (silent_ms >= idle_after_ms or (part.mark_ms is None and not expected)):
                 found.idle.append((mark, silent_ms))
             elif part.mark_ms is None:
                 return None

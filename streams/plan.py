@@ -96,6 +96,16 @@ class Plan:
     facts: Mapping[Facts, Mapping[str, ModelPlan]]
     """The models that each kind of fact is counted for, by the names of its books."""
 
+    def topic_of(self, kind: Facts) -> str:
+        """Without the prefix."""
+        kafka = self.config.kafka
+        return {Facts.FEEDBACK: kafka.feedback, Facts.RUNS: kafka.runs, Facts.OUTCOMES: kafka.outcomes}[kind]
+
+    @property
+    def kinds(self) -> tuple[Facts, ...]:
+        """The kinds of facts that some model declares."""
+        return tuple(kind for kind in Facts if self.facts[kind])
+
     def decoder(self) -> Decoder:
         """A decoder of its own for each reader: it learns the unknown fields of the stream it reads."""
         codecs = {

@@ -20,7 +20,7 @@ from streams.facts.layout import KPI_DIGEST, RUNS_DIGEST, Counter, kpi_vector, s
 from streams.facts.read import Observation, RunEvent, Told, read_feedback, read_outcome, read_run
 from streams.join.fold import JoinFold
 from streams.panes import NO_MARK, Timeliness
-from streams.partial import CellKey
+from streams.partial import CellKey, Partial
 from streams.plan import Facts, ModelPlan, Plan, kpi_name, model_of
 from streams.records import Records
 from streams.sketch.counts import Counts
@@ -30,6 +30,8 @@ from streams.times import NO_TIME
 
 MAX_RUN_EVENTS = 256
 """Run events of one job in one pane; further ones are rejected."""
+MAX_WAITING = 10_000
+"""Feedback that waits for the predictions of its time; beyond that no more is read."""
 TOO_MANY_RUNS = "too_many_runs"
 
 
@@ -88,13 +90,21 @@ class FactFold(ChunkFold):
 
 
 class FeedbackFold(FactFold):
-    """Feedback, with what is remembered of the predictions that it is about."""
+    """Feedback, with what is remembered of the predictions that it is about.
+
+    It waits until its prediction must have been read: when events of a later time have been, by more than the grace, or
+    all that there are.
+    """
 
     def __init__(
         self, plan: Plan, topic: str, partition: int, progress: Progress | None, clock_ms: int, join: JoinFold | None
     ) -> None:
         super().__init__(plan, topic, partition, progress, clock_ms)
         self.join = join
+        self.events_caught_up = False
+        """No event was left to read."""
+        self._waiting: list[tuple[Told, int]] = []
+        """With the panes in which they came."""
 
     @property
     def _plans(self) -> Mapping[str, ModelPlan]:
@@ -105,29 +115,60 @@ class FeedbackFold(FactFold):
         assert layout is not None
         return layout.digest
 
+    @property
+    def changed(self) -> bool:
+        return super().changed or bool(self._waiting)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether enough waits for events that are still to be read."""
+        return len(self._waiting) >= MAX_WAITING
+
+    def _read_until_ms(self, name: str) -> int | None:
+        waiting = [item.ts_ms - 1 for item, _ in self._waiting if item.model == name]
+        mark = super()._read_until_ms(name)
+        return mark if mark is None else min([mark, *waiting])
+
     def _count_block(self, records: Records, clock_ms: int) -> Sequence[Reject]:
-        told: list[Told] = []
         rejects: list[Reject] = []
         for index, value in enumerate(records.values):
             try:
                 item = read_feedback(value, _headers(records, index), self.plan.config.limits.max_record_bytes)
                 self._checked(records, index, item.ts_ms, item.model)
-                told.append(item)
             except Invalid as invalid:
                 rejects.append(self._invalid(index, invalid, clock_ms))
-        made = self.join.made([(item.model, item.event_id) for item in told]) if self.join is not None else {}
-        for item in told:
-            self._take(item, made.get((item.model, item.event_id)), clock_ms)
+                continue
+            plan = self._plans.get(item.model)
+            if plan is None or plan.feedback is None or (item.kind, None) not in plan.feedback.slots:
+                self._skip(clock_ms)
+                continue
+            pane_ms = self._arrive(item.model, item.ts_ms, clock_ms)
+            if pane_ms is not None:
+                self._waiting.append((item, pane_ms))
         return rejects
 
-    def _take(self, item: Told, given: Prediction | None, clock_ms: int) -> None:
-        plan = self._plans.get(item.model)
-        if plan is None or plan.feedback is None or (item.kind, None) not in plan.feedback.slots:
-            self._skip(clock_ms)
+    def _partials(self, clock_ms: int, *, complete: bool, everywhere: bool) -> list[Partial]:
+        self._settle(everything=complete or self.final or self.join is None or self.events_caught_up)
+        return super()._partials(clock_ms, complete=complete, everywhere=everywhere)
+
+    def _settle(self, *, everything: bool) -> None:
+        """Counts what waits no longer."""
+        due = [entry for entry in self._waiting if everything or self._is_due(entry[0])]
+        if not due:
             return
-        pane_ms = self._arrive(item.model, item.ts_ms, clock_ms)
-        if pane_ms is None:
-            return
+        self._waiting = [] if everything else [entry for entry in self._waiting if not self._is_due(entry[0])]
+        made = self.join.made((item.model, item.event_id) for item, _ in due) if self.join is not None else {}
+        for item, pane_ms in due:
+            self._add_told(item, pane_ms, made.get((item.model, item.event_id)))
+
+    def _is_due(self, item: Told) -> bool:
+        assert self.join is not None
+        reached_ms = self.join.meta.marks_ms.get(item.model, NO_MARK)
+        return not item.event_id or reached_ms - item.ts_ms > self._plans[item.model].config.grace_ms
+
+    def _add_told(self, item: Told, pane_ms: int, given: Prediction | None) -> None:
+        plan = self._plans[item.model]
+        assert plan.feedback is not None
         slots = list(plan.feedback.told(item.kind, item.value))
         if item.kind is Feedback.OVERRIDE:
             slots.append(plan.feedback.bins_at + score_bin(_score(given)))
@@ -228,12 +269,10 @@ def fact_fold(
     kind: Facts, plan: Plan, partition: int, progress: Progress | None, clock_ms: int, join: JoinFold | None
 ) -> FactFold:
     """The fold of one partition of a kind's topic. `join`: of the same partition of the events."""
-    kafka = plan.config.kafka
+    topic = plan.topic_of(kind)
     if kind is Facts.FEEDBACK:
-        return FeedbackFold(plan, kafka.feedback, partition, progress, clock_ms, join)
-    if kind is Facts.RUNS:
-        return RunFold(plan, kafka.runs, partition, progress, clock_ms)
-    return OutcomeFold(plan, kafka.outcomes, partition, progress, clock_ms)
+        return FeedbackFold(plan, topic, partition, progress, clock_ms, join)
+    return (RunFold if kind is Facts.RUNS else OutcomeFold)(plan, topic, partition, progress, clock_ms)
 
 
 def fact_time_ms(kind: Facts, value: bytes) -> int:

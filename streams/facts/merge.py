@@ -53,8 +53,6 @@ class FactsMerge:
     """The facts of one bucket, by kind."""
 
     def __init__(self, plan: Plan, bucket: int, told: Mapping[Facts, int]) -> None:
-        kafka = plan.config.kafka
-        names = {Facts.FEEDBACK: kafka.feedback, Facts.RUNS: kafka.runs, Facts.OUTCOMES: kafka.outcomes}
         self.topics: dict[Facts, ChunkMerge[ModelPanes]] = {}
         for kind, partitions in told.items():
             models = {
@@ -62,7 +60,7 @@ class FactsMerge:
                 for name, model in plan.facts[kind].items()
                 if plan.config.bucket(model_of(name)) == bucket
             }
-            self.topics[kind] = ChunkMerge(plan, bucket, names[kind], partitions, models)
+            self.topics[kind] = ChunkMerge(plan, bucket, plan.topic_of(kind), partitions, models)
         self._kpis_until_ms: dict[tuple[str, str], int] = {}
 
     def topic(self, name: str) -> ChunkMerge[ModelPanes] | None:
@@ -88,7 +86,7 @@ class FactsMerge:
         for kind in TOLD_WITH_EVENTS:
             panes = self._panes(kind, model)
             if panes is not None:
-                marks = self.topics[kind].marks(panes, panes.plan.config.idle_ms)
+                marks = self.topics[kind].marks(panes, panes.plan.config.idle_ms, expected=False)
                 if marks is None:
                     return None
                 found += marks.active

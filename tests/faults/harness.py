@@ -35,7 +35,7 @@ from streams.errors import BrokerError
 from streams.events import time_ms
 from streams.learn import learn
 from streams.partial import Books
-from streams.plan import Plan
+from streams.plan import Facts, Plan
 from streams.scaffold import foreshock_yaml
 
 START_MS = 1_767_571_200_000
@@ -423,7 +423,7 @@ def latest_windows(windows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any
     """The last revision of each window, by its identity."""
     latest: dict[str, dict[str, Any]] = {}
     for window in windows:
-        key = json.dumps([window[name] for name in ("model", "version", "segment", "start", "end", "clock")])
+        key = json.dumps([window[name] for name in ("model", "version", "segment", "start", "end", "clock", "kpi")])
         if key not in latest or latest[key]["revision"] <= window["revision"]:
             latest[key] = window
     return latest
@@ -431,11 +431,18 @@ def latest_windows(windows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any
 
 def expected(config: Path, stream: Stream, labels: Sequence[Pair] = ()) -> Published:
     """What the pure pipeline says of the same records, without a broker."""
-    plan: Plan = read_plan(config)
-    run = Backtest(plan, time.time_ns() // 1_000_000, labelled=bool(labels))
+    values = [value for _, value in stream.pairs]
+    return replayed(read_plan(config), values, [value for _, value in labels])
+
+
+def replayed(
+    plan: Plan, events: Sequence[bytes], labels: Sequence[bytes], told: Mapping[Facts, Sequence[bytes]] | None = None
+) -> Published:
+    """What a backtest of these values publishes."""
+    run = Backtest(plan, time.time_ns() // 1_000_000, labelled=bool(labels), told=told or ())
     windows: list[dict[str, Any]] = []
     actions: list[dict[str, Any]] = []
-    for outcome in run.run((value for _, value in stream.pairs), (value for _, value in labels)):
+    for outcome in run.run(events, labels, told or {}):
         windows += [msgspec.to_builtins(window) for window in outcome.windows]
         actions += [msgspec.to_builtins(action) for action in outcome.actions]
     return Published(latest_windows(json.loads(msgspec.json.encode(windows))), actions, {})

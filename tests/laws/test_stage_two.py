@@ -57,10 +57,10 @@ class Topics:
             return
         for unit in outcome.units:
             self.sending()
-            self.state[f"unit/{unit.level_ms}/{unit.start_ms}".encode()] = pack_unit(outcome.model, unit)
-        for level_ms, start_ms in outcome.forgotten:
+            self.state[f"unit/{unit.id}".encode()] = pack_unit(outcome.model, unit)
+        for unit_id in outcome.forgotten:
             self.sending()
-            self.state.pop(f"unit/{level_ms}/{start_ms}".encode(), None)
+            self.state.pop(f"unit/{unit_id}".encode(), None)
         self.sending()
         self.state[outcome.model.encode()] = msgspec.json.encode(outcome.state)
 

@@ -29,7 +29,7 @@ from streams.decide import (
     number,
     state_key,
 )
-from streams.inhibit import Incident, Incidents
+from streams.inhibit import EVENTS, LABELS, Incident, Incidents
 from streams.maintenance import Maintenance
 from streams.signals.evaluate import CellResult, Result, Window
 from streams.signals.names import SIGNALS
@@ -450,7 +450,7 @@ class TestInhibition:
     def test_an_incident_that_is_open_is_remembered_however_many_have_come_since(self) -> None:
         def known(name: str, over_ms: int | None) -> Incident:
             return Incident(
-                id=name, key=name, rank=20, version="1", segment=WHOLE, features=(), of_labels=False,
+                id=name, key=name, rank=20, version="1", segment=WHOLE, features=(), clock=EVENTS,
                 began_ms=0, over_ms=over_ms,
             )  # fmt: skip
 
@@ -474,13 +474,13 @@ class TestInhibition:
 
     def test_a_rule_of_labels_looks_back_as_far_as_its_labels_reach(self) -> None:
         known = Incident(
-            id="i", key="k", rank=20, version="1", segment=WHOLE, features=("age",), of_labels=False,
+            id="i", key="k", rank=20, version="1", segment=WHOLE, features=("age",), clock=EVENTS,
             began_ms=10 * M, over_ms=20 * M,
         )  # fmt: skip
         rule = rule_of(name="worse", signals=("accuracy",), response=Response.RETRAIN)
         told = {}
         for end in (15, 25, 40):
-            situation = Situation("m", config.Model(), Incidents([known]), reach_ms=10 * M, of_labels=True)
+            situation = Situation("m", config.Model(), Incidents([known]), reach_ms=10 * M, clock=LABELS)
             wrong = cell({"": 0.5}, signal="accuracy", limit=0.8)
             judged = {M: Judged(Window((end - 1) * M, end * M, M, {}), [wrong])}
             (decision,) = decide([rule], judged, {}, situation)

@@ -159,7 +159,7 @@ def test_a_restart_anywhere_gives_the_windows_of_before(pane_ms: int, overs: tup
     stream = list(_stream(pane_ms, panes))
     rollup, units = rollup_of(pane_ms, *overs), {}
     for i, (start_ms, number) in enumerate(stream):
-        units |= {(unit.level_ms, unit.start_ms): unit for unit in rollup.close(start_ms, cells(number))}
+        units |= {unit.id: unit for unit in rollup.close(start_ms, cells(number))}
         if i % 197:
             continue
         kept = rollup.finished()
@@ -180,7 +180,7 @@ def test_units_of_panes_that_will_be_judged_again_are_made_again() -> None:
     for hour in range(3):
         rollup.restore(Unit(HOUR_MS, START + hour * HOUR_MS, cells(9)))
     rollup.drop_after(START + 2 * HOUR_MS + 45 * M)
-    assert rollup.finished() == {(HOUR_MS, START), (HOUR_MS, START + HOUR_MS)}
+    assert rollup.finished() == {("", HOUR_MS, START), ("", HOUR_MS, START + HOUR_MS)}
     assert [events(unit.cells) for unit in rollup.close(START + 2 * HOUR_MS + 45 * M, cells(4))] == [4]
 
 
