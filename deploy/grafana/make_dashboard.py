@@ -546,6 +546,73 @@ def worth() -> Iterator[Json]:
     )
 
 
+def told() -> Iterator[Json]:
+    yield signals(
+        "Manual overrides, by event",
+        (8, 8),
+        "How often people decide otherwise than the model, against the same hours of earlier weeks.",
+        "override_rate",
+        unit="percentunit",
+        labels=WHOLE_CELL,
+    )
+    yield signals(
+        "Complaints, by event",
+        (8, 8),
+        "Long before the labels come; a complaint need not be the model's fault.",
+        "complaint_rate",
+        unit="percentunit",
+        labels=WHOLE_CELL,
+    )
+    steps_taken = f'signal="workflow_step_rate", {WHOLE_CELL}'
+    yield _with_thresholds(
+        lines(
+            "Workflow steps, by event",
+            (8, 8),
+            "Steps that people take because of the model's answers: either way, a change means something.",
+            [target(value(steps_taken), "{{feature}}"), target(threshold(steps_taken), "{{feature}}" + LIMIT)],
+            unit="percentunit",
+            stepped=True,
+        )
+    )
+    kpis = f'signal="kpi", {WHOLE_CELL}'
+    yield _with_thresholds(
+        lines(
+            "Business KPIs",
+            (12, 8),
+            "As they are told, and where they are worse than their target, or than the same hours of earlier weeks.",
+            [target(value(kpis), "{{feature}}"), target(threshold(kpis), "{{feature}}" + LIMIT)],
+            stepped=True,
+        )
+    )
+    yield signals(
+        "Requests served that came",
+        (6, 8),
+        "Events that were read, by the requests that the serving side counted.",
+        "capture_ratio",
+        unit="percentunit",
+        labels=WHOLE_CELL,
+    )
+    yield lines(
+        "What was told, by what became of it",
+        (6, 8),
+        "Feedback, run events and observations of KPIs a second.",
+        [
+            target(
+                f"sum by (topic, outcome) (rate(foreshock_told_records_total{{{MODEL}}}[5m]))", "{{topic}} {{outcome}}"
+            )
+        ],
+    )
+    jobs = f'signal=~"job_failure|freshness", feature!="", {WHOLE_CELL}'
+    yield table(
+        "Jobs",
+        (24, 6),
+        "Of each job the runs that went wrong since its last success, and the seconds since then.",
+        [rows(value(jobs)), rows(threshold(jobs))],
+        columns={"feature": "Job", "signal": "Signal", "Value #A": "Value", "Value #B": "Threshold"},
+        hide=("instance", "job", "family", "model", "segment", "version"),
+    )
+
+
 def actions() -> Iterator[Json]:
     severities = {"critical": "red", "warning": "orange", "info": "blue"}
     colours = {name: {"color": color, "index": i} for i, (name, color) in enumerate(severities.items())}
@@ -620,6 +687,8 @@ def panels() -> Iterator[Json]:
     yield from behaviour()
     yield row("3 · Labels of $model: what the scores were worth")
     yield from worth()
+    yield row("4 · Users and business of $model")
+    yield from told()
     yield row("Actions: what is to be done about $model")
     yield from actions()
 

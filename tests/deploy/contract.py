@@ -17,6 +17,7 @@ METRICS: Mapping[str, tuple[str, ...]] = {
     "foreshock_rejects_total": ("reason",),
     "foreshock_partials_total": ("stage",),
     "foreshock_books_records_total": ("model", "outcome"),
+    "foreshock_told_records_total": ("topic", "model", "outcome"),
     "foreshock_watermark_timestamp_seconds": ("model",),
     "foreshock_judged_until_timestamp_seconds": ("model",),
     "foreshock_labels_judged_until_timestamp_seconds": ("model",),

@@ -45,7 +45,7 @@ def series(metric: str, scrape: int) -> Iterator[Series]:
 
 def signals() -> Iterator[tuple[str, ...]]:
     for signal in SIGNALS.values():
-        whole = signal.name in UNSAMPLED or signal.name == "label_unmatched_rate"
+        whole = signal.name in UNSAMPLED or signal.name == "label_unmatched_rate" or signal.family == "proxy"
         version = "" if whole else "1"
         for segment in SEGMENTS:
             for feature in FEATURES if signal.per_column else ("",):

@@ -299,7 +299,7 @@ def test_a_store_of_another_plan_is_cleared_and_a_crash_in_between_does_not_matt
     events = [Event(str(i), "alpha", START_MS + i * 1_000, "north", 0.5) for i in range(8)]
     reader = Reader(events, [Told(str(i), 1.0, START_MS + i * 2_000) for i in range(4)])
     reader.finish()
-    other = Plan(PLAN.config, {"alpha": replace(PLAN.models["alpha"], horizon_ms=2 * HORIZON_MS)})
+    other = replace(PLAN, models={"alpha": replace(PLAN.models["alpha"], horizon_ms=2 * HORIZON_MS)})
     monkeypatch.setattr(fold, "MAX_CLEARED", 3)
     write, left = reader.store.write, [2]
 
