@@ -43,11 +43,12 @@ LABEL_RULES = """
 MAX_NOTE = 60
 
 
-def foreshock_yaml(learned: Learned, source: str, baseline_file: str) -> str:
-    return "\n".join(_lines(learned, source, baseline_file)) + "\n"
+def foreshock_yaml(learned: Learned, source: str, baseline_file: str, realised: str = "") -> str:
+    """`realised`: what a replay of the reference through this file gave, in one line."""
+    return "\n".join(_lines(learned, source, baseline_file, realised)) + "\n"
 
 
-def _lines(learned: Learned, source: str, baseline_file: str) -> Iterator[str]:
+def _lines(learned: Learned, source: str, baseline_file: str, realised: str) -> Iterator[str]:
     baseline = learned.baseline
     yield f"# Written by 'foreshock init' from {_note(source)}: {baseline.events:,} events."
     yield "# It is yours to edit. 'foreshock check' says what is wrong with it; 'foreshock backtest' tries it on the past."
@@ -65,6 +66,8 @@ def _lines(learned: Learned, source: str, baseline_file: str) -> Iterator[str]:
     yield f"    grace: {format_ms(learned.grace_ms):<8}        # how long a closed pane waits for events that are out of order"
     yield f"    lateness: {format_ms(max(DAY_MS, 2 * learned.pane_ms)):<8}     # later than this an event is counted late and left out"
     yield "    false_alarms_per_week: 1 # the budget that all tests of this model share"
+    if realised:
+        yield f"    # Through this file the reference itself gives {realised}."
     yield "    # preset: evidently      # or nannyml, sagemaker, vertex: their fixed thresholds for drift, instead of the budget"
     yield from _label_lines(learned)
     yield from _segment_lines(learned)
