@@ -38,6 +38,7 @@ from streams.config import Config
 from streams.errors import ConfigError, ForeshockError
 from streams.learn import learn
 from streams.plan import Facts
+from streams.rehearse import rehearse
 from streams.report import Report
 from streams.scaffold import foreshock_yaml
 
@@ -82,16 +83,25 @@ def init(
     with Told("learning") as told:
         known = lines(existing(labels, "labels")) if labels else None
         learned = learn(model, lambda: reference(reference_file, segments), told, known)
-    text = foreshock_yaml(learned, reference_file.name, baseline_file.name)
     make_folder(out)
     baseline_file.write_bytes(learned.baseline.to_bytes())
-    yaml_file.write_text(text, encoding="utf-8")
+    yaml_file.write_text(foreshock_yaml(learned, reference_file.name, baseline_file.name), encoding="utf-8")
     plan = read_plan(yaml_file)
+    with Told("replaying the reference") as told:
+        values = _counted(reference(reference_file, segments, model), told)
+        realised = rehearse(plan, model, values, lines(labels) if labels else None, time.time_ns() // 1_000_000)
+    if realised is not None:
+        text = foreshock_yaml(learned, reference_file.name, baseline_file.name, realised.line)
+        yaml_file.write_text(text, encoding="utf-8")
     columns = plan.models[model].config
     click.echo(
         f"{learned.baseline.events:,} events, {len(columns.features)} features, pane {columns.pane}, "
         f"{len(columns.rules)} rules"
     )
+    if realised is not None:
+        click.echo(f"replayed through it, the reference itself gives {realised.line}")
+    else:
+        click.echo("not replayed through it: that takes times, in order, and the model's name in its events", err=True)
     for reason, count in learned.rejected.items():
         click.echo(f"left out: {count:,} lines, {reason}", err=True)
     click.echo(f"wrote {yaml_file} and {baseline_file}")

@@ -77,16 +77,19 @@ def lines(path: Path) -> Iterator[bytes]:
         ) from None
 
 
-def reference(path: Path, segments: Iterable[str] = ()) -> Iterator[bytes]:
-    """Inference events of reference data in any of the known forms; `segments` are table columns to be dimensions."""
+def reference(path: Path, segments: Iterable[str] = (), model: str = "-") -> Iterator[bytes]:
+    """Inference events of reference data in any of the known forms.
+
+    Of a table: `segments` are columns to be dimensions, `model` is the name that its events get.
+    """
     if not path.exists():
         raise DataError(place=str(path), seen="no such file", expected="reference data", mend="check the path")
     if path.name.endswith((".ndjson", ".ndjson.gz", ".jsonl", ".jsonl.gz")):
         return lines(path)
     if path.suffix == ".parquet":
-        return _events(_parquet_rows(path), frozenset(segments))
+        return _events(_parquet_rows(path), frozenset(segments), model)
     if path.suffix == ".csv":
-        return _events(_csv_rows(path), frozenset(segments))
+        return _events(_csv_rows(path), frozenset(segments), model)
     raise ConfigError(
         place=str(path),
         seen=f"a file of kind {path.suffix!r}",
@@ -152,13 +155,13 @@ def _number(cell: str) -> int | float:
     return int(cell) if cell.lstrip("+-").isdigit() else float(cell)
 
 
-def _events(rows: Iterable[Mapping[str, Any]], segments: frozenset[str]) -> Iterator[bytes]:
+def _events(rows: Iterable[Mapping[str, Any]], segments: frozenset[str], model: str) -> Iterator[bytes]:
     for number, row in enumerate(rows):
-        yield msgspec.json.encode(_event(number, row, segments))
+        yield msgspec.json.encode(_event(number, row, segments, model))
 
 
-def _event(number: int, row: Mapping[str, Any], segments: frozenset[str]) -> dict[str, Any]:
-    event: dict[str, Any] = {"event_id": str(number), "ts": 0, "model": "-", "features": {}, "segments": {}}
+def _event(number: int, row: Mapping[str, Any], segments: frozenset[str], model: str) -> dict[str, Any]:
+    event: dict[str, Any] = {"event_id": str(number), "ts": 0, "model": model, "features": {}, "segments": {}}
     for name, cell in row.items():
         value = _plain(cell)
         if name in OWN:

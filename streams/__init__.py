@@ -17,7 +17,7 @@ decide     signals → decisions, by rules
 action     decisions → action events
 window     evaluated windows → their records
 judge      merge to window, for one bucket of models; judge_outcomes: its labelled side, with calibrate online
-backtest   the whole, over files
+backtest   the whole, over files; rehearse: the reference itself, for `init` to tell
 
 config, baseline, plan: what is declared and learned; learn, learn_outcomes and scaffold: how `init` learns it and
 writes it down.

@@ -115,8 +115,9 @@ class Rule(_Strict, frozen=True, rename={"for_panes": "for", "clear_panes": "cle
 
     `response`: one of `Response`, or one that the file declares. `over`: the windows, all of which must be breached.
     `segments`: for all declared ones too, or for those that are listed. `cool_down`: so long after it has resolved it
-    does not fire again. `shadow`: it decides, and what it decides is recorded, not published. `inhibits`: while it
-    fires, rules of the layers above hold their actions back; by default if its response is `data_incident`.
+    fires only for what was not told, or is much worse. `shadow`: it decides, and what it decides is recorded, not
+    published. `inhibits`: while it fires, rules of the layers above hold their actions back; by default if its response
+    is `data_incident`.
     """
 
     name: str

@@ -2,7 +2,12 @@
 
 A rule counts breached panes in a row and fires at `for`; it counts quiet ones and resolves at `clear`. A window with
 too few samples is neither. A segment's decision is covered, and not published, while the same rule fires, or is about
-to, for the whole model. News of a firing incident (columns that join it) is published for the whole model alone.
+to, for the whole model; so is a segment's error rate while the model's accuracy is told to have fallen. News of a
+firing incident (columns that join it, and that nothing below explains) is published for the whole model alone.
+
+After an incident that was told a rule cools down: what comes back is the same story, and is not told again before the
+time is over, unless there is evidence that was not told, or that lies much further from its baseline than was told.
+The whole model's story covers the same of its segments.
 
 Rules are taken from the lowest layer up. One whose time has come waits while a lower one is about to fire, and is
 suppressed while one does; it is released when that is over and the condition still holds.
@@ -22,7 +27,8 @@ from streams.baseline import WHOLE, SegmentKey
 from streams.config import Match, Model, Rule
 from streams.inhibit import EVENTS, LABELS, Incident, Incidents
 from streams.signals.evaluate import CellResult, Result, Window
-from streams.signals.names import rank_of
+from streams.signals.names import PARTS, SIGNALS, rank_of
+from streams.told import FURTHEST, MUCH_FURTHER, Distances, distance, furthest, unheard_of
 
 NO_TRAFFIC_PANES = 24
 """A firing rule whose cell has had too few samples for this many panes is resolved: there is nothing left to act on."""
@@ -85,14 +91,19 @@ class RuleState(msgspec.Struct):
     firing: bool = False
     since_ms: int = 0
     revision: int = 0
-    known: tuple[str, ...] = ()
-    """Names of the evidence that has been published of this incident."""
+    told: dict[str, float] = {}
+    """Evidence that has been published of this incident, and how far each lay from its baseline at the most; while the
+    rule cools down, of the last one. Of the whole model's kept for its segments too."""
     recent: tuple[str, ...] = ()
-    """Names of the evidence in the window before."""
+    """Names of the evidence in the window before; of a rule that cools down, of what was news in it."""
     suppressed_by: str = ""
     """Id of the action that this incident is held back for."""
     resolved_ms: int | None = None
-    """End of the window in which the last incident was over."""
+    """End of the window in which the last incident that was told was over."""
+
+    def cools(self, rule: Rule, window: Window) -> bool:
+        """Whether the last incident is not over for long."""
+        return self.resolved_ms is not None and window.end_ms < self.resolved_ms + rule.cool_down_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +146,8 @@ class Situation:
     """What its windows are judged by."""
     pending: list[Incident] = field(default_factory=list)
     """What is about to be one: rules tell those that come after them."""
+    told: dict[tuple[str | None, str], float] = field(default_factory=dict)
+    """By version and signal what is told of the whole model, as `_told_of_whole` says: rules tell those after them."""
 
 
 def state_key(rule: str, version: str | None, segment: SegmentKey) -> str:
@@ -145,11 +158,24 @@ def decide(
     rules: Iterable[Rule], judged: Mapping[int, Judged], states: dict[str, RuleState], situation: Situation
 ) -> Iterator[Decision]:
     """Decisions after a pane, by its windows of every length. `states` are replaced, never changed in place."""
-    for rule in sorted(rules, key=lambda rule: rank_of(rule.signals)):
+    for rule in sorted(rules, key=lambda rule: (rank_of(rule.signals), PARTS.keys() >= set(rule.signals))):
         for decision in _decide_rule(rule, judged, states, situation):
             if rule.is_inhibitor:
                 _note(decision, situation)
+            if decision.segment == WHOLE and not rule.shadow:
+                situation.told.update(_told_of_whole(decision))
             yield decision
+
+
+def _told_of_whole(decision: Decision) -> Iterator[tuple[tuple[str | None, str], float]]:
+    """Version and signal of an incident that is open, about to be, or over for less than the cool-down; how far a
+    segment may lie from its baseline to be the same story."""
+    version, state = decision.version, decision.state
+    if decision.reason in (Reason.PENDING, Reason.WAITING):
+        yield from (((version, item.name), FURTHEST) for item in decision.evidence)
+    elif not state.suppressed_by:
+        for key, told in state.told.items():
+            yield (version, key.partition(":")[0]), FURTHEST if state.firing else MUCH_FURTHER * told
 
 
 def _note(decision: Decision, situation: Situation) -> None:
@@ -183,7 +209,7 @@ def _decide_rule(
     first, *longer = (judged[over_ms] for over_ms in situation.model.overs_ms(rule))
     others = [{(cell.version, cell.segment): cell for cell in found.cells} for found in longer]
     window = first.window
-    whole_firing: dict[str | None, bool] = {}
+    wholes: dict[str | None, RuleState] = {}
     present = set()
     for cell in first.cells:
         if cell.segment != WHOLE and not rule.looks_at(*cell.segment):
@@ -196,14 +222,29 @@ def _decide_rule(
         key = state_key(rule.name, cell.version, cell.segment)
         present.add(key)
         state = states.get(key, RuleState())
-        covered = cell.segment != WHOLE and whole_firing.get(cell.version, False)
+        covered = cell.segment != WHOLE and _is_covered(rule, cell, found, wholes.get(cell.version), situation, window)
         below = _Below(rule, cell, found, situation, window)
         state, reason = _step(rule, state, found, window, below, covered)
         states[key] = state
         if cell.segment == WHOLE:
-            whole_firing[cell.version] = state.firing or state.breached > 0
+            wholes[cell.version] = state
         yield Decision(rule, cell.version, cell.segment, window, reason, state, found.evidence)
     yield from _starve(rule, window, states, present)
+
+
+def _is_covered(
+    rule: Rule, cell: CellResult, found: _Judgement, whole: RuleState | None, situation: Situation, window: Window
+) -> bool:
+    """Whether what a segment shows is told of the whole model."""
+    if whole is not None and (whole.firing or whole.breached > 0):
+        return True
+    if whole is not None and whole.cools(rule, window) and not unheard_of(whole.told, found.distances):
+        return True
+    return bool(found.evidence) and all(
+        item.name in PARTS
+        and distance(item.value, item.baseline) <= situation.told.get((cell.version, PARTS[item.name]), -1.0)
+        for item in found.evidence
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,17 +261,18 @@ class _Below:
     def whole(self) -> bool:
         return self.cell.segment == WHOLE
 
-    @property
-    def _seen(self) -> tuple[int, str | None, SegmentKey, tuple[str, ...]]:
+    def _seen(self, evidence: Iterable[Evidence]) -> tuple[int, str | None, SegmentKey, tuple[str, ...]]:
         """What there is to explain."""
-        cell, evidence = self.cell, self.found.evidence
-        return rank_of(self.rule.signals), cell.version, cell.segment, _features(evidence)
+        return rank_of(self.rule.signals), self.cell.version, self.cell.segment, _features(evidence)
 
     @property
     def cause(self) -> Incident | None:
+        return self._cause(self.found.evidence)
+
+    def _cause(self, evidence: Iterable[Evidence]) -> Incident | None:
         end_ms = self.window.end_ms
         since_ms = end_ms - self._reach_ms
-        return self.situation.incidents.cause(*self._seen, since_ms, end_ms, self.situation.clock)
+        return self.situation.incidents.cause(*self._seen(evidence), since_ms, end_ms, self.situation.clock)
 
     @property
     def _reach_ms(self) -> int:
@@ -242,7 +284,15 @@ class _Below:
 
     @property
     def is_pending(self) -> bool:
-        return any(incident.explains(*self._seen) for incident in self.situation.pending)
+        return self._is_pending(self.found.evidence)
+
+    def _is_pending(self, evidence: Iterable[Evidence]) -> bool:
+        seen = self._seen(evidence)
+        return any(incident.explains(*seen) for incident in self.situation.pending)
+
+    def leaves_open(self, item: Evidence) -> bool:
+        """Whether nothing below explains a single piece of evidence, or is about to."""
+        return self._cause((item,)) is None and not self._is_pending((item,))
 
     @property
     def in_maintenance(self) -> bool:
@@ -264,10 +314,10 @@ def _starve(rule: Rule, window: Window, states: dict[str, RuleState], present: s
         name, version, dimension, value = msgspec.json.decode(key)
         if name != rule.name:
             continue
-        state, reason = _starved(states[key], window)
+        state, reason = _starved(rule, states[key], window)
         states[key] = state
         yield Decision(rule, version, (dimension, value), window, reason, state, ())
-        if not state.firing and state.starved > NO_TRAFFIC_PANES:
+        if not state.firing and state.starved > NO_TRAFFIC_PANES and not state.cools(rule, window):
             del states[key]
 
 
@@ -276,6 +326,11 @@ class _Judgement:
     judged: bool
     breached: bool
     evidence: tuple[Evidence, ...]
+
+    @property
+    def distances(self) -> dict[str, float]:
+        """How far each piece of evidence lies from its baseline, by name."""
+        return {evidence_key(item): distance(item.value, item.baseline) for item in self.evidence}
 
     def and_in(self, longer: _Judgement | None) -> _Judgement:
         """With what a longer window says: both must be breached."""
@@ -327,6 +382,13 @@ def _evidence(result: Result, i: int) -> Evidence:
     )
 
 
+def evidence_key(item: Evidence) -> str:
+    """What a piece of evidence is about: signal, column, and the side that it lies on if it has two."""
+    low = item.value is not None and item.value < (item.baseline or 0.0)
+    side = (":-" if low else ":+") if SIGNALS[item.name].two_sided else ""
+    return f"{item.name}:{item.feature}{side}"
+
+
 def number(value: float) -> float | None:
     """A number as JSON can hold it, to nine significant digits."""
     return float(f"{value:.9g}") if np.isfinite(value) else None
@@ -337,30 +399,37 @@ def _step(
 ) -> tuple[RuleState, Reason]:
     """(state, judgement) → (state, reason): the whole state machine of a rule."""
     if not found.judged:
-        return _starved(state, window)
+        return _starved(rule, state, window)
     if found.breached:
         return _breached(rule, state, found, window, below, covered)
     quiet = state.quiet + 1
     if not state.firing:
-        return RuleState(quiet=quiet, resolved_ms=state.resolved_ms), Reason.QUIET
+        return _at_rest(rule, state, window, quiet=quiet), Reason.QUIET
     if quiet < rule.clear_panes:
         return msgspec.structs.replace(state, quiet=quiet, breached=0, starved=0), Reason.HOLDS
     return _over(state, window, quiet=quiet), Reason.RESOLVED
 
 
+def _at_rest(rule: Rule, state: RuleState, window: Window, *, quiet: int = 0, breached: int = 0) -> RuleState:
+    """Without an incident: what was told of the last one counts for as long as the rule cools down."""
+    told = state.told if state.cools(rule, window) else {}
+    return RuleState(quiet=quiet, breached=breached, told=told, resolved_ms=state.resolved_ms)
+
+
 def _over(state: RuleState, window: Window, *, quiet: int = 0, starved: int = 0) -> RuleState:
-    """What is left of an incident that is over: enough to say which one it was."""
+    """What is left of an incident that is over: enough to say which one it was, and what was told of it."""
     return RuleState(
         quiet=quiet,
         starved=starved,
         since_ms=state.since_ms,
         revision=state.revision,
         suppressed_by=state.suppressed_by,
-        resolved_ms=window.end_ms,
+        told=state.told,
+        resolved_ms=state.resolved_ms if state.suppressed_by else window.end_ms,
     )
 
 
-def _starved(state: RuleState, window: Window) -> tuple[RuleState, Reason]:
+def _starved(rule: Rule, state: RuleState, window: Window) -> tuple[RuleState, Reason]:
     starved = state.starved + 1
     if state.firing and starved >= NO_TRAFFIC_PANES:
         return _over(state, window, starved=starved), Reason.NO_TRAFFIC
@@ -370,38 +439,42 @@ def _starved(state: RuleState, window: Window) -> tuple[RuleState, Reason]:
 def _breached(
     rule: Rule, state: RuleState, found: _Judgement, window: Window, below: _Below, covered: bool
 ) -> tuple[RuleState, Reason]:
-    names = tuple(sorted({f"{item.name}:{item.feature}" for item in found.evidence}))
+    distances = found.distances
     run = state.breached + 1
     if not state.firing:
-        return _due(rule, state, names, window, below, covered, run)
-    held = msgspec.structs.replace(state, breached=run, quiet=0, starved=0, recent=names)
+        return _due(rule, state, distances, window, below, covered, run)
+    held = msgspec.structs.replace(state, breached=run, quiet=0, starved=0, recent=tuple(sorted(distances)))
     if state.suppressed_by:
-        if below.cause is not None or below.is_pending:
+        if covered or below.cause is not None or below.is_pending:
             return held, Reason.HOLDS
-        held.suppressed_by, held.known = "", names
+        held.suppressed_by, held.told = "", furthest(state.told, distances)
         return held, Reason.RELEASED
-    new = set(names) - set(state.known)
+    new = distances.keys() - state.told.keys()
     if rule.for_panes > 1:
         new &= set(state.recent)
+    new = {evidence_key(item) for item in found.evidence if evidence_key(item) in new and below.leaves_open(item)}
     if not new or not below.whole or state.revision == MOST_REVISIONS:
         return held, Reason.HOLDS
-    held.known = tuple(sorted({*state.known, *new}))
+    held.told = furthest(state.told, {name: distances[name] for name in new})
     held.revision += 1
     return held, Reason.WIDENED
 
 
 def _due(
-    rule: Rule, state: RuleState, names: tuple[str, ...], window: Window, below: _Below, covered: bool, run: int
+    rule: Rule, state: RuleState, distances: Distances, window: Window, below: _Below, covered: bool, run: int
 ) -> tuple[RuleState, Reason]:
     """A breached pane of a rule that does not fire yet."""
-    waits = RuleState(breached=run, resolved_ms=state.resolved_ms)
+    cools = state.cools(rule, window)
+    waits = _at_rest(rule, state, window, breached=run)
+    news = unheard_of(waits.told, distances)
+    waits.recent = tuple(sorted(news)) if cools else ()
     if run < rule.for_panes:
         return waits, Reason.PENDING
     if covered:
         return waits, Reason.COVERED
     if below.in_maintenance:
         return waits, Reason.MAINTENANCE
-    if state.resolved_ms is not None and window.end_ms < state.resolved_ms + rule.cool_down_ms:
+    if cools and not (news if rule.for_panes == 1 else news & set(state.recent)):
         return waits, Reason.COOLING
     cause = below.cause
     if cause is None and below.is_pending:
@@ -411,8 +484,8 @@ def _due(
         firing=True,
         # Not the window's start: that of a long one is rounded down, so two incidents could have the same.
         since_ms=window.end_ms - window.over_ms,
-        known=names,
-        recent=names,
+        told=waits.told if cause else furthest(waits.told, distances),
+        recent=tuple(sorted(distances)),
         suppressed_by=cause.id if cause else "",
         resolved_ms=state.resolved_ms,
     )

@@ -21,11 +21,9 @@ DEFAULT_RULES = """
       - {name: values-missing, signals: [null_rate], response: data_incident}
       - {name: categories-exploding, signals: [cardinality], response: data_incident}
       # The inputs have moved: a person decides what it means for the model.
-      - {name: values-unseen, signals: [unseen_rate], response: human_review, for: 2, clear: 4}
-      - {name: values-out-of-range, signals: [out_of_range_rate], response: human_review, for: 2, clear: 4}
-      - {name: inputs-drifting, signals: [feature_drift], response: human_review, for: 2, clear: 4}
+      - {name: inputs-drifting, signals: [feature_drift, out_of_range_rate, unseen_rate], response: human_review, for: 2, clear: 4, cool_down: 7d}
       # The model answers differently.
-      - {name: scores-drifting, signals: [score_drift, prediction_drift], response: human_review, for: 2, clear: 4}
+      - {name: scores-drifting, signals: [score_drift, prediction_drift], response: human_review, for: 2, clear: 4, cool_down: 7d}
 """
 
 LABEL_RULES = """
@@ -34,22 +32,23 @@ LABEL_RULES = """
       - {name: labels-missing, signals: [label_rate, label_maturity], response: data_incident, for: 2}
       - {name: labels-unmatched, signals: [label_unmatched_rate], response: data_incident, for: 2}
       # What the scores were worth, as the labels come.
-      - {name: performance-falling, signals: [accuracy, log_loss, auc, mae, rmse], response: retrain, severity: critical, for: 2, clear: 3}
-      - {name: calibration-off, signals: [calibration_error, calibration_intercept, calibration_slope], response: retrain, for: 2, clear: 3}
-      - {name: segment-failing, signals: [segment_error_rate], response: human_review, for: 2, clear: 3}
-      - {name: class-failing, signals: [class_recall, class_precision], response: human_review, for: 2, clear: 3}
+      - {name: performance-falling, signals: [accuracy, log_loss, auc, mae, rmse], response: retrain, severity: critical, for: 2, clear: 3, cool_down: 7d}
+      - {name: calibration-off, signals: [calibration_error, calibration_intercept, calibration_slope], response: retrain, for: 2, clear: 3, cool_down: 7d}
+      - {name: segment-failing, signals: [segment_error_rate], response: human_review, for: 2, clear: 3, cool_down: 7d}
+      - {name: class-failing, signals: [class_recall, class_precision], response: human_review, for: 2, clear: 3, cool_down: 7d}
       # What they will be worth, if only the inputs have moved: valid under covariate shift alone.
-      - {name: performance-expected-to-fall, signals: [estimated_accuracy], response: human_review, for: 2, clear: 4}
+      - {name: performance-expected-to-fall, signals: [estimated_accuracy], response: human_review, for: 2, clear: 4, cool_down: 7d}
 """
 
 MAX_NOTE = 60
 
 
-def foreshock_yaml(learned: Learned, source: str, baseline_file: str) -> str:
-    return "\n".join(_lines(learned, source, baseline_file)) + "\n"
+def foreshock_yaml(learned: Learned, source: str, baseline_file: str, realised: str = "") -> str:
+    """`realised`: what a replay of the reference through this file gave, in one line."""
+    return "\n".join(_lines(learned, source, baseline_file, realised)) + "\n"
 
 
-def _lines(learned: Learned, source: str, baseline_file: str) -> Iterator[str]:
+def _lines(learned: Learned, source: str, baseline_file: str, realised: str) -> Iterator[str]:
     baseline = learned.baseline
     yield f"# Written by 'foreshock init' from {_note(source)}: {baseline.events:,} events."
     yield "# It is yours to edit. 'foreshock check' says what is wrong with it; 'foreshock backtest' tries it on the past."
@@ -67,6 +66,8 @@ def _lines(learned: Learned, source: str, baseline_file: str) -> Iterator[str]:
     yield f"    grace: {format_ms(learned.grace_ms):<8}        # how long a closed pane waits for events that are out of order"
     yield f"    lateness: {format_ms(max(DAY_MS, 2 * learned.pane_ms)):<8}     # later than this an event is counted late and left out"
     yield "    false_alarms_per_week: 1 # the budget that all tests of this model share"
+    if realised:
+        yield f"    # Through this file the reference itself gives {realised}."
     yield "    # preset: evidently      # or nannyml, sagemaker, vertex: their fixed thresholds for drift, instead of the budget"
     yield from _label_lines(learned)
     yield from _segment_lines(learned)

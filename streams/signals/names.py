@@ -65,13 +65,16 @@ SIGNALS = _table(
 )
 
 
-RANKS = {"drift": 25}
-"""Families that stand between two layers: a broken feature drifts too."""
+RANKS = {"feature_drift": 25, "unseen_rate": 25, "out_of_range_rate": 25}
+"""Signals that stand between two layers: a broken feature has other values too."""
+
+PARTS = {"segment_error_rate": "accuracy"}
+"""Signals that only segments have, and what says the same of the whole model."""
 
 
 def rank_of(names: Iterable[str]) -> int:
     """The lowest of these signals: what stands lower, when it is broken, explains what stands higher."""
-    return min(RANKS.get(SIGNALS[name].family, 10 * SIGNALS[name].layer) for name in names)
+    return min(RANKS.get(name, 10 * SIGNALS[name].layer) for name in names)
 
 
 def judges_labels(names: Iterable[str]) -> bool:

@@ -113,7 +113,10 @@ def test_the_same_is_learned_from_every_form_of_the_same_data(
     tmp_path: Path, learned: Path, name: str, write: Callable[[Path], None]
 ) -> None:
     write(tmp_path / name)
-    done("init", tmp_path / name, "--model", MODEL, "-o", tmp_path / "out")
+    said = done("init", tmp_path / name, "--model", MODEL, "-o", tmp_path / "out")
+    realised = "the reference itself gives 0 incidents in 0.2 hours; the budget is 1 a week"
+    assert realised in said
+    assert realised in (tmp_path / "out" / "foreshock.yaml").read_text(encoding="utf-8")
     assert settings(tmp_path / "out") == settings(learned)
     assert "null" in (tmp_path / "out" / "foreshock.yaml").read_text(encoding="utf-8")
 

@@ -80,6 +80,23 @@ def test_every_incident_is_told_as_what_it_is_and_over_when_it_is_over(timeline:
         assert len(told) == 1
 
 
+def test_a_year_of_default_rules_keeps_within_an_action_a_week(timeline: list[Told]) -> None:
+    """Outside the known events, news of open incidents included."""
+    known = [(chapter.start_ms, chapter.end_ms + DAY_MS) for chapter in chapters()]
+    firing = [action for action in timeline if action.state == "firing"]
+    others = [a for a in firing if not any(start < a.at_ms <= end for start, end in known)]
+    weeks = (max(action.at_ms for action in timeline) - _ms("2013-03-01T00:00Z")) / (7 * DAY_MS)
+    assert 43 < weeks < 45
+    assert 10 < len(others) <= weeks
+
+
+def test_the_furlough_is_told_by_the_labels_of_its_first_day(timeline: list[Told]) -> None:
+    """A story of its own: what came before it is not taken for its beginning."""
+    (furlough,) = [chapter for chapter in chapters() if "furlough" in chapter.what]
+    told = [action.at_ms for action in timeline if action.rule == "calibration-off" and action.state == "firing"]
+    assert min(at for at in told if at > furlough.start_ms) <= furlough.start_ms + DAY_MS
+
+
 def test_no_data_incident_is_told_before_there_is_one(timeline: list[Told]) -> None:
     first = min(chapter.start_ms for chapter in chapters())
     assert [action for action in timeline if action.at_ms < first and action.action == "data_incident"] == []

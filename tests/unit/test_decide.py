@@ -509,11 +509,6 @@ class TestConditions:
         decisions = model.pane(cell(0.0), cell(0.5, segment=NORTH), cell(0.5, segment=SOUTH))
         assert [(d.segment, d.reason) for d in decisions] == [(WHOLE, "quiet"), (SOUTH, "fired")]
 
-    def test_after_an_incident_it_cools_down(self) -> None:
-        model = Model(rule_of(clear_panes=1, cool_down="3m"))
-        told = [found_of(model.pane(*cells))["nulls"] for cells in (BREACH, QUIET, BREACH, BREACH, BREACH, BREACH)]
-        assert told == ["fired", "resolved", "cooling_down", "cooling_down", "fired", "holds"]
-
     def test_in_a_maintenance_window_nothing_begins_and_after_it_what_still_holds_does(self) -> None:
         window = Maintenance(from_="1970-01-01T00:02:00Z", to="1970-01-01T00:04:00Z")
         model = Model(rule_of(), maintenance=(window,))
@@ -522,3 +517,146 @@ class TestConditions:
         other = Model(rule_of(), rule_of(name="b"), maintenance=(msgspec.structs.replace(window, rules=("b",)),))
         other.pane(*QUIET)
         assert found_of(other.pane(*BREACH)) == {"nulls": "fired", "b": "maintenance"}
+
+
+class TestCoolingDown:
+    """After an incident: what is the same story, and what is news."""
+
+    COOLS = rule_of(clear_panes=1, cool_down="3m")
+
+    def after(self, *panes: Sequence[CellResult], rule: Rule = COOLS) -> list[str]:
+        """The last decisions on panes that follow an incident that is over."""
+        model = Model(rule)
+        for _ in range(rule.for_panes):
+            model.pane(*BREACH)
+        assert [found_of(model.pane(*QUIET))["nulls"] for _ in range(rule.clear_panes)][-1] == "resolved"
+        return [found_of(model.pane(*cells))["nulls"] for cells in panes]
+
+    def test_what_comes_back_waits_until_the_time_is_over_and_is_told_if_it_still_holds(self) -> None:
+        assert self.after(BREACH, BREACH, BREACH, BREACH) == ["cooling_down", "cooling_down", "fired", "holds"]
+        assert self.after(BREACH, QUIET, BREACH) == ["cooling_down", "quiet", "fired"]
+
+    def test_what_was_not_told_is_news_at_once(self) -> None:
+        assert self.after([cell({"x": 0.5, "y": 0.5})]) == ["fired"]
+        assert self.after(QUIET, [cell({"y": 0.2})]) == ["quiet", "fired"]
+
+    def test_what_lies_more_than_twice_as_far_as_was_told_is_news_at_once(self) -> None:
+        told = 0.5 - 0.01  # from the baseline
+        assert self.after([cell(0.01 + 2 * told - 1e-9)]) == ["cooling_down"]
+        assert self.after([cell(0.01 + 2 * told + 1e-9)]) == ["fired"]
+
+    def test_what_has_turned_to_the_other_side_is_news_at_once(self) -> None:
+        rule = rule_of(signals=("calibration_intercept",), clear_panes=1, cool_down="3m")
+        model = Model(rule)
+        shifts = [
+            [cell(0.01 + shift, signal="calibration_intercept", limit=0.51 if shift >= 0 else -0.49)]
+            for shift in (0.9, 0.0, 0.8, -0.8)
+        ]
+        told = [found_of(model.pane(*cells))["nulls"] for cells in shifts]
+        assert told == ["fired", "resolved", "cooling_down", "fired"]
+
+    def test_where_a_rule_waits_the_news_must_be_there_twice_too(self) -> None:
+        rule = rule_of(for_panes=2, clear_panes=1, cool_down="9m")
+        other = [cell({"y": 0.5})]
+        assert self.after(BREACH, other, BREACH, rule=rule) == ["pending", "cooling_down", "cooling_down"]
+        assert self.after(BREACH, other, other, rule=rule) == ["pending", "cooling_down", "fired"]
+
+    def test_what_was_told_in_the_meantime_is_known_too(self) -> None:
+        """One story that goes on: x, then y, then both again."""
+        model = Model(self.COOLS)
+        both = [cell({"x": 0.5, "y": 0.5})]
+        assert model.reasons(BREACH, QUIET, [cell({"y": 0.5})], QUIET, both) == [
+            ["fired"],
+            ["resolved"],
+            ["fired"],
+            ["resolved"],
+            ["cooling_down"],
+        ]
+
+    def test_an_incident_that_was_never_told_leaves_nothing_to_cool_down_from(self) -> None:
+        """It was held back for a lower layer from its beginning to its end."""
+        model = Model(shift(clear_panes=1, cool_down="9m"), rule_of(clear_panes=1))
+        told = [found_of(model.pane(*cells))["scores"] for cells in (both(0.5, 0.5), both(0.5, 0), both(0, 0.5))]
+        assert told == ["suppressed_by_layer", "resolved", "fired"]
+
+    def test_a_cell_without_traffic_remembers_what_was_told_of_it(self) -> None:
+        model = Model(rule_of(clear_panes=1, cool_down="2h"))
+        model.reasons(BREACH, QUIET)
+        for _ in range(NO_TRAFFIC_PANES + 1):
+            model.pane()
+        assert model.reasons(BREACH) == [["cooling_down"]]
+
+    def test_the_same_of_a_segment_is_the_whole_models_story(self) -> None:
+        model = Model(self.COOLS)
+        model.reasons(BREACH, QUIET)
+        segments = [cell(0.5, segment=NORTH), cell({"y": 0.5}, segment=SOUTH)]
+        assert model.reasons([cell(0.0), *segments]) == [["quiet", "covered_by_model", "fired"]]
+        model.pane(*QUIET)
+        assert model.reasons([cell(0.0), *segments]) == [["quiet", "fired", "holds"]]
+
+    @given(st.text("qbf.", max_size=40), st.integers(1, 3), st.integers(1, 9))
+    def test_the_same_evidence_is_never_told_twice_within_the_time(self, panes: str, for_panes: int, wait: int) -> None:
+        model = Model(rule_of(for_panes=for_panes, clear_panes=1, cool_down=f"{wait}m"))
+        over = -wait
+        for at, letter in enumerate(panes):
+            for decision in model.pane(*{"q": QUIET, "b": BREACH, "f": FEW, ".": []}[letter]):
+                assert decision.reason != "fired" or at >= over + wait
+                over = at if decision.reason in ("resolved", "no_traffic") else over
+
+
+def worse(errors: float, segment_errors: float) -> list[CellResult]:
+    """The whole model's accuracy and a segment's error rate; usual is an error rate of 0.01."""
+    whole = cell({"": 1 - errors}, signal="accuracy", limit=0.9)
+    (result,) = whole.results
+    right = replace(whole, results=(replace(result, baseline=np.array([0.99])),))
+    return [right, cell({"": segment_errors}, signal="segment_error_rate", segment=NORTH)]
+
+
+class TestPartsOfTheWhole:
+    RULES = (
+        rule_of(name="segments", signals=("segment_error_rate",), clear_panes=1),
+        rule_of(name="performance", signals=("accuracy",), clear_panes=1, cool_down="3m"),
+    )
+
+    def told(self, *rules: Rule, panes: Sequence[tuple[float, float]]) -> list[str]:
+        """What is said of the segment's error rate."""
+        model = Model(*rules)
+        return [found_of(model.pane(*worse(*errors)))["segments"] for errors in panes]
+
+    def test_a_segments_errors_are_covered_while_the_models_accuracy_is_told_to_have_fallen(self) -> None:
+        assert self.told(*self.RULES, panes=[(0.3, 0.9)]) == ["covered_by_model"]
+        assert self.told(*self.RULES, panes=[(0.01, 0.3)]) == ["fired"]
+
+    def test_and_for_as_long_as_that_cools_down_unless_they_are_much_worse(self) -> None:
+        panes = [(0.3, 0.3), (0.01, 0.5), (0.01, 0.7)]
+        assert self.told(*self.RULES, panes=panes) == ["covered_by_model", "covered_by_model", "fired"]
+
+    def test_a_shadow_rule_tells_nobody(self) -> None:
+        segments, performance = self.RULES
+        shadow = msgspec.structs.replace(performance, shadow=True)
+        assert self.told(segments, shadow, panes=[(0.3, 0.3)]) == ["fired"]
+
+    def test_what_is_held_back_covers_until_it_is_released(self) -> None:
+        """A segment that was held back for a lower layer is not released while the whole model's incident says it."""
+        model = Model(shift(clear_panes=1, for_panes=2), rule_of(clear_panes=1, segments=False))
+        north = both(0.0, 0.5, segment=NORTH)
+        model.pane(*both(0.5, 0.0), *north)
+        model.pane(*both(0.5, 0.0), *north)
+        assert model.states[state_key("scores", "1", NORTH)].suppressed_by
+        model.pane(*both(0.5, 0.5), *north)
+        whole, segment = [d for d in model.pane(*both(0.0, 0.5), *north) if d.rule.name == "scores"]
+        assert (whole.reason, segment.reason) == ("fired", "holds")
+
+
+def test_what_a_lower_layer_explains_does_not_join_an_incident_and_joins_it_when_that_is_over() -> None:
+    drift = rule_of(name="drift", signals=("feature_drift",), response=Response.HUMAN_REVIEW)
+    model = Model(drift, rule_of(clear_panes=1))
+
+    def pane(nulls: float, other: float, same: float) -> dict[str, str]:
+        low = cell({"age": nulls})
+        high = cell({"age": same, "fare": other}, signal="feature_drift")
+        return found_of(model.pane(replace(low, results=(*low.results, *high.results))))
+
+    assert pane(0.0, 0.5, 0.0)["drift"] == "fired"
+    assert pane(0.5, 0.5, 0.5) == {"nulls": "fired", "drift": "holds"}
+    assert pane(0.0, 0.5, 0.5) == {"nulls": "resolved", "drift": "widened"}

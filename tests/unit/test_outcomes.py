@@ -16,7 +16,7 @@ from streams.baseline import WHOLE
 from streams.errors import DataError
 from streams.learn import Learned, learn
 from streams.signals import worth
-from streams.signals.outcome import cusum_limit
+from streams.signals.outcome import cusum_limit, persistence
 from streams.sketch.outcomes import Index, OutcomeLayout, Prediction, Task, class_text
 
 GRID = tuple(i / 50 for i in range(1, 50))
@@ -147,6 +147,37 @@ def test_the_cusum_alarms_as_seldom_as_it_says() -> None:
 
     assert run_length(0.0) > 0.7 * wanted
     assert run_length(2 * drift) < wanted / 15
+
+
+class TestPersistence:
+    """By how much the sum of blocks varies more than that of independent ones."""
+
+    def test_independent_blocks_have_none(self) -> None:
+        drawn = np.random.default_rng(3).normal(size=(500, 60))
+        assert 1.0 <= np.mean([persistence(blocks) for blocks in drawn]) < 1.25
+
+    def test_of_an_autoregression_it_is_what_sums_show(self) -> None:
+        """Against the variance of sums of 60 blocks, less what Bartlett's weights leave out at few lags."""
+        rng, share = np.random.default_rng(4), 0.4
+        series = np.zeros((2_000, 160))
+        for at in range(1, 160):
+            series[:, at] = share * series[:, at - 1] + rng.normal(size=2_000)
+        sums = series[:, 100:].sum(axis=1)
+        shown = float(np.var(sums) / (60 * np.var(series[:, 100:])))
+        found = float(np.mean([persistence(blocks) for blocks in series[:, 100:]]))
+        assert 0.6 * shown < found < shown
+
+    @given(st.lists(st.floats(-1e3, 1e3), max_size=40), st.floats(0.1, 10), st.floats(-100, 100))
+    def test_it_is_at_least_one_and_has_no_unit(self, values: list[float], scale: float, shift: float) -> None:
+        blocks = np.array(values)
+        found = persistence(blocks)
+        assert found >= 1.0
+        if len(values) and np.std(blocks) > 1e-3:
+            assert persistence(blocks * scale + shift) == pytest.approx(found, rel=1e-6)
+
+    @pytest.mark.parametrize("blocks", [np.zeros(0), np.arange(7.0), np.ones(50)])
+    def test_few_blocks_or_equal_ones_tell_nothing(self, blocks: Index) -> None:
+        assert persistence(blocks) == 1.0
 
 
 # --- Learning
