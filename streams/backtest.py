@@ -12,11 +12,13 @@ from itertools import islice
 
 import msgspec
 
+from streams.ack import Acks
 from streams.chunk import SourceFold, Step
 from streams.config import OTHER
 from streams.join.fold import JoinFold
 from streams.judge import BucketJudge, Outcome
 from streams.labels import label_time_ms
+from streams.ledger import Ledger
 from streams.panes import NO_MARK
 from streams.partial import Books, LabelBooks, key_of, pack, unpack
 from streams.plan import Plan
@@ -51,13 +53,15 @@ class Summary(msgspec.Struct, kw_only=True):
 class Backtest:
     """One run over one file of events, `labelled` if one of labels comes with it."""
 
-    def __init__(self, plan: Plan, now_ms: int, *, labelled: bool = False) -> None:
+    def __init__(self, plan: Plan, now_ms: int, *, labelled: bool = False, acks: Acks | None = None) -> None:
+        """`acks`: of the actions of this past, where it is known what was done about them."""
         self.plan = plan
         self.now_ms = now_ms
         self.join = JoinFold(plan, plan.config.kafka.labels, PARTITION, MemoryStore(), now_ms) if labelled else None
         self.fold = SourceFold(plan, TOPIC, PARTITION, None, now_ms, join=self.join)
         self.reject_reasons: Counter[str] = Counter()
-        self._buckets = {bucket: BucketJudge(plan, bucket, TOPIC, 1) for bucket in range(plan.config.kafka.buckets)}
+        buckets = range(plan.config.kafka.buckets)
+        self._buckets = {bucket: BucketJudge(plan, bucket, TOPIC, 1, acks) for bucket in buckets}
 
     def run(self, values: Iterable[bytes], labels: Iterable[bytes] = ()) -> Iterator[Outcome]:
         """Outcomes as the watermark moves, and at the end those of the panes that are still open."""
@@ -99,6 +103,10 @@ class Backtest:
         for bucket in sorted(touched):
             yield from self._buckets[bucket].advance()
             self._buckets[bucket].merge.expire()
+
+    def ledgers(self) -> dict[str, Ledger]:
+        """Those of the models, by name."""
+        return {name: book for bucket in self._buckets.values() for name, book in sorted(bucket.ledgers.items())}
 
     def summary(self) -> Summary:
         models: dict[str, ModelSummary] = {}
