@@ -7,6 +7,7 @@ records, as long as they are younger than what has been folded into mere counts.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable
 from enum import StrEnum
 
@@ -18,6 +19,8 @@ from streams.action import Action, State
 from streams.config import Response
 from streams.decide import Evidence
 from streams.duration import WEEK_MS
+from streams.errors import UNREADABLE, SketchError
+from streams.partial import seal, unseal
 from streams.plan import ModelPlan
 from streams.signals.names import ESTIMATED, SIGNALS
 from streams.signals.outcome import wilson
@@ -122,6 +125,7 @@ class Tally(msgspec.Struct):
     """Alarms of shadow rules."""
     verdicts: dict[str, int] = {}
     caught: int = 0
+    late: int = 0
     missed: int = 0
     leads_ms: tuple[int, ...] = ()
 
@@ -130,6 +134,7 @@ class Tally(msgspec.Struct):
             self.shadow + other.shadow,
             {v: n for v in Verdict if (n := self.verdicts.get(v, 0) + other.verdicts.get(v, 0))},
             self.caught + other.caught,
+            self.late + other.late,
             self.missed + other.missed,
             (*self.leads_ms, *other.leads_ms),
         )
@@ -169,11 +174,14 @@ class ProxyRow(msgspec.Struct, frozen=True, kw_only=True):
     unknown: int
     censored: int
     caught: int
+    """Bad episodes that it announced before the labels showed them."""
+    late: int
+    """Those that it announced no earlier than the labels."""
     missed: int
     precision: tuple[float, float, float] | None
     """Share of the judged alarms that was confirmed, and its interval at 95 %."""
     recall: tuple[float, float, float] | None
-    """Share of the bad episodes that it caught."""
+    """Share of the bad episodes that it caught, of all three kinds."""
     lead_s: tuple[float, float, float] | None
     """From an alarm to when the truth was to be seen: median, lower and upper quartile. Below 0: it came later."""
     enough: bool
@@ -413,7 +421,7 @@ class Ledger:
 
     def _verdict(self, incident: Incident, changes: Iterable[tuple[str | None, int]]) -> tuple[Verdict, int | None]:
         assert incident.fired_ms is not None
-        since_ms, end_ms = incident.since_ms, incident.end_ms
+        since_ms, end_ms = incident.since_ms, self._until_ms(incident)
         last_ms = None if end_ms is None else self.truth.last_end_ms(end_ms)
         for version, at in changes:
             same = version is None or incident.version in (None, version)
@@ -429,6 +437,11 @@ class Ledger:
         if end_ms is None or until_ms is None or until_ms < end_ms:
             return Verdict.OPEN, None
         return (Verdict.REFUTED if Standing.GOOD in standings else Verdict.UNKNOWN), None
+
+    def _until_ms(self, incident: Incident) -> int | None:
+        """So long it speaks of what comes: until it is over, or the labels of the time when it fired have come."""
+        assert incident.fired_ms is not None
+        return _first(incident.end_ms, self.truth.told_ms(incident.version, incident.segment, incident.fired_ms))
 
     def _tally(
         self,
@@ -447,14 +460,18 @@ class Ledger:
             tally.verdicts = {**tally.verdicts, verdict: tally.verdicts.get(verdict, 0) + 1}
             tally.leads_ms += () if lead_ms is None else (lead_ms,)
         for episode in episodes:
-            over = {
-                verdicts[alarm.key][0]
+            over = [
+                alarm
                 for alarm in alarms
-                if alarm.covers(episode.cell) and episode.overlaps(alarm.since_ms, alarm.end_ms)
-            }
-            if Verdict.CENSORED not in over:
-                tally.caught += bool(over)
-                tally.missed += not over
+                if alarm.covers(episode.cell) and episode.overlaps(alarm.since_ms, self._until_ms(alarm))
+            ]
+            if any(verdicts[alarm.key][0] is Verdict.CENSORED for alarm in over):
+                continue
+            seen_ms = self.truth.seen_ms(episode.cell, episode.start_ms)
+            in_time = any(alarm.fired_ms is not None and alarm.fired_ms < seen_ms for alarm in over)
+            tally.caught += in_time
+            tally.late += bool(over) and not in_time
+            tally.missed += not over
         return tally
 
     def _proxy_row(self, proxy: str, tally: Tally) -> ProxyRow:
@@ -467,9 +484,10 @@ class Ledger:
             shadow=tally.shadow,
             **counts,
             caught=tally.caught,
+            late=tally.late,
             missed=tally.missed,
             precision=_share(counts["confirmed"], judged),
-            recall=_share(tally.caught, tally.caught + tally.missed),
+            recall=_share(tally.caught, tally.caught + tally.late + tally.missed),
             lead_s=_quartiles(tally.leads_ms),
             enough=judged >= ENOUGH,
         )
@@ -525,6 +543,36 @@ def terms_of(plan: ModelPlan) -> Terms:
         proxies=tuple(name for name, signal in SIGNALS.items() if name in watched and is_proxy(signal.family, name)),
         rules={rule.name: rule.shadow for rule in plan.config.rules},
     )
+
+
+class LedgerRows(msgspec.Struct, frozen=True, kw_only=True):
+    """What ledgers say, as `ledger.json` has it."""
+
+    proxies: tuple[ProxyRow, ...]
+    rules: tuple[RuleRow, ...]
+    realised: tuple[Realised, ...]
+
+
+def rows_of(ledgers: Iterable[Ledger]) -> LedgerRows:
+    """Of one model after the other."""
+    books = list(ledgers)
+    return LedgerRows(
+        proxies=tuple(row for book in books for row in book.proxies()),
+        rules=tuple(row for book in books for row in book.rules()),
+        realised=tuple(book.realised() for book in books),
+    )
+
+
+def pack_ledger(state: LedgerState) -> bytes:
+    return seal(zlib.compress(msgspec.msgpack.encode(state)))
+
+
+def unpack_ledger(data: bytes) -> LedgerState:
+    """Raises SketchError for what is none."""
+    try:
+        return msgspec.msgpack.decode(zlib.decompress(unseal(data)), type=LedgerState)
+    except (*UNREADABLE, zlib.error) as error:
+        raise SketchError(seen=f"a ledger that does not open ({error})", expected="a packed ledger") from None
 
 
 def is_proxy(family: str, name: str) -> bool:

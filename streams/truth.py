@@ -147,16 +147,30 @@ class Truth:
 
     def within(self, version: str | None, segment: str, start_ms: int, end_ms: int | None) -> list[tuple[Cell, int]]:
         """Cell and start of the spans that overlap a stretch, of a version or (None) of all."""
-        cells = [cell for cell in self._spans if cell[1] == segment] if version is None else [(version, segment)]
         return [
             (cell, span.start_ms)
-            for cell in cells
-            for span in self._spans.get(cell, {}).values()
+            for cell in self._cells(version, segment)
+            for span in self._spans[cell].values()
             if start_ms < span.end_ms and (end_ms is None or span.start_ms < end_ms)
         ]
 
+    def _cells(self, version: str | None, segment: str) -> list[Cell]:
+        """Those that have spans."""
+        if version is None:
+            return [cell for cell in self._spans if cell[1] == segment]
+        return [(version, segment)] if (version, segment) in self._spans else []
+
     def at(self, cell: Cell, start_ms: int) -> TruthSpan:
         return self._spans[cell][start_ms]
+
+    def told_ms(self, version: str | None, segment: str, at_ms: int) -> int | None:
+        """When the labels of the span that ended with a time, or holds it, had come; None: they have not. Of a span
+        without a record: its end."""
+        start_ms = self._span_of(at_ms)
+        if self.settled_until_ms is None or self.settled_until_ms < start_ms + self.truth_ms:
+            return None
+        found = [span.settled_ms for cell in self._cells(version, segment) if (span := self._spans[cell].get(start_ms))]
+        return max(found, default=start_ms + self.truth_ms)
 
     def seen_ms(self, cell: Cell, start_ms: int) -> int:
         """When it could be seen that this bad span is bad: by the first bad labels that came since its start, at the

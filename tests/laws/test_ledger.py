@@ -5,6 +5,7 @@ The batch below is written from the definitions in docs/statistics.md, with loop
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 from collections.abc import Callable, Iterable
@@ -225,6 +226,32 @@ def fired_at(incident: Told) -> int | None:
     return incident.held_until if incident.held_until < HOURS else None
 
 
+def speaks_until(incident: Told, scenario: Scenario) -> float:
+    """Until it is over, or the labels of the span in which it fired have come."""
+    end = float("inf") if incident.end is None else incident.end
+    fired = fired_at(incident)
+    assert fired is not None
+    span = (fired - 1) // SPAN_H
+    if max((truth.span for truth in scenario.truths), default=-1) < span:
+        return end
+    of_span = [
+        truth.settled
+        for truth in scenario.truths
+        if truth.span == span and truth.segment == incident.segment and incident.version in (None, truth.version)
+    ]
+    return min(end, max(of_span, default=(span + 1) * SPAN_H))
+
+
+def first_seen(version: str, segment: str, span: int, scenario: Scenario) -> int:
+    """The first window of bad labels after the beginning of a bad span, else when the span was settled."""
+    seen = [
+        breach.end
+        for breach in scenario.breaches
+        if (breach.version, breach.segment, breach.revision) == (version, segment, 0) and breach.end > span * SPAN_H
+    ]
+    return min(seen, default=standing_by_span(scenario)[version, segment, span].settled)
+
+
 def changes(scenario: Scenario) -> list[tuple[str | None, float]]:
     return [
         (incident.version, min(hours))
@@ -237,8 +264,8 @@ def changes(scenario: Scenario) -> list[tuple[str | None, float]]:
 def verdict(incident: Told, scenario: Scenario) -> tuple[str, float | None]:
     """What the definitions say of a fired incident, and the lead in hours."""
     truths = standing_by_span(scenario)
-    end = float("inf") if incident.end is None else incident.end
-    last = end if incident.end is None else -(-incident.end // SPAN_H) * SPAN_H
+    end = speaks_until(incident, scenario)
+    last = math.ceil(end / SPAN_H) * SPAN_H if end < float("inf") else end
     for version, hour in changes(scenario):
         about = version is None or incident.version is None or version == incident.version
         if about and incident.since <= hour < last:
@@ -254,13 +281,7 @@ def verdict(incident: Told, scenario: Scenario) -> tuple[str, float | None]:
     bad = sorted((truth.span, truth.version) for truth in spoken if truth.standing == "bad")
     if bad:
         span, version = bad[0]
-        seen = [
-            breach.end
-            for breach in scenario.breaches
-            if (breach.version, breach.segment, breach.revision) == (version, incident.segment, 0)
-            and breach.end > span * SPAN_H
-        ]
-        when = min(seen, default=truths[version, incident.segment, span].settled)
+        when = first_seen(version, incident.segment, span, scenario)
         fired = fired_at(incident)
         assert fired is not None
         return "confirmed", when - fired
@@ -311,27 +332,32 @@ def batch(proxy: str, scenario: Scenario) -> dict[str, Any]:
         name: sum(v == name for _, v, _ in alarms) for name in ("confirmed", "refuted", "open", "unknown", "censored")
     }
     leads = sorted(lead for _, _, lead in alarms if lead is not None)
-    caught = missed = 0
+    caught = late = missed = 0
     for version, segment, first, after in episodes(scenario):
         over = [
-            found
+            (found, fired_at(incident) or 0)
             for incident, found, _ in alarms
             if incident.version in (None, version)
             and incident.segment in ("", segment)
             and incident.since < after
-            and first < (float("inf") if incident.end is None else incident.end)
+            and first < speaks_until(incident, scenario)
         ]
-        if "censored" not in over:
-            caught, missed = caught + bool(over), missed + (not over)
+        seen = first_seen(version, segment, first // SPAN_H, scenario)
+        if not over:
+            missed += 1
+        elif all(found != "censored" for found, _ in over):
+            in_time = min(fired for _, fired in over) < seen
+            caught, late = caught + in_time, late + (not in_time)
     return {
         **counts,
         "alarms": len(alarms),
         "shadow": sum(incident.shadow for incident, _, _ in alarms),
         "caught": caught,
+        "late": late,
         "missed": missed,
         "lead": statistics.median(leads) if leads else None,
         "precision": interval(counts["confirmed"], counts["confirmed"] + counts["refuted"]),
-        "recall": interval(caught, caught + missed),
+        "recall": interval(caught, caught + late + missed),
     }
 
 
@@ -343,7 +369,7 @@ def interval(hits: int, n: int) -> Any:
 
 
 def row(found: ProxyRow) -> dict[str, Any]:
-    names = ("confirmed", "refuted", "open", "unknown", "censored", "alarms", "shadow", "caught", "missed")
+    names = ("confirmed", "refuted", "open", "unknown", "censored", "alarms", "shadow", "caught", "late", "missed")
     lead = None if found.lead_s is None else found.lead_s[0] / 3600
     return {name: getattr(found, name) for name in names} | {
         "lead": lead,
