@@ -18,7 +18,7 @@ from agents.ledger import from_topics
 from agents.replay import generate
 from streams.ack import Acks, read_ack
 from streams.backtest import Backtest
-from streams.ledger import LedgerRows, rows_of
+from streams.ledger import Ledger, LedgerRows, rows_of
 from streams.plan import Plan
 from tests.embedded.conftest import until
 from tests.embedded.test_commands import done, foreshock, one_line
@@ -47,6 +47,11 @@ def exact(found: LedgerRows) -> Any:
     return found.proxies, [(row.rule, row.published, row.seen, row.acted, row.dismissed) for row in found.rules]
 
 
+def books(worker: Worker) -> list[Ledger]:
+    """The model's ledger, if the worker owns it by now."""
+    return [judge.ledgers[MODEL] for judge in worker.merge.judges.values() if MODEL in judge.ledgers]
+
+
 async def firing(connection: Connection, rule: str) -> dict[str, Any]:
     actions = await on_topic(connection, "actions")
     return next(a for a in actions if a["data"]["rule"] == rule and a["data"]["state"] == "firing")
@@ -67,12 +72,13 @@ def test_a_live_ledger_says_after_a_restart_what_a_backtest_says(
         for name in ("inference", "labels"):
             await topics.create(connection, connection.topic(name), PARTITIONS)
         async with running(plan, connection, state=state) as worker:
+            await until(lambda: books(worker))
             zeros = await samples(worker, "foreshock_ledger_alarms")
             assert {sample.labels["proxy"] for sample in zeros} >= {"null_rate", "score_drift", "total"}
             assert not any(sample.value for sample in zeros)
             await generate(connection, connection.topic("inference"), stream.pairs[:14_000])
             await generate(connection, connection.topic("labels"), labels[:15_000])
-            book = next(judge.ledgers[MODEL] for judge in worker.merge.judges.values() if MODEL in judge.ledgers)
+            (book,) = books(worker)
             await until(lambda: any(row.rule == NULLS and row.published for row in book.rules()))
             sent.append(ack(await firing(connection, NULLS), "dismissed"))
             await generate(connection, connection.topic("acks"), [*sent, (b"x", b'{"status": "seen"}')])
@@ -86,15 +92,14 @@ def test_a_live_ledger_says_after_a_restart_what_a_backtest_says(
         await generate(connection, connection.topic("acks"), [late])
         await generate(connection, connection.topic("inference"), stream.pairs[14_000:])
         await generate(connection, connection.topic("labels"), labels[15_000:])
-        last = Worker(plan, connection, WebOptions(), drain=True, state=state)
-        await asyncio.wait_for(last.run(), FINISHED_WITHIN_S)
+        async with running(plan, connection, state=state, drain=True, keep=True) as last:
+            await asyncio.wait_for(last.finished.wait(), FINISHED_WITHIN_S)
+            ours = rows_of(books(last))
         found = await windows(connection)
         assert found == reference.windows
         assert "truth" in {window["clock"] for window in found.values()}
-        ours = [judge.ledgers[MODEL] for judge in last.merge.judges.values() if MODEL in judge.ledgers]
-        shown = rows_of(await from_topics(connection, plan))
-        assert exact(shown) == exact(rows_of(ours or await from_topics(connection, plan)))
-        return shown
+        assert exact(rows_of(await from_topics(connection, plan))) == exact(ours)
+        return ours
 
     shown = asyncio.run(main())
     run = Backtest(plan, START_MS + 10**9, labelled=True, acks=Acks(read_ack(value) for _, value in sent))
