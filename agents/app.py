@@ -3,6 +3,7 @@
 inference, labels        ┐
 feedback, runs, outcomes ┴→ Intake ─→ channel ─→ sketch agent ─→ partials
                   partials ─→ Intake ─→ channel ─→ merge agent ─→ windows, actions
+                      acks ─→ AckReader ─┘
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from mode import Service
 from prometheus_client import CollectorRegistry
 
 from agents import topics
+from agents.acks import AckReader
 from agents.clients import Connection
 from agents.exporter import Exporter
 from agents.intake import Batch, BatchChannel, Intake
@@ -117,6 +119,7 @@ class Worker:
                 on_revoked=self.sketch.on_revoked,
                 group_instance_id=self.instance,
             )
+            self.acks = AckReader(self.connection, self.merge.take_ack)
             self.merge.intake = Intake(
                 self.connection,
                 [self.connection.topic("partials")],
@@ -127,7 +130,7 @@ class Worker:
                 group_instance_id=self.instance,
             )
             self.web = self._web()
-            for service in (self.web, app, self.merge.intake, self.sketch.intake):
+            for service in (self.web, app, self.acks, self.merge.intake, self.sketch.intake):
                 await stack.enter_async_context(_started(service))
             log.info("metrics at %s/metrics", self.web.url)
             self.ready.set()
@@ -188,7 +191,7 @@ class Worker:
 
     def _web(self) -> Web:
         registry = CollectorRegistry()
-        registry.register(Exporter(self.sketch, self.merge, self.plan.config.web.max_series))
+        registry.register(Exporter(self.sketch, self.merge, self.acks, self.plan.config.web.max_series))
         options = self._web_options
         return Web(registry, self._is_healthy, host=options.host, port=options.port, token=options.token)
 
@@ -203,7 +206,7 @@ class Worker:
         }
 
     async def _until_over(self) -> None:
-        services = [service for service in (self.sketch.intake, self.merge.intake) if service is not None]
+        services = [service for service in (self.sketch.intake, self.merge.intake, self.acks) if service is not None]
         while not self.stop.is_set():
             for service in services:
                 if service.crashed:

@@ -20,9 +20,11 @@ from typing import Any
 import click
 import msgspec
 
+from agents import acks as acknowledging
 from agents import alertmanager as alerting
 from agents import demo as demonstration
 from agents import follow
+from agents import ledger as books
 from agents import webhook as webhooks
 from agents.address import check_address
 from agents.app import WebOptions, Worker
@@ -31,16 +33,21 @@ from agents.clients import Security as ClientSecurity
 from agents.files import lines, read_plan, reference
 from agents.progress import Told
 from agents.replay import replay
+from streams.ack import Ack, Acks, Status, read_ack
 from streams.action import Action
 from streams.backtest import Backtest, Summary
 from streams.compare import Change, Difference, compare, difference_line
 from streams.config import Config
-from streams.errors import ConfigError, ForeshockError
+from streams.errors import UNREADABLE, ConfigError, DataError, ForeshockError
+from streams.events import Invalid
 from streams.learn import learn
+from streams.ledger import LedgerRows, rows_of
+from streams.ledger_text import ledger_lines
 from streams.plan import Facts
 from streams.rehearse import rehearse
 from streams.report import Report
 from streams.scaffold import foreshock_yaml
+from streams.times import rfc3339
 
 CONFIG = click.option(
     "-c", "--config", "config_file", type=click.Path(path_type=Path), required=True, help="The foreshock.yaml."
@@ -53,6 +60,8 @@ DECLARES = {Facts.FEEDBACK: "feedback", Facts.RUNS: "jobs", Facts.OUTCOMES: "kpi
 """What a model says of itself so that these are counted."""
 EMBEDDED = click.option("--embedded", is_flag=True, help="The broker is the embedded one, with its limits.")
 
+LEDGER = "ledger.json"
+"""What a backtest says of its ledgers."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's `mallopt`."""
 
@@ -130,6 +139,7 @@ def check(config_file: Path) -> None:
 @click.option("--feedback", type=click.Path(path_type=Path), help="Overrides, complaints and workflow steps.")
 @click.option("--runs", type=click.Path(path_type=Path), help="OpenLineage events of the model's jobs.")
 @click.option("--outcomes", type=click.Path(path_type=Path), help="Observations of business KPIs.")
+@click.option("--acks", type=click.Path(path_type=Path), help="What was done about its actions, .ndjson[.gz].")
 @click.option("--compare", "other_file", type=click.Path(path_type=Path), help="Another configuration of this past.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for the results.")
 def backtest(
@@ -139,10 +149,12 @@ def backtest(
     feedback: Path | None,
     runs: Path | None,
     outcomes: Path | None,
+    acks: Path | None,
     other_file: Path | None,
     out: Path,
 ) -> None:
-    """Run the same pipeline over files: actions, windows, a summary, a page. With --compare: what would have been."""
+    """Run the same pipeline over files: actions, windows, a summary, the ledger, a page. With --compare: what would
+    have been."""
     plan = read_plan(config_file)
     other_plan = read_plan(other_file) if other_file else None
     existing(events, "inference events")
@@ -169,7 +181,8 @@ def backtest(
             )
     make_folder(out)
     now_ms = time.time_ns() // 1_000_000
-    run = Backtest(plan, now_ms, labelled=labels is not None, told=told)
+    known = read_acks(acks) if acks else None
+    run = Backtest(plan, now_ms, labelled=labels is not None, told=told, acks=known)
     report = Report()
     actions: list[Action] = []
     with Told("events") as progress, ExitStack() as stack:
@@ -188,10 +201,26 @@ def backtest(
             again = other.run(_counted(lines(events), progress), lines(labels) if labels else (), _told(told))
             _tell_differences(compare(actions, [action for outcome in again for action in outcome.actions]), out)
     summary = run.summary()
-    (out / "summary.json").write_bytes(msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n")
+    (out / "summary.json").write_bytes(_json(summary))
+    (out / LEDGER).write_bytes(_json(rows_of(run.ledgers().values())))
     (out / "report.html").write_text(report.html(plan, summary), encoding="utf-8")
     _tell(summary, run)
-    click.echo(f"wrote {', '.join(f'{log}.ndjson' for log in files)}, summary.json and report.html in {out}")
+    click.echo(f"wrote {', '.join(f'{log}.ndjson' for log in files)}, summary.json, {LEDGER} and report.html in {out}")
+
+
+def _json(found: object) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n"
+
+
+def read_acks(path: Path) -> Acks:
+    """The acks of a file; what is none is told and left out."""
+    found = Acks()
+    for number, line in enumerate(lines(existing(path, "acks")), 1):
+        try:
+            found.take(read_ack(line))
+        except Invalid as invalid:
+            click.echo(f"{path}, line {number}: {invalid.reason} ({invalid.detail}); left out", err=True)
+    return found
 
 
 def existing(path: Path, what: str) -> Path:
@@ -230,8 +259,8 @@ def _tell(summary: Summary, run: Backtest) -> None:
         if model.labels:
             said = ", ".join(f"{what} {count:,}" for what, count in model.labels.items())
             click.echo(f"{name}, labels: {said}")
-        for kind, books in model.told.items():
-            click.echo(f"{name}, {kind}: {', '.join(f'{what} {count:,}' for what, count in books.items())}")
+        for kind, told in model.told.items():
+            click.echo(f"{name}, {kind}: {', '.join(f'{what} {count:,}' for what, count in told.items())}")
     if summary.rejected:
         click.echo(f"rejected before a model could be read: {summary.rejected:,}")
     for reason, count in run.reject_reasons.most_common(5):
@@ -334,6 +363,58 @@ def actions(config_file: Path, broker: str | None, embedded: bool, go_on: bool, 
     log_to_stderr(False)
     to = connection(read_plan(config_file).config, broker, embedded)
     run_async(lambda: follow.actions(to, click.echo, go_on=go_on, as_json=as_json))
+
+
+@cli.command()
+@CONFIG
+@BROKER
+@EMBEDDED
+@click.argument("action_id", metavar="ID")
+@click.option("--status", type=click.Choice([str(status) for status in Status]), required=True, help="What was done.")
+@click.option("--by", required=True, help="Who did it: a person or a program.")
+@click.option("--note", default="", help="Why, for the next reader.")
+def ack(config_file: Path, broker: str | None, embedded: bool, action_id: str, status: str, by: str, note: str) -> None:
+    """Say what was done about the action of this id: seen, acted, dismissed (as a false alarm), done."""
+    log_to_stderr(False)
+    to = connection(read_plan(config_file).config, broker, embedded)
+    now = rfc3339(time.time_ns() // 1_000_000)
+    said = Ack(action_id=action_id, status=Status(status), by=by, ts=now, note=note)
+    run_async(lambda: acknowledging.send(to, said))
+    click.echo(f"{status}: {action_id}")
+
+
+@cli.command()
+@CONFIG
+@BROKER
+@EMBEDDED
+@click.option("--from", "folder", type=click.Path(path_type=Path), help="A backtest's folder, instead of the topics.")
+@click.option("--json", "as_json", is_flag=True, help="For a program.")
+def ledger(config_file: Path, broker: str | None, embedded: bool, folder: Path | None, as_json: bool) -> None:
+    """Show how far each proxy can be trusted, and what was done about the actions of each rule."""
+    if folder and broker:
+        raise ConfigError(seen="--from and --broker", expected="one of them", mend="leave one out")
+    log_to_stderr(False)
+    plan = read_plan(config_file)
+    if folder:
+        rows = read_rows(folder / LEDGER)
+    else:
+        to = connection(plan.config, broker, embedded)
+        rows = rows_of(run_async(lambda: books.from_topics(to, plan)))
+    if as_json:
+        click.echo(_json(rows).decode(), nl=False)
+        return
+    for line in ledger_lines(rows):
+        click.echo(line)
+
+
+def read_rows(path: Path) -> LedgerRows:
+    """What a backtest wrote of its ledgers."""
+    try:
+        return msgspec.json.decode(existing(path, "what 'foreshock backtest' wrote").read_bytes(), type=LedgerRows)
+    except UNREADABLE as error:
+        raise DataError(
+            place=str(path), seen=f"no ledger ({error})", expected="what a backtest wrote", mend="run it again"
+        ) from None
 
 
 @cli.command()

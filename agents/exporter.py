@@ -13,8 +13,10 @@ import numpy as np
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from agents.acks import AckReader
 from agents.merge import MergeStage
 from agents.sketch import SketchStage, Work
+from streams.ack import Status
 from streams.action import segment_object
 from streams.backtest import label_summary
 from streams.calibrate import standard_errors
@@ -22,6 +24,7 @@ from streams.chunk_merge import FINAL_MARK, ModelBooks
 from streams.decide import Reason
 from streams.events import Reason as RejectReason
 from streams.judge import ModelJudge
+from streams.ledger import Verdict, rows_of
 from streams.partial import Books, LabelBooks
 from streams.plan import model_of
 from streams.signals.evaluate import CellResult
@@ -36,8 +39,8 @@ SIGNAL = [*CELL, "family", "signal", "feature"]
 class Exporter(Collector):
     """Reads the stages whenever Prometheus asks."""
 
-    def __init__(self, sketch: SketchStage, merge: MergeStage, max_series: int) -> None:
-        self.sketch, self.merge, self.max_series = sketch, merge, max_series
+    def __init__(self, sketch: SketchStage, merge: MergeStage, acks: AckReader, max_series: int) -> None:
+        self.sketch, self.merge, self.acks, self.max_series = sketch, merge, acks, max_series
 
     def describe(self) -> Iterable[Metric]:
         return []  # what there is depends on the models at hand: it is not asked for at registration
@@ -50,6 +53,7 @@ class Exporter(Collector):
         yield from self._marks()
         yield from self._signals()
         yield from self._decisions()
+        yield from self._ledgers()
 
     def _sources(self) -> Iterator[Metric]:
         labels = ["topic", "partition"]
@@ -78,6 +82,7 @@ class Exporter(Collector):
         for reason in RejectReason:
             rejects.add_metric([reason], self.sketch.work.rejects[reason])
         rejects.add_metric(["bad_partial"], self.merge.work.rejects["bad_partial"])
+        rejects.add_metric(["bad_ack"], self.acks.rejected)
         rebuild = GaugeMetricFamily(
             "foreshock_rebuild_seconds", "Time of the last rebuild of stage 2.", self.merge.rebuild_seconds
         )
@@ -244,6 +249,56 @@ class Exporter(Collector):
             for reason in Reason:
                 decisions.add_metric([name, reason], state.decisions.get(reason, 0) if state else 0)
         yield from (firing, actions, shadows, decisions)
+
+    def _ledgers(self) -> Iterator[Metric]:
+        proxy = ["model", "proxy"]
+        alarms = GaugeMetricFamily(
+            "foreshock_ledger_alarms", "Alarms of a proxy, by what the truth says of them.", labels=[*proxy, "verdict"]
+        )
+        episodes = GaugeMetricFamily(
+            "foreshock_ledger_episodes",
+            "Bad episodes that a proxy caught before the labels, late, or missed.",
+            labels=[*proxy, "outcome"],
+        )
+        precision = GaugeMetricFamily(
+            "foreshock_ledger_precision_ratio", "Confirmed of the judged alarms, at 95 %.", labels=[*proxy, "bound"]
+        )
+        recall = GaugeMetricFamily(
+            "foreshock_ledger_recall_ratio", "Caught of the bad episodes, at 95 %.", labels=[*proxy, "bound"]
+        )
+        lead = GaugeMetricFamily(
+            "foreshock_ledger_lead_seconds",
+            "From a confirmed alarm to when the labels showed it, by quartile.",
+            labels=[*proxy, "quartile"],
+        )
+        actions = GaugeMetricFamily(
+            "foreshock_rule_actions", "Incidents of a rule, by what was done.", labels=["model", "rule", "status"]
+        )
+        false = GaugeMetricFamily(
+            "foreshock_false_alarms_per_week", "Those that are allowed, and those there were.", labels=["model", "kind"]
+        )
+        books = [book for bucket in self.merge.judges.values() for book in bucket.ledgers.values()]
+        rows = rows_of(books)
+        for row in rows.proxies:
+            place = [row.model, row.proxy]
+            for verdict in Verdict:
+                alarms.add_metric([*place, verdict], getattr(row, verdict))
+            for outcome in ("caught", "late", "missed"):
+                episodes.add_metric([*place, outcome], getattr(row, outcome))
+            for family, names, found in (
+                (precision, ("value", "low", "high"), row.precision),
+                (recall, ("value", "low", "high"), row.recall),
+                (lead, ("0.5", "0.25", "0.75"), row.lead_s),
+            ):
+                for name, number in zip(names, found or (), strict=False):
+                    family.add_metric([*place, name], number)
+        for rule in rows.rules:
+            for status in ("published", *Status):
+                actions.add_metric([rule.model, rule.rule, status], getattr(rule, status))
+        for realised in rows.realised:
+            false.add_metric([realised.model, "budget"], realised.budget)
+            false.add_metric([realised.model, "realised"], realised.per_week)
+        yield from (alarms, episodes, precision, recall, lead, actions, false)
 
     def _judges(self) -> Iterator[tuple[str, ModelJudge]]:
         for bucket in self.merge.judges.values():

@@ -1,4 +1,4 @@
-"""The actions topic from its beginning, and on; as lines for a person, or for a program."""
+"""A topic that Foreshock writes from its beginning, and on; the actions as lines for a person, or for a program."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from streams.errors import BrokerError
 READ_WITHIN_S = 120.0
 
 
-async def read_all(connection: Connection, take: Callable[[Records], None]) -> dict[TopicPartition, int]:
-    """Gives every action that there is, in the order of each partition, to `take`; where the partitions ended.
+async def read_all(
+    connection: Connection, take: Callable[[Records], None], name: str = "actions"
+) -> dict[TopicPartition, int]:
+    """Gives every record that there is, in the order of each partition, to `take`; where the partitions ended.
 
     Raises:
         BrokerError: if there is no topic.
     """
-    topic = connection.topic("actions")
+    topic = connection.topic(name)
     partitions = await topics.find(connection, topic)
     if partitions is None:
         raise BrokerError(

@@ -14,14 +14,17 @@ from aiokafka.structs import ConsumerRecord
 
 from agents.clients import Connection
 from agents.intake import Batch, Intake, Record
+from agents.ledger import LEDGER_KEY, ledger_key
 from agents.loader import read_to_end
 from agents.publish import Outgoing, publish
 from agents.sketch import Work
+from streams.ack import Ack, Acks
 from streams.action import action_line, advice
 from streams.chunk_merge import BooksState
 from streams.duration import format_ms
 from streams.errors import SketchError
 from streams.judge import BucketJudge, ModelState, Outcome, pack_unit, unpack_unit
+from streams.ledger import pack_ledger, unpack_ledger
 from streams.partial import unpack
 from streams.plan import Facts, Plan
 from streams.rollup import UnitId
@@ -52,6 +55,7 @@ class MergeStage:
         self.told = told
         self.intake: Intake | None = None
         self.work = Work()
+        self.acks = Acks()
         self.judges: dict[int, BucketJudge] = {}
         self.positions: dict[int, int] = {}
         """Per bucket the offset after the last partial that was folded and whose outcomes are published."""
@@ -63,7 +67,9 @@ class MergeStage:
         began = time.monotonic()
         buckets = sorted(tp.partition for tp in tps)
         source = self.plan.config.kafka.inference
-        judges = {bucket: BucketJudge(self.plan, bucket, source, self.partitions, self.told) for bucket in buckets}
+        judges = {
+            bucket: BucketJudge(self.plan, bucket, source, self.partitions, self.told, self.acks) for bucket in buckets
+        }
         await self._load_state(judges)
         starts = await self._load_partials(judges)
         for judge in judges.values():
@@ -100,6 +106,8 @@ class MergeStage:
                 judge.restore_books(topic, msgspec.json.decode(value, type=BooksState))
             elif key.startswith(UNIT_KEY):
                 judge.restore_unit(*unpack_unit(value))
+            elif key.startswith(LEDGER_KEY):
+                judge.restore_ledger(unpack_ledger(value))
             else:
                 judge.restore(msgspec.json.decode(value, type=ModelState))
         except (msgspec.MsgspecError, SketchError) as error:
@@ -118,6 +126,12 @@ class MergeStage:
     async def on_revoked(self, tps: AbstractSet[TopicPartition]) -> None:
         """Nothing is lost: the next owner rebuilds from the log."""
         self.judges, self.positions = {}, {}
+
+    def take_ack(self, ack: Ack) -> None:
+        """An ack, of whichever model's action."""
+        self.acks.take(ack)
+        for judge in self.judges.values():
+            judge.take_ack(ack)
 
     async def process(self, batch: Batch) -> None:
         """One batch of one bucket."""
@@ -142,7 +156,7 @@ class MergeStage:
         return self.intake is not None and self.intake.current(batch)
 
     async def _publish(self, bucket: int, outcome: Outcome, wanted: Wanted) -> None:
-        """Windows and actions, acknowledged; then the one record that says they are out."""
+        """Windows and actions, acknowledged; the ledger that holds them; then the one record that says they are out."""
         windows, actions = self.connection.topic("windows"), self.connection.topic("actions")
         records = [Outgoing(windows, item.key, msgspec.json.encode(item)) for item in outcome.windows]
         records += [Outgoing(actions, item.subject.encode(), msgspec.json.encode(item)) for item in outcome.actions]
@@ -156,6 +170,8 @@ class MergeStage:
             for unit in outcome.units
         ]
         kept += [Outgoing(state, _unit_key(outcome.model, unit), None, bucket) for unit in outcome.forgotten]
+        if outcome.ledger is not None:
+            kept.append(Outgoing(state, ledger_key(outcome.model), pack_ledger(outcome.ledger), bucket))
         if kept:
             await publish(self.producer, kept, wanted)
         record = Outgoing(state, outcome.model.encode(), msgspec.json.encode(outcome.state), bucket)

@@ -67,6 +67,7 @@ TOPICS = (
     Topic(name="state", partitions=Partitions.BUCKETS, compacted=True),
     Topic(name="windows", partitions=Partitions.FEW),
     Topic(name="actions", partitions=Partitions.FEW),
+    Topic(name="acks", partitions=Partitions.FEW),
     Topic(name="dead-letter", partitions=Partitions.FEW),
 )
 

@@ -14,12 +14,14 @@ from types import MappingProxyType
 
 import msgspec
 
+from streams.ack import Acks
 from streams.chunk import Step
 from streams.config import OTHER
 from streams.facts.fold import FactFold, fact_fold, fact_time_ms
 from streams.join.fold import JoinFold
 from streams.judge import BucketJudge, Outcome
 from streams.labels import label_time_ms
+from streams.ledger import Ledger
 from streams.panes import NO_MARK
 from streams.partial import Books, LabelBooks, key_of, pack, unpack
 from streams.plan import Facts, Plan, model_of
@@ -58,8 +60,17 @@ class Summary(msgspec.Struct, kw_only=True):
 class Backtest:
     """One run over one file of events, `labelled` if one of labels comes with it."""
 
-    def __init__(self, plan: Plan, now_ms: int, *, labelled: bool = False, told: Iterable[Facts] = ()) -> None:
-        """`told`: the kinds of facts that come with the events; others are not judged."""
+    def __init__(
+        self,
+        plan: Plan,
+        now_ms: int,
+        *,
+        labelled: bool = False,
+        told: Iterable[Facts] = (),
+        acks: Acks | None = None,
+    ) -> None:
+        """`told`: the kinds of facts that come with the events; others are not judged. `acks`: of the actions of this
+        past, where it is known what was done about them."""
         self.plan = plan
         self.now_ms = now_ms
         self.join = JoinFold(plan, plan.config.kafka.labels, PARTITION, MemoryStore(), now_ms) if labelled else None
@@ -69,10 +80,8 @@ class Backtest:
         self.facts = {
             kind: fact_fold(kind, plan, PARTITION, None, now_ms, self.join) for kind in Facts if kind in kinds
         }
-        partitions = dict.fromkeys(self.facts, 1)
-        self._buckets = {
-            bucket: BucketJudge(plan, bucket, TOPIC, 1, partitions) for bucket in range(plan.config.kafka.buckets)
-        }
+        buckets, partitions = range(plan.config.kafka.buckets), dict.fromkeys(self.facts, 1)
+        self._buckets = {bucket: BucketJudge(plan, bucket, TOPIC, 1, partitions, acks) for bucket in buckets}
 
     def run(
         self,
@@ -134,6 +143,10 @@ class Backtest:
         for bucket in sorted(touched):
             yield from self._buckets[bucket].advance()
             self._buckets[bucket].expire()
+
+    def ledgers(self) -> dict[str, Ledger]:
+        """Those of the models, by name."""
+        return {name: book for bucket in self._buckets.values() for name, book in sorted(bucket.ledgers.items())}
 
     def summary(self) -> Summary:
         models: dict[str, ModelSummary] = {}

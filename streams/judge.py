@@ -7,10 +7,11 @@ judges again from the last state and arrives at the same records and the same ac
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
+from streams.ack import Ack, Acks
 from streams.action import Action, action_of, layer_of
 from streams.calibrate import Calibration
 from streams.cells import Cells
@@ -22,7 +23,8 @@ from streams.facts.merge import NOTHING_TOLD, FactsMerge, KpiPane, ToldPane
 from streams.inhibit import Incident, Incidents
 from streams.judge_facts import FactsJudge, kpi_clocks
 from streams.judge_outcomes import Arrival, LabelledJudge
-from streams.merge import BucketMerge, ClosedPane, ModelMerge
+from streams.ledger import Ledger, LedgerState, terms_of
+from streams.merge import BucketMerge, ClosedPane, ModelMerge, ModelOutcomes
 from streams.panes import NO_MARK
 from streams.partial import Cell, Partial, seal, unseal
 from streams.plan import Facts, ModelPlan, Plan
@@ -79,6 +81,8 @@ class Outcome:
     forgotten: Sequence[UnitId] = ()
     """Units that no window needs any more."""
     state: ModelState | None = None
+    ledger: LedgerState | None = None
+    """If there is news in it; what it holds of this outcome, a repeat does not add again."""
 
 
 class ModelJudge:
@@ -204,12 +208,15 @@ class ModelJudge:
         partial = partial or (self.state is not None and start_ms <= self.state.first_pane_ms)
         return Window(start_ms, end_ms, over_ms, self.rollup.window(start_ms, end_ms), silent_ms, partial)
 
-    def close_labelled(self, pane: ClosedPane) -> Outcome:
-        """Judges an arrival pane of labels. Some pane of events has been judged before."""
+    def close_labelled(self, pane: ClosedPane, outcomes: ModelOutcomes) -> Outcome:
+        """Judges an arrival pane of labels, and the spans of truth that it settles. Some pane of events has been
+        judged before."""
         assert self.labelled is not None and self.state is not None
         windows, decisions = self.labelled.close(pane, self.rules, self.incidents)
-        before = self.state
-        self.state = msgspec.structs.replace(before, labels_until_ms=pane.start_ms + self.plan.config.pane_ms)
+        before, until_ms = self.state, pane.start_ms + self.plan.config.pane_ms
+        settled_ms = NO_MARK if before.labels_until_ms is None else before.labels_until_ms
+        windows += self.labelled.settle(outcomes, settled_ms, until_ms)
+        self.state = msgspec.structs.replace(before, labels_until_ms=until_ms)
         self._note(before, len(windows), decisions)
         return Outcome(self.plan.name, windows, *self._actions(decisions), state=self.state)
 
@@ -296,17 +303,26 @@ def worth_a_record(cell: CellResult) -> bool:
 
 
 class BucketJudge:
-    """Merge and judgement of all models of one bucket."""
+    """Merge, judgement and ledgers of all models of one bucket."""
 
     def __init__(
-        self, plan: Plan, bucket: int, topic: str, partitions: int, told: Mapping[Facts, int] | None = None
+        self,
+        plan: Plan,
+        bucket: int,
+        topic: str,
+        partitions: int,
+        told: Mapping[Facts, int] | None = None,
+        acks: Acks | None = None,
     ) -> None:
-        """`told`: the kinds of facts that are read, and into how many partitions each is written."""
+        """`told`: the kinds of facts that are read, and into how many partitions each is written. `acks`: what is known
+        of them; they may be of other buckets' actions too."""
         self.merge = BucketMerge(plan, bucket, topic, partitions)
         self.facts = FactsMerge(plan, bucket, told or {})
         self.judges = {
             name: ModelJudge(model.plan, kinds=self.facts.topics) for name, model in self.merge.models.items()
         }
+        self.ledgers = {name: Ledger(terms_of(model.plan)) for name, model in self.merge.models.items()}
+        self.acks = Acks() if acks is None else acks
 
     def apply(self, partial: Partial, key: bytes = b"", *, fresh: bool = True) -> None:
         """Takes a publication; SketchError if it is none of this bucket's."""
@@ -326,8 +342,20 @@ class BucketJudge:
         if name in self.judges:
             self.judges[name].restore_unit(unit)
 
+    def restore_ledger(self, state: LedgerState) -> None:
+        if state.model in self.ledgers:
+            self.ledgers[state.model] = Ledger(self.ledgers[state.model].terms, state)
+
+    def take_ack(self, ack: Ack) -> None:
+        """Gives an ack to the ledger that knows its action."""
+        for ledger in self.ledgers.values():
+            if ledger.knows(ack.action_id):
+                ledger.take_ack(ack)
+
     def ready(self) -> None:
         """After the rebuild: gives the judges the panes that were judged before, for the windows to come."""
+        for ack in self.acks:
+            self.take_ack(ack)
         for name, model in self.merge.models.items():
             judge = self.judges[name]
             judge.drop_units()
@@ -345,6 +373,21 @@ class BucketJudge:
 
     def advance(self) -> Iterator[Outcome]:
         """Judges what the watermarks allow, and revises what changed after it was judged."""
+        return map(self._entered, self._advance())
+
+    def _entered(self, outcome: Outcome) -> Outcome:
+        """The outcome, when the ledger has taken it."""
+        ledger = self.ledgers[outcome.model]
+        for window in outcome.windows:
+            ledger.take_window(window)
+        for actions, shadow in ((outcome.actions, False), (outcome.shadows, True)):
+            for action in actions:
+                ledger.take_action(action, shadow)
+                for ack in self.acks.of(action.id):
+                    ledger.take_ack(ack)
+        return outcome if outcome.state is None else replace(outcome, ledger=ledger.news())
+
+    def _advance(self) -> Iterator[Outcome]:
         for name, model in self.merge.models.items():
             model.limit_ms = self.facts.limit_ms(name)
             # Before too: after a rebuild every judged pane may have changed, and closing many forgets what was told.
@@ -365,12 +408,13 @@ class BucketJudge:
         cohorts = list(self.merge.revised_cohorts(model))
         labelled.know(cohorts)
         windows = [record for start_ms, cells in cohorts for record in labelled.revise_cohort(start_ms, cells)]
+        windows += labelled.revise_truth(model.outcomes, (start_ms for start_ms, _ in cohorts))
         for pane in self.merge.revised_arrivals(model):
             windows += labelled.revise_arrival(pane)
         if windows:
             yield Outcome(name, windows, ())
         for pane in self.merge.close_outcomes(model, labelled.reach_ms):
-            yield judge.close_labelled(pane)
+            yield judge.close_labelled(pane, model.outcomes)
 
     def _kpis(self, name: str, model: ModelMerge) -> Iterator[Outcome]:
         """What the business tells, as far as the events of its time have been judged."""

@@ -14,7 +14,8 @@ from streams.cells import Cells
 from streams.config import Rule
 from streams.decide import Decision, Judged, RuleState, Situation, decide
 from streams.inhibit import LABELS, Incidents
-from streams.merge import ClosedPane
+from streams.merge import ClosedPane, ModelOutcomes
+from streams.panes import NO_MARK
 from streams.plan import ModelPlan
 from streams.rollup import Rollup
 from streams.signals.estimate import Estimate
@@ -24,6 +25,7 @@ from streams.signals.names import judges_labels
 from streams.signals.outcome import OutcomeJudge, Sums
 from streams.sketch.layout import ERROR_SLOT, OK_SLOT, Counter
 from streams.sketch.outcomes import CHANGES, DELAYS, JOINED, LABELLED, PREDICTIONS, RECEIVED, delays
+from streams.times import rfc3339
 from streams.window import Clock, WindowRecord, outcome_record
 
 ENOUGH_LABELS, CURVES_AGE = 1_000, 4
@@ -37,6 +39,8 @@ class Arrival(msgspec.Struct):
     delays: list[int] = []
     """Labels by delay."""
     learned: bool = False
+    learned_ms: int = 0
+    """When that was, by the labels' clock."""
 
     def with_pane(self, on_time: Cells, end_ms: int) -> Arrival:
         """It is learned when there are enough labels and the stream is several times as old as the slow ones.
@@ -48,7 +52,7 @@ class Arrival(msgspec.Struct):
             if key[1:] == WHOLE:
                 found = found + delays(profile.counts.dense())
         enough = int(found.sum()) >= ENOUGH_LABELS and end_ms - self.since_ms >= CURVES_AGE * slowest_ms(found)
-        return Arrival(self.since_ms, found.tolist(), enough)
+        return Arrival(self.since_ms, found.tolist(), enough, end_ms if enough else 0)
 
 
 class LabelledJudge:
@@ -198,6 +202,49 @@ class LabelledJudge:
     def revise_cohort(self, start_ms: int, cells: Cells) -> list[WindowRecord]:
         """What has become known of a cohort."""
         return self._revision(Clock.COHORT, start_ms, self.plan.cohort_ms, cells)
+
+    def settled_ms(self, end_ms: int) -> int:
+        """When the labels of a span that ends then have come, but for slow ones; at the latest after the horizon."""
+        flow, latest_ms = self.judge.flow, end_ms + self.plan.horizon_ms
+        if flow.arrival is None:
+            return latest_ms
+        return min(latest_ms, max(end_ms + flow.slowest_ms, self.arrival.learned_ms if self.arrival else 0))
+
+    def settle(self, outcomes: ModelOutcomes, before_ms: int, until_ms: int) -> list[WindowRecord]:
+        """The truth of the spans that were settled after one time of the labels' clock, until another."""
+        starts_ms = {self.plan.truth_start(at) for at in outcomes.cohorts}
+        settled = [at for at in starts_ms if before_ms < self.settled_ms(at + self.plan.truth_ms) <= until_ms]
+        return [record for at in sorted(settled) for record in self._truth(outcomes, at)]
+
+    def revise_truth(self, outcomes: ModelOutcomes, cohorts: Iterable[int]) -> list[WindowRecord]:
+        """The truth of settled spans of which something has become known, while all of them is remembered."""
+        until_ms = NO_MARK if outcomes.judged_until_ms is None else outcomes.judged_until_ms
+        found: list[WindowRecord] = []
+        for start_ms in sorted({self.plan.truth_start(at) for at in cohorts}):
+            end_ms = start_ms + self.plan.truth_ms
+            if self.settled_ms(end_ms) <= until_ms <= end_ms + 2 * self.plan.horizon_ms:
+                found += self._truth(outcomes, start_ms)
+        return found
+
+    def _truth(self, outcomes: ModelOutcomes, start_ms: int) -> list[WindowRecord]:
+        end_ms = start_ms + self.plan.truth_ms
+        window = Window(start_ms, end_ms, self.plan.truth_ms, outcomes.union(start_ms, end_ms))
+        settled = rfc3339(self.settled_ms(end_ms))
+        return [
+            msgspec.structs.replace(
+                outcome_record(self.plan, window, cell, Clock.TRUTH, int(cell.profile.counts.dense()[CHANGES])),
+                settled=settled,
+            )
+            for cell in map(self._as_scored, self.judge.evaluate(window))
+            if cell.events or cell.segment == WHOLE
+        ]
+
+    def _as_scored(self, cell: CellResult) -> CellResult:
+        """With what the scores of the labelled predictions led to expect of them."""
+        if self.estimate is None:
+            return cell
+        by_bin = self.judge.layout.reliability(cell.profile.counts.dense())[0]
+        return replace(cell, expected=self.estimate.expected_of(by_bin))
 
     def _revision(self, clock: Clock, start_ms: int, span_ms: int, cells: Cells) -> list[WindowRecord]:
         window = Window(start_ms, start_ms + span_ms, span_ms, cells, partial=True)

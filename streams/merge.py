@@ -89,6 +89,11 @@ class ModelOutcomes:
             total = total.merged(books)
         return total
 
+    def union(self, start_ms: int, end_ms: int) -> Cells:
+        """What stands of the predictions of a span of whole cohorts."""
+        panes = (self.cohorts[at] for at in sorted(self.cohorts) if start_ms <= at < end_ms)
+        return merged_cells((pane.cells()[1] for pane in panes), self.segmentation)
+
     def forget(self, cohorts_before_ms: int, arrivals_before_ms: int) -> None:
         self.expired_before_ms = {True: cohorts_before_ms, False: arrivals_before_ms}
         self.cohorts = {at: pane for at, pane in self.cohorts.items() if at >= cohorts_before_ms}
@@ -290,7 +295,7 @@ class BucketMerge(ChunkMerge[ModelMerge]):
         elif until_ms is not None:
             before_ms = min(horizon_ms, until_ms)
             model.outcomes.forget(
-                before_ms - 2 * plan.horizon_ms - plan.cohort_ms,
+                before_ms - 2 * plan.horizon_ms - plan.cohort_ms - plan.truth_ms,
                 before_ms - 2 * plan.config.lateness_ms - MOST_MATURITY_PANES * plan.config.pane_ms,
             )
 

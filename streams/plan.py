@@ -22,6 +22,8 @@ from streams.sketch.outcomes import OutcomeLayout, Task
 
 MOST_COHORTS = 1_000
 """Cohorts are hours or days where panes would be more than this in a horizon."""
+ENOUGH_FOR_TRUTH = 500
+"""Predictions of a span of truth, by the reference's rate."""
 EVEN_EDGES = tuple(i / 20 for i in range(1, 20))
 """Score bins of a model whose reference had no labels."""
 
@@ -73,6 +75,8 @@ class ModelPlan:
     """So long a prediction waits for its label."""
     cohort_ms: int
     """Predictions of so long a span are one cohort."""
+    truth_ms: int
+    """Of so long a span there are enough predictions to judge, when their labels have come."""
 
     @property
     def budget(self) -> float:
@@ -82,6 +86,9 @@ class ModelPlan:
 
     def cohort_start(self, time_ms: int) -> int:
         return time_ms // self.cohort_ms * self.cohort_ms
+
+    def truth_start(self, time_ms: int) -> int:
+        return time_ms // self.truth_ms * self.truth_ms
 
     def pane_start(self, time_ms: int) -> int:
         return pane_start(time_ms, self.config.pane_ms)
@@ -134,6 +141,7 @@ def compile_plan(config: Config, baselines: Mapping[str, Baseline]) -> Plan:
 def compile_model(name: str, model: Model, baseline: Baseline | None) -> ModelPlan:
     layout = Layout(tuple(_columns(name, model, baseline)))
     horizon_ms, levels = model.labels.horizon_ms if model.labels else 0, levels_ms(model.pane_ms)
+    cohort_ms = next((ms for ms in levels if horizon_ms <= ms * MOST_COHORTS), levels[-1])
     return ModelPlan(
         name=name,
         config=model,
@@ -144,8 +152,17 @@ def compile_model(name: str, model: Model, baseline: Baseline | None) -> ModelPl
         outcomes=_outcomes(model, baseline),
         feedback=_feedback(model),
         horizon_ms=horizon_ms,
-        cohort_ms=next((ms for ms in levels if horizon_ms <= ms * MOST_COHORTS), levels[-1]),
+        cohort_ms=cohort_ms,
+        truth_ms=next(
+            (ms for ms in levels if ms >= cohort_ms and _made_in(ms, baseline) >= ENOUGH_FOR_TRUTH), levels[-1]
+        ),
     )
+
+
+def _made_in(span_ms: int, baseline: Baseline | None) -> float:
+    """Predictions of a span at the reference's rate; 0 where nobody knows it."""
+    length_ms = baseline.end_ms - baseline.start_ms if baseline else 0
+    return baseline.events * span_ms / length_ms if baseline and length_ms > 0 else 0.0
 
 
 def _outcomes(model: Model, baseline: Baseline | None) -> OutcomeLayout | None:

@@ -23,12 +23,14 @@ QUANTILE_LEVELS = (0.01, 0.25, 0.5, 0.75, 0.99)
 
 
 class Clock(StrEnum):
-    """What a window's span is about: events by their own time, labels by their arrival, predictions of a cohort, or
+    """What a window's span is about: events by their own time, labels by their arrival, predictions of a cohort as far
+    as they are known, predictions of a span that is long enough to be judged, when its labels have come, or
     observations of a KPI."""
 
     EVENT = "event"
     ARRIVAL = "arrival"
     COHORT = "cohort"
+    TRUTH = "truth"
     KPI = "kpi"
 
 
@@ -66,7 +68,9 @@ class WindowRecord(msgspec.Struct, frozen=True, kw_only=True):
     kpi: str | None = None
     """The KPI that the window is of, on the clock of KPIs."""
     maturity: float | None = None
-    """Of a cohort the share of its predictions that have a label."""
+    """Of a cohort, or a span of truth, the share of its predictions that have a label."""
+    settled: str | None = None
+    """Of a span of truth: when its labels had come, by their own clock."""
     expected: dict[str, float] = {}
     """Performance that the scores lead to expect before the labels come: valid under covariate shift only. In a window
     of arrivals it is of the predictions of its pane, by the online recalibration."""
@@ -89,7 +93,7 @@ def outcome_record(
     """A window of labelled outcomes."""
     vector = cell.profile.counts.dense()
     counts = {"labels": cell.events}
-    if clock is Clock.COHORT:
+    if clock in (Clock.COHORT, Clock.TRUTH):
         counts["predictions"] = int(vector[PREDICTIONS])
     if cell.version is not None:
         counts["unusable"] = int(vector[UNUSABLE])

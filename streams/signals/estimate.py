@@ -51,23 +51,22 @@ class Estimate:
             value = (counts * self._right).sum(axis=-1) / n
             return Measured(value, self.spread(vectors) / np.sqrt(n), n)
 
+    def expected(self, vector: Counter) -> dict[str, float]:
+        """Of one cell: expected accuracy, precision, recall and F1; those that are undefined are left out."""
+        return _shares(self.confusion(vector[None, :])[0])
+
+    def expected_of(self, by_bin: Values) -> dict[str, float]:
+        """The same of predictions by score bin; (bins,)."""
+        return _shares(self._confusion(by_bin))
+
     def confusion(self, vectors: Counter) -> Values:
         """(cells, 4): expected true positives, false positives, false negatives, true negatives."""
-        counts = self._counts(vectors)
+        return self._confusion(self._counts(vectors))
+
+    def _confusion(self, counts: Values) -> Values:
         chosen, likely = self.positive, self.likely
         shares = (chosen * likely, chosen * (1 - likely), (1 - chosen) * likely, (1 - chosen) * (1 - likely))
         return np.stack([(counts * share).sum(axis=-1) for share in shares], axis=-1)
-
-    def expected(self, vector: Counter) -> dict[str, float]:
-        """Of one cell: expected accuracy, precision, recall and F1; those that are undefined are left out."""
-        hit, alarm, miss, rest = self.confusion(vector[None, :])[0].tolist()
-        pairs = {
-            "accuracy": (hit + rest, hit + alarm + miss + rest),
-            "precision": (hit, hit + alarm),
-            "recall": (hit, hit + miss),
-            "f1": (2 * hit, 2 * hit + alarm + miss),
-        }
-        return {name: part / whole for name, (part, whole) in pairs.items() if whole > 0}
 
     def spread(self, vectors: Counter) -> Values:
         """(cells,) standard deviation of the probability of being right among the scores."""
@@ -112,3 +111,15 @@ def _by_bin(outcomes: OutcomeLayout, vector: Counter) -> tuple[Values, Values, V
     share = positive.sum() / max(n.sum(), 1.0)
     starts = np.array([-np.inf, *outcomes.edges])
     return (positive + share) / (n + 1), (starts >= outcomes.threshold).astype(float), logits(n, score)
+
+
+def _shares(confusion: Values) -> dict[str, float]:
+    """Of expected true positives, false positives, false negatives, true negatives; what is undefined is left out."""
+    hit, alarm, miss, right = confusion.tolist()
+    pairs = {
+        "accuracy": (hit + right, hit + alarm + miss + right),
+        "precision": (hit, hit + alarm),
+        "recall": (hit, hit + miss),
+        "f1": (2 * hit, 2 * hit + alarm + miss),
+    }
+    return {name: part / whole for name, (part, whole) in pairs.items() if whole > 0}

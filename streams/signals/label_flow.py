@@ -81,8 +81,7 @@ class FlowJudge:
     ) -> None:
         self.plan, self.reference, self.alpha = plan, reference, alpha
         self.segments, self.length = list(reference), len(reference[WHOLE])
-        self.arrival = arrival_curve(delays(reference[WHOLE])) if known and known.timed else None
-        self.maturity_ms = self._maturity_span()
+        self._take(arrival_curve(delays(reference[WHOLE])) if known and known.timed else None)
         self._lowest = dict(UNKNOWN_BURSTS)
         """Of the labels that were due, the smallest share that came in a stretch of the reference: there are bursts."""
         block_ms = plan.baseline.pane_ms if plan.baseline else 0
@@ -94,7 +93,12 @@ class FlowJudge:
 
     def follow(self, came: Sequence[int]) -> None:
         """Takes an arrival curve from labels by delay, where the reference has none."""
-        self.arrival = arrival_curve(np.array(came))
+        self._take(arrival_curve(np.array(came)))
+
+    def _take(self, arrival: ArrivalCurve | None) -> None:
+        self.arrival = arrival
+        self.slowest_ms = int(arrival.slowest_ms) if arrival else 0
+        """The age at which nearly all labels have come."""
         self.maturity_ms = self._maturity_span()
 
     def _lowest_share(self, arrivals: Mapping[int, int], made: Made, span_ms: int, block_ms: int) -> float:
@@ -110,11 +114,6 @@ class FlowJudge:
         """The share of the reference's predictions that have a label."""
         whole = self.reference[key]
         return float(whole[LABELLED] / max(whole[PREDICTIONS], whole[LABELLED], 1))
-
-    @property
-    def slowest_ms(self) -> int:
-        """The age at which nearly all labels have come."""
-        return int(self.arrival.slowest_ms) if self.arrival else 0
 
     def _maturity_span(self) -> int:
         """The stretch over which labels are held against what should have come."""

@@ -1,0 +1,71 @@
+"""The acks topic: read from its beginning and followed by every worker, and written by `foreshock ack`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import msgspec
+from aiokafka import TopicPartition
+from aiokafka.structs import ConsumerRecord
+from mode import Service
+
+from agents.clients import Connection
+from agents.follow import going_on, read_all
+from agents.replay import generate
+from streams.ack import Ack, read_ack
+from streams.errors import ConfigError
+from streams.events import Invalid
+
+log = logging.getLogger(__name__)
+
+TOPIC = "acks"
+POLL_MS = 500
+
+
+class AckReader(Service):
+    """Gives every ack to `take`: those that are there before it has started, then those that come.
+
+    What is none is counted and logged, and not sent to the dead letters: every worker reads all of the topic again at
+    every start.
+    """
+
+    def __init__(self, connection: Connection, take: Callable[[Ack], None]) -> None:
+        super().__init__()
+        self.connection, self.take = connection, take
+        self.rejected = 0
+        self._ends: dict[TopicPartition, int] = {}
+
+    async def on_start(self) -> None:
+        self._ends = await read_all(self.connection, self._take, TOPIC)
+
+    @Service.task
+    async def _follow(self) -> None:
+        async with going_on(self.connection, self._ends) as consumer:
+            while not self.should_stop:
+                for records in (await consumer.getmany(timeout_ms=POLL_MS)).values():
+                    self._take(records)
+
+    def _take(self, records: list[ConsumerRecord]) -> None:
+        for record in records:
+            try:
+                self.take(read_ack(record.value))
+            except Invalid as invalid:
+                self.rejected += 1
+                place = f"acks, partition {record.partition}, offset {record.offset}"
+                log.error("%s: %s (%s); left out", place, invalid.reason, invalid.detail)
+
+
+async def send(connection: Connection, ack: Ack) -> None:
+    """Publishes one ack, and waits until Kafka has it.
+
+    Raises:
+        ConfigError: if it is more than an ack may be.
+        BrokerError: if there is no topic, or Kafka is away.
+    """
+    try:
+        value = msgspec.json.encode(ack)
+        read_ack(value)
+    except (Invalid, UnicodeEncodeError) as error:
+        raise ConfigError(seen=str(error), expected="an ack", mend="see 'foreshock ack -h'") from None
+    await generate(connection, connection.topic(TOPIC), [(ack.action_id.encode(), value)])

@@ -1,0 +1,92 @@
+"""Values of the acks topic → what a consumer did about an action, or why it says nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from streams.errors import UNREADABLE
+from streams.events import MAX_DETAIL, MAX_TIME_MS, MIN_TIME_MS, Invalid, Reason, checked_size
+from streams.times import instant_ms
+
+MAX_ACK_BYTES = 16_384
+MAX_ID, MAX_BY, MAX_NOTE = 128, 256, 2_000
+MOST_ACKED = 50_000
+"""Actions whose acks are remembered; beyond that those that were acked first are forgotten."""
+
+
+class Status(StrEnum):
+    """What was done about an action."""
+
+    SEEN = "seen"
+    ACTED = "acted"
+    DISMISSED = "dismissed"
+    DONE = "done"
+
+
+class Ack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What somebody did about an action. The record's key is the action's id."""
+
+    action_id: Annotated[str, Meta(min_length=1, max_length=MAX_ID, description="The id of the action.")]
+    status: Annotated[Status, Meta(description="`acted`: begun; `done`: finished; `dismissed`: a false alarm.")]
+    by: Annotated[str, Meta(min_length=1, max_length=MAX_BY, description="Who: a person or a program.")]
+    ts: Annotated[str | int, Meta(description="When: RFC 3339, or milliseconds since 1970.")]
+    note: Annotated[str, Meta(max_length=MAX_NOTE, description="Why, for the next reader.")] = ""
+
+    @property
+    def ts_ms(self) -> int:
+        """NO_TIME for a text that is no time."""
+        return self.ts if isinstance(self.ts, int) else instant_ms(self.ts)
+
+
+_decode = msgspec.json.Decoder(Ack).decode
+
+
+def read_ack(value: bytes | None) -> Ack:
+    """The ack of a record's value.
+
+    Raises:
+        Invalid: with the reason, if it is none.
+    """
+    try:
+        ack = _decode(checked_size(value, MAX_ACK_BYTES))
+    except msgspec.ValidationError as error:
+        missing = "missing required field" in str(error)
+        raise Invalid(Reason.MISSING_FIELD if missing else Reason.WRONG_TYPE, str(error)) from None
+    except (*UNREADABLE, RecursionError) as error:
+        raise Invalid(Reason.BAD_JSON, str(error)[:MAX_DETAIL]) from None
+    if not MIN_TIME_MS <= ack.ts_ms <= MAX_TIME_MS:
+        raise Invalid(Reason.WRONG_TYPE, f"ts {str(ack.ts)[:40]!r} is no time")
+    return ack
+
+
+class Acks:
+    """What was done about actions: per action and status the first ack."""
+
+    def __init__(self, acks: Iterable[Ack] = ()) -> None:
+        self._by_action: dict[str, dict[Status, Ack]] = {}
+        for ack in acks:
+            self.take(ack)
+
+    def take(self, ack: Ack) -> None:
+        known = self._by_action.setdefault(ack.action_id, {})
+        if ack.status not in known or _place(ack) < _place(known[ack.status]):
+            known[ack.status] = ack
+        if len(self._by_action) > MOST_ACKED:
+            del self._by_action[next(iter(self._by_action))]
+
+    def of(self, action_id: str) -> Iterator[Ack]:
+        """The acks of an action."""
+        yield from self._by_action.get(action_id, {}).values()
+
+    def __iter__(self) -> Iterator[Ack]:
+        for action_id in self._by_action:
+            yield from self.of(action_id)
+
+
+def _place(ack: Ack) -> tuple[int, str]:
+    return ack.ts_ms, ack.by

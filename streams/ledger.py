@@ -1,0 +1,631 @@
+"""Published actions, truth and acks → how far each proxy can be trusted, and what is done about each rule.
+
+A *proxy* is a signal that is judged before the labels come. Each of its *alarms* is held against the truth of the
+spans that it spoke about, as `docs/statistics.md` defines it. A fold, idempotent and independent of the order of the
+records, as long as they are younger than what has been folded into mere counts.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+from enum import StrEnum
+
+import msgspec
+import numpy as np
+
+from streams.ack import Ack, Status
+from streams.action import Action, State
+from streams.config import Response
+from streams.decide import Evidence
+from streams.duration import WEEK_MS
+from streams.errors import UNREADABLE, SketchError
+from streams.partial import seal, unseal
+from streams.plan import ModelPlan
+from streams.signals.names import ESTIMATED, SIGNALS
+from streams.signals.outcome import wilson
+from streams.times import NO_TIME, instant_ms
+from streams.truth import Cell, Episode, Standing, Truth, TruthState, segment_text
+from streams.window import Clock, WindowRecord
+
+PROXY_FAMILIES = frozenset({"quality", "drift", "score", "proxy"})
+ENOUGH = 10
+"""Verdicts below which a precision is only reported."""
+DECORATION, OLD_ENOUGH_MS = 5, WEEK_MS
+"""So many incidents, each so old, that nobody acted on: the rule is decoration."""
+TOTAL = "total"
+"""Stands for all proxies together: an incident of several is one alarm."""
+
+MOST_INCIDENTS, MOST_SPANS, MOST_LEADS, MOST_LOOSE = 500, 4_000, 200, 1_000
+"""Of one model: incidents, and spans of truth of all cells, beyond which the older half is folded into counts; lead
+times of one proxy, and acks of actions that are not known (yet), beyond which the oldest are dropped."""
+
+CHANGED = frozenset({Status.ACTED, Status.DONE})
+
+
+class Verdict(StrEnum):
+    """What the truth said of an alarm."""
+
+    CONFIRMED = "confirmed"
+    REFUTED = "refuted"
+    OPEN = "open"
+    UNKNOWN = "unknown"
+    CENSORED = "censored"
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """What the ledger of a model depends on beside the records."""
+
+    model: str
+    truth_ms: int
+    horizon_ms: int = 0
+    budget: float = 1.0
+    """False alarms a week that are allowed."""
+    proxies: tuple[str, ...] = ()
+    """Those that its rules look at: each has a row from the start."""
+    rules: dict[str, bool] = {}
+    """Its rules, and whether each is a shadow."""
+
+
+class Incident(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of one incident of a rule and cell. Two of one key merge, in whatever order."""
+
+    rule: str
+    version: str | None
+    segment: str
+    since_ms: int
+    response: str
+    shadow: bool = False
+    fired_ms: int | None = None
+    """End of the window in which it fired; None: it has only been held back."""
+    end_ms: int | None = None
+    proxies: tuple[str, ...] = ()
+    ids: tuple[str, ...] = ()
+    """Those of its actions."""
+    acks: dict[str, int] = {}
+    """By status when it was first said."""
+
+    @property
+    def key(self) -> IncidentKey:
+        return self.rule, self.version, self.segment, self.since_ms
+
+    def merged(self, other: Incident) -> Incident:
+        return msgspec.structs.replace(
+            self,
+            response=min(self.response, other.response),
+            shadow=self.shadow or other.shadow,
+            fired_ms=_first(self.fired_ms, other.fired_ms),
+            end_ms=_first(self.end_ms, other.end_ms),
+            proxies=tuple(sorted({*self.proxies, *other.proxies})),
+            ids=tuple(sorted({*self.ids, *other.ids})),
+            acks=_first_of_each(self.acks, other.acks),
+        )
+
+    @property
+    def changed_ms(self) -> int | None:
+        """When the system was changed because of it."""
+        if self.response != Response.ROLLBACK:
+            return None
+        return min((at for status, at in self.acks.items() if status in CHANGED), default=None)
+
+    def covers(self, cell: Cell) -> bool:
+        """Whether it announces what is wrong there: while it fires for a whole model, segments say nothing."""
+        return self.version in (None, cell[0]) and self.segment in ("", cell[1])
+
+
+IncidentKey = tuple[str, str | None, str, int]
+Verdicts = dict[IncidentKey, tuple[Verdict, int | None]]
+"""By incident, with the lead time of what is confirmed."""
+
+
+class Tally(msgspec.Struct):
+    """Of one proxy."""
+
+    shadow: int = 0
+    """Alarms of shadow rules."""
+    verdicts: dict[str, int] = {}
+    caught: int = 0
+    late: int = 0
+    missed: int = 0
+    leads_ms: tuple[int, ...] = ()
+
+    def plus(self, other: Tally) -> Tally:
+        return Tally(
+            self.shadow + other.shadow,
+            {v: n for v in Verdict if (n := self.verdicts.get(v, 0) + other.verdicts.get(v, 0))},
+            self.caught + other.caught,
+            self.late + other.late,
+            self.missed + other.missed,
+            (*self.leads_ms, *other.leads_ms),
+        )
+
+
+class RuleTally(msgspec.Struct):
+    """Of one rule, in incidents."""
+
+    published: int = 0
+    old: int = 0
+    statuses: dict[str, int] = {}
+    acted: int = 0
+    """Those that somebody began to act on, or has done."""
+    delays_ms: tuple[int, ...] = ()
+    """From firing to the first ack."""
+
+    def plus(self, other: RuleTally) -> RuleTally:
+        return RuleTally(
+            self.published + other.published,
+            self.old + other.old,
+            {s: n for s in Status if (n := self.statuses.get(s, 0) + other.statuses.get(s, 0))},
+            self.acted + other.acted,
+            (*self.delays_ms, *other.delays_ms),
+        )
+
+
+class ProxyRow(msgspec.Struct, frozen=True, kw_only=True):
+    """How one proxy did: `alarms` = confirmed + refuted + open + unknown + censored."""
+
+    model: str
+    proxy: str
+    alarms: int
+    shadow: int
+    confirmed: int
+    refuted: int
+    open: int
+    unknown: int
+    censored: int
+    caught: int
+    """Bad episodes that it announced before the labels showed them."""
+    late: int
+    """Those that it announced no earlier than the labels."""
+    missed: int
+    precision: tuple[float, float, float] | None
+    """Share of the judged alarms that was confirmed, and its interval at 95 %."""
+    recall: tuple[float, float, float] | None
+    """Share of the bad episodes that it caught, of all three kinds."""
+    lead_s: tuple[float, float, float] | None
+    """From an alarm to when the truth was to be seen: median, lower and upper quartile. Below 0: it came later."""
+    enough: bool
+    """Whether there are enough verdicts to build on."""
+
+
+class RuleRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What was done about the incidents of one rule; `acted` holds those of which only `done` was said too."""
+
+    model: str
+    rule: str
+    shadow: bool
+    published: int
+    seen: int
+    acted: int
+    dismissed: int
+    done: int
+    share: float | None
+    """Of the incidents, those that were acted on."""
+    ack_s: float | None
+    """Median time from firing to the first ack."""
+    decoration: bool
+    """It fires, and nobody acts on it."""
+
+
+class Realised(msgspec.Struct, frozen=True, kw_only=True):
+    """False alarms of a model beside its budget: published incidents that were refuted or dismissed, each once."""
+
+    model: str
+    false_alarms: int
+    weeks: float
+    per_week: float
+    budget: float
+
+
+class LedgerState(msgspec.Struct, kw_only=True):
+    """What a ledger remembers, as plain fields."""
+
+    model: str
+    truth: TruthState
+    incidents: tuple[Incident, ...] = ()
+    loose: dict[str, dict[str, int]] = {}
+    """Acks of unknown actions."""
+    first_ms: int | None = None
+    last_ms: int | None = None
+    proxies: dict[str, Tally] = {}
+    """Counts of what is forgotten."""
+    rules: dict[str, RuleTally] = {}
+    false_alarms: int = 0
+
+
+class Ledger:
+    """The ledger of one model."""
+
+    def __init__(self, terms: Terms, state: LedgerState | None = None) -> None:
+        state = state or LedgerState(model=terms.model, truth=TruthState())
+        self.terms = terms
+        self.truth = Truth(terms.truth_ms, state.truth)
+        self.first_ms, self.last_ms = state.first_ms, state.last_ms
+        self._incidents = {incident.key: incident for incident in state.incidents}
+        self._by_id = {name: incident.key for incident in state.incidents for name in incident.ids}
+        self._loose = dict(state.loose)
+        self._proxies, self._rules = dict(state.proxies), dict(state.rules)
+        self._false_alarms = state.false_alarms
+        self._room = MOST_SPANS
+        self._known_verdicts: Verdicts | None = None
+        self._unsaved = False
+        self._saved_until_ms = self.truth.settled_until_ms
+
+    @classmethod
+    def from_state(cls, terms: Terms, state: LedgerState) -> Ledger:
+        return cls(terms, state)
+
+    def to_state(self) -> LedgerState:
+        return LedgerState(
+            model=self.terms.model,
+            truth=self.truth.to_state(),
+            incidents=tuple(self._incidents[key] for key in sorted(self._incidents, key=_order)),
+            loose=dict(self._loose),
+            first_ms=self.first_ms,
+            last_ms=self.last_ms,
+            proxies=dict(self._proxies),
+            rules=dict(self._rules),
+            false_alarms=self._false_alarms,
+        )
+
+    def news(self) -> LedgerState | None:
+        """What to keep, if it is worth that: spans that are not bad wait a horizon, for they are told again."""
+        until_ms, saved_ms = self.truth.settled_until_ms, self._saved_until_ms
+        grown = until_ms is not None and (saved_ms is None or until_ms - saved_ms >= self.terms.horizon_ms)
+        if not self._unsaved and not grown:
+            return None
+        self._unsaved, self._saved_until_ms = False, until_ms
+        return self.to_state()
+
+    # What comes in
+
+    def take_action(self, action: Action, shadow: bool = False) -> None:
+        """An action of the model, or what a shadow rule would have published."""
+        incident = _incident(action, shadow)
+        if incident is None or incident.since_ms < self.truth.before_ms:
+            return
+        self._observe(instant_ms(action.data.window.end))
+        incident = msgspec.structs.replace(incident, acks=self._loose.pop(action.id, {}))
+        known = self._incidents.get(incident.key)
+        merged = known.merged(incident) if known else incident
+        self._by_id[action.id] = incident.key
+        if merged != known:
+            self._put(merged)
+            self._bound()
+
+    def take_window(self, record: WindowRecord) -> None:
+        """A window of the model, of any clock."""
+        end_ms = instant_ms(record.end)
+        if end_ms != NO_TIME:
+            self._observe(end_ms)
+            if record.clock in (Clock.TRUTH, Clock.ARRIVAL):
+                self._unsaved |= self.truth.take(record)
+                self._known_verdicts = None
+                self._bound()
+
+    def take_ack(self, ack: Ack) -> None:
+        """An ack of one of the model's actions, even if the action is yet to come."""
+        said = {str(ack.status): ack.ts_ms}
+        key = self._by_id.get(ack.action_id)
+        if key is None:
+            self._loose[ack.action_id] = _first_of_each(self._loose.get(ack.action_id, {}), said)
+            self._drop_loose()
+            return
+        known = self._incidents[key]
+        acks = _first_of_each(known.acks, said)
+        if acks != known.acks:
+            self._put(msgspec.structs.replace(known, acks=acks))
+
+    def knows(self, action_id: str) -> bool:
+        return action_id in self._by_id
+
+    def _put(self, incident: Incident) -> None:
+        self._incidents[incident.key] = incident
+        self._known_verdicts, self._unsaved = None, True
+
+    def _observe(self, end_ms: int) -> None:
+        if self.first_ms is None or end_ms < self.first_ms:
+            self.first_ms, self._unsaved = end_ms, True
+        self.last_ms = end_ms if self.last_ms is None else max(self.last_ms, end_ms)
+
+    def _drop_loose(self) -> None:
+        if len(self._loose) > MOST_LOOSE:
+            del self._loose[min(self._loose, key=lambda name: (min(self._loose[name].values()), name))]
+
+    # Bounds
+
+    def _bound(self) -> None:
+        """Folds the older half of what is too much into counts: whole spans, and the present one only if it must be."""
+        span_ms = self.terms.truth_ms
+        if len(self._incidents) > MOST_INCIDENTS:
+            since_ms = sorted(incident.since_ms for incident in self._incidents.values())
+            middle_ms = since_ms[len(since_ms) // 2] // span_ms * span_ms
+            self._fold(middle_ms if middle_ms > since_ms[0] else middle_ms + span_ms)
+        if self.truth.size > self._room:
+            starts_ms = self.truth.starts_ms
+            middle_ms = starts_ms[len(starts_ms) // 2]
+            if starts_ms[0] < middle_ms:
+                self._fold(middle_ms)
+            self._room = max(MOST_SPANS, 2 * self.truth.size)  # very many cells: one span alone may be too much
+
+    def _fold(self, before_ms: int) -> None:
+        incidents = [found for found in self._incidents.values() if found.since_ms < before_ms]
+        episodes = [found for found in self.truth.episodes() if found.start_ms < before_ms]
+        verdicts = self._verdicts()
+        for proxy in self._names():
+            folded = self._proxies.get(proxy, Tally()).plus(self._tally(proxy, verdicts, incidents, episodes))
+            folded.leads_ms = folded.leads_ms[-MOST_LEADS:]
+            self._proxies[proxy] = folded
+        for rule in {incident.rule for incident in incidents}:
+            self._rules[rule] = self._rules.get(rule, RuleTally()).plus(self._rule_tally(rule, incidents))
+            self._rules[rule].delays_ms = self._rules[rule].delays_ms[-MOST_LEADS:]
+        self._false_alarms += self._count_false(incidents, verdicts)
+        for incident in incidents:
+            del self._incidents[incident.key]
+        self._by_id = {name: found.key for found in self._incidents.values() for name in found.ids}
+        self.truth.forget(before_ms)
+        self._known_verdicts, self._unsaved = None, True
+
+    # What comes out
+
+    def proxies(self) -> list[ProxyRow]:
+        """A row of every proxy, and one of all of them."""
+        verdicts, episodes = self._verdicts(), self.truth.episodes()
+        incidents = list(self._incidents.values())
+        return [
+            self._proxy_row(
+                name, self._proxies.get(name, Tally()).plus(self._tally(name, verdicts, incidents, episodes))
+            )
+            for name in self._names()
+        ]
+
+    def rules(self) -> list[RuleRow]:
+        """A row of every rule."""
+        incidents = list(self._incidents.values())
+        names = dict.fromkeys([*self.terms.rules, *sorted({*self._rules, *(found.rule for found in incidents)})])
+        return [
+            self._rule_row(name, self._rules.get(name, RuleTally()).plus(self._rule_tally(name, incidents)), incidents)
+            for name in names
+        ]
+
+    def realised(self) -> Realised:
+        """False alarms over the time that was observed; less than a week counts as one."""
+        found = self._false_alarms + self._count_false(self._incidents.values(), self._verdicts())
+        span_ms = 0 if self.first_ms is None or self.last_ms is None else self.last_ms - self.first_ms
+        weeks = span_ms / WEEK_MS
+        return Realised(
+            model=self.terms.model,
+            false_alarms=found,
+            weeks=weeks,
+            per_week=found / max(1.0, weeks),
+            budget=self.terms.budget,
+        )
+
+    def _names(self) -> list[str]:
+        seen = {name for incident in self._incidents.values() for name in incident.proxies}
+        return [*dict.fromkeys([*self.terms.proxies, *sorted({*seen, *self._proxies} - {TOTAL})]), TOTAL]
+
+    def _verdicts(self) -> Verdicts:
+        """What the truth says of every alarm."""
+        if self._known_verdicts is not None:
+            return self._known_verdicts
+        changes = [
+            (incident.version, at) for incident in self._incidents.values() if (at := incident.changed_ms) is not None
+        ]
+        self._known_verdicts = {
+            incident.key: self._verdict(incident, changes)
+            for incident in self._incidents.values()
+            if incident.fired_ms is not None and incident.proxies
+        }
+        return self._known_verdicts
+
+    def _verdict(self, incident: Incident, changes: Iterable[tuple[str | None, int]]) -> tuple[Verdict, int | None]:
+        assert incident.fired_ms is not None
+        since_ms, end_ms = incident.since_ms, self._until_ms(incident)
+        last_ms = None if end_ms is None else self.truth.last_end_ms(end_ms)
+        for version, at in changes:
+            same = version is None or incident.version in (None, version)
+            if same and since_ms <= at and (last_ms is None or at < last_ms):
+                return Verdict.CENSORED, None
+        spans = self.truth.within(incident.version, incident.segment, since_ms, end_ms)
+        standings = {self.truth.at(*place).standing for place in spans}
+        if Standing.BAD in standings:
+            bad = [place for place in spans if self.truth.at(*place).standing is Standing.BAD]
+            first = min(bad, key=lambda place: (place[1], place[0]))
+            return Verdict.CONFIRMED, self.truth.seen_ms(*first) - incident.fired_ms
+        until_ms = self.truth.settled_until_ms
+        if end_ms is None or until_ms is None or until_ms < end_ms:
+            return Verdict.OPEN, None
+        return (Verdict.REFUTED if Standing.GOOD in standings else Verdict.UNKNOWN), None
+
+    def _until_ms(self, incident: Incident) -> int | None:
+        """So long it speaks of what comes: until it is over, or the labels of the time when it fired have come."""
+        assert incident.fired_ms is not None
+        return _first(incident.end_ms, self.truth.told_ms(incident.version, incident.segment, incident.fired_ms))
+
+    def _tally(
+        self,
+        proxy: str,
+        verdicts: Verdicts,
+        incidents: Iterable[Incident],
+        episodes: Iterable[Episode],
+    ) -> Tally:
+        """Of one proxy, or of all: its alarms among some incidents, and what it did about some episodes."""
+        known = self._incidents.values()
+        alarms = [found for found in known if found.key in verdicts and proxy in (TOTAL, *found.proxies)]
+        ours = [found for found in incidents if found.key in verdicts and proxy in (TOTAL, *found.proxies)]
+        tally = Tally(shadow=sum(found.shadow for found in ours))
+        for incident in ours:
+            verdict, lead_ms = verdicts[incident.key]
+            tally.verdicts = {**tally.verdicts, verdict: tally.verdicts.get(verdict, 0) + 1}
+            tally.leads_ms += () if lead_ms is None else (lead_ms,)
+        for episode in episodes:
+            over = [
+                alarm
+                for alarm in alarms
+                if alarm.covers(episode.cell) and episode.overlaps(alarm.since_ms, self._until_ms(alarm))
+            ]
+            if any(verdicts[alarm.key][0] is Verdict.CENSORED for alarm in over):
+                continue
+            seen_ms = self.truth.seen_ms(episode.cell, episode.start_ms)
+            in_time = any(alarm.fired_ms is not None and alarm.fired_ms < seen_ms for alarm in over)
+            tally.caught += in_time
+            tally.late += bool(over) and not in_time
+            tally.missed += not over
+        return tally
+
+    def _proxy_row(self, proxy: str, tally: Tally) -> ProxyRow:
+        counts = {str(verdict): tally.verdicts.get(verdict, 0) for verdict in Verdict}
+        judged = counts["confirmed"] + counts["refuted"]
+        return ProxyRow(
+            model=self.terms.model,
+            proxy=proxy,
+            alarms=sum(counts.values()),
+            shadow=tally.shadow,
+            **counts,
+            caught=tally.caught,
+            late=tally.late,
+            missed=tally.missed,
+            precision=_share(counts["confirmed"], judged),
+            recall=_share(tally.caught, tally.caught + tally.late + tally.missed),
+            lead_s=_quartiles(tally.leads_ms),
+            enough=judged >= ENOUGH,
+        )
+
+    def _rule_tally(self, rule: str, incidents: Iterable[Incident]) -> RuleTally:
+        tally = RuleTally()
+        for incident in incidents:
+            if incident.rule != rule or incident.fired_ms is None:
+                continue
+            tally.published += 1
+            tally.old += self.last_ms is not None and incident.fired_ms + OLD_ENOUGH_MS <= self.last_ms
+            tally.acted += any(status in CHANGED for status in incident.acks)
+            tally.statuses = {s: tally.statuses.get(s, 0) + (s in incident.acks) for s in Status}
+            if incident.acks:
+                tally.delays_ms += (min(incident.acks.values()) - incident.fired_ms,)
+        return tally
+
+    def _rule_row(self, rule: str, tally: RuleTally, incidents: Iterable[Incident]) -> RuleRow:
+        shadow = self.terms.rules.get(rule)
+        if shadow is None:
+            shadow = any(incident.shadow for incident in incidents if incident.rule == rule)
+        return RuleRow(
+            model=self.terms.model,
+            rule=rule,
+            shadow=shadow,
+            published=tally.published,
+            seen=tally.statuses.get(Status.SEEN, 0),
+            acted=tally.acted,
+            dismissed=tally.statuses.get(Status.DISMISSED, 0),
+            done=tally.statuses.get(Status.DONE, 0),
+            share=tally.acted / tally.published if tally.published else None,
+            ack_s=float(np.median(tally.delays_ms)) / 1000 if tally.delays_ms else None,
+            decoration=not shadow and tally.old >= DECORATION and not tally.acted,
+        )
+
+    @staticmethod
+    def _count_false(incidents: Iterable[Incident], verdicts: Verdicts) -> int:
+        return sum(
+            Status.DISMISSED in incident.acks or verdicts.get(incident.key, ("",))[0] == Verdict.REFUTED
+            for incident in incidents
+            if incident.fired_ms is not None and not incident.shadow
+        )
+
+
+def terms_of(plan: ModelPlan) -> Terms:
+    """The ledger's terms of a model."""
+    watched = {signal for rule in plan.config.rules for signal in rule.signals}
+    return Terms(
+        model=plan.name,
+        truth_ms=plan.truth_ms,
+        horizon_ms=plan.horizon_ms,
+        budget=plan.config.false_alarms_per_week,
+        proxies=tuple(name for name, signal in SIGNALS.items() if name in watched and is_proxy(signal.family, name)),
+        rules={rule.name: rule.shadow for rule in plan.config.rules},
+    )
+
+
+class LedgerRows(msgspec.Struct, frozen=True, kw_only=True):
+    """What ledgers say, as `ledger.json` has it."""
+
+    proxies: tuple[ProxyRow, ...]
+    rules: tuple[RuleRow, ...]
+    realised: tuple[Realised, ...]
+
+
+def rows_of(ledgers: Iterable[Ledger]) -> LedgerRows:
+    """Of one model after the other."""
+    books = list(ledgers)
+    return LedgerRows(
+        proxies=tuple(row for book in books for row in book.proxies()),
+        rules=tuple(row for book in books for row in book.rules()),
+        realised=tuple(book.realised() for book in books),
+    )
+
+
+def pack_ledger(state: LedgerState) -> bytes:
+    return seal(zlib.compress(msgspec.msgpack.encode(state)))
+
+
+def unpack_ledger(data: bytes) -> LedgerState:
+    """Raises SketchError for what is none."""
+    try:
+        return msgspec.msgpack.decode(zlib.decompress(unseal(data)), type=LedgerState)
+    except (*UNREADABLE, zlib.error) as error:
+        raise SketchError(seen=f"a ledger that does not open ({error})", expected="a packed ledger") from None
+
+
+def is_proxy(family: str, name: str) -> bool:
+    """Whether a signal is judged before the labels come, and says something of what they will say."""
+    return family in PROXY_FAMILIES or name == ESTIMATED
+
+
+def _incident(action: Action, shadow: bool) -> Incident | None:
+    """What an action says of its incident; None if its times are none."""
+    data = action.data
+    since_ms, end_ms = instant_ms(data.since), instant_ms(data.window.end)
+    if NO_TIME in (since_ms, end_ms):
+        return None
+    fires = data.state is State.FIRING
+    return Incident(
+        rule=data.rule,
+        version=data.model_version,
+        segment=segment_text(data.segment),
+        since_ms=since_ms,
+        response=data.action,
+        shadow=shadow,
+        fired_ms=end_ms if fires else None,
+        end_ms=end_ms if data.state is State.RESOLVED else None,
+        proxies=tuple(sorted(_proxies(data.signals))) if fires else (),
+        ids=(action.id,),
+    )
+
+
+def _proxies(evidence: Iterable[Evidence]) -> set[str]:
+    return {item.name for item in evidence if is_proxy(item.family, item.name)}
+
+
+def _first(one: int | None, other: int | None) -> int | None:
+    return min((at for at in (one, other) if at is not None), default=None)
+
+
+def _first_of_each(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
+    return {name: min(found[name] for found in (one, other) if name in found) for name in sorted({*one, *other})}
+
+
+def _order(key: IncidentKey) -> tuple[int, str, str, str]:
+    rule, version, segment, since_ms = key
+    return since_ms, rule, version or "", segment
+
+
+def _share(hits: int, n: int) -> tuple[float, float, float] | None:
+    """A share, and its score interval."""
+    return (hits / n, *wilson(hits, n)) if n else None
+
+
+def _quartiles(values_ms: tuple[int, ...]) -> tuple[float, float, float] | None:
+    """Median, lower and upper quartile, in seconds."""
+    if not values_ms:
+        return None
+    median, low, high = np.quantile(np.array(values_ms, float) / 1000, (0.5, 0.25, 0.75)).tolist()
+    return median, low, high
