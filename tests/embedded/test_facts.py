@@ -46,7 +46,7 @@ def test_a_live_run_over_all_topics_says_what_a_backtest_says(
         await asyncio.wait_for(last.run(), FINISHED_WITHIN_S)
         found = await windows(connection)
         assert not (wrong := differences(found, reference.windows)), "\n".join(wrong[:40])
-        assert {window["clock"] for window in found.values()} == {"event", "arrival", "cohort", "kpi"}
+        assert {window["clock"] for window in found.values()} == {"event", "arrival", "cohort", "truth", "kpi"}
         actions = await on_topic(connection, "actions")
         assert {action["id"] for action in actions} == reference.action_ids
 
