@@ -346,7 +346,8 @@ class Ledger:
             middle_ms = starts_ms[len(starts_ms) // 2]
             if starts_ms[0] < middle_ms:
                 self._fold(middle_ms)
-            self._room = max(MOST_SPANS, 2 * self.truth.size)  # very many cells: one span alone may be too much
+            # Of very many cells one span alone may be too much.
+            self._room = MOST_SPANS if self.truth.size <= MOST_SPANS else 2 * self.truth.size
 
     def _fold(self, before_ms: int) -> None:
         incidents = [found for found in self._incidents.values() if found.since_ms < before_ms]

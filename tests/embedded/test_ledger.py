@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from agents import topics
@@ -23,7 +24,7 @@ from streams.plan import Plan
 from tests.embedded.conftest import until
 from tests.embedded.test_commands import done, foreshock, one_line
 from tests.embedded.test_worker import FINISHED_WITHIN_S, on_topic, project, running, samples, windows
-from tests.faults.harness import MODEL, PARTITIONS, START_MS, Pair, expected, labels_of, make_stream
+from tests.faults.harness import MODEL, PARTITIONS, START_MS, Pair, expected, labels_of, make_stream, write_config
 
 NULLS, WRONG = "values-missing", "performance-falling"
 
@@ -158,3 +159,50 @@ def test_an_ack_that_is_none_is_refused_in_one_line(
     refused = foreshock("ack", "-c", config, "--broker", broker.bootstrap, "--embedded", *arguments)
     assert refused.returncode == 2
     assert seen in one_line(refused)
+
+
+@pytest.fixture(scope="module")
+def tested(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A configuration, and the folder of a backtest with acks: of its own actions, as a run before told them."""
+    folder = tmp_path_factory.mktemp("ledger")
+    config = write_config(folder, "", labelled=True)
+    config.write_text(config.read_text(encoding="utf-8").replace("horizon: 30d", "horizon: 12h"), encoding="utf-8")
+    stream = make_stream(24_000, 54)
+    for name, pairs in (("events", stream.pairs), ("labels", labels_of(stream.pairs, 55))):
+        (folder / f"{name}.ndjson").write_bytes(b"".join(value + b"\n" for _, value in pairs))
+    run = ("backtest", "-c", config, "--events", folder / "events.ndjson", "--labels", folder / "labels.ndjson")
+    done(*run, "-o", folder / "first")
+    lines = (folder / "first" / "actions.ndjson").read_text(encoding="utf-8").splitlines()
+    acks = [ack(action, "acted")[1] for line in lines if (action := json.loads(line))["data"]["rule"] == NULLS]
+    (folder / "acks.ndjson").write_bytes(b"\n".join([*acks, b'{"status": "seen"}']))
+    found = foreshock(*run, "--acks", folder / "acks.ndjson", "-o", folder / "out")
+    assert found.returncode == 0 and "ledger.json" in found.stdout
+    assert f"line {len(acks) + 1}: missing_field" in found.stderr
+    return config, folder / "out"
+
+
+def test_a_backtest_writes_its_ledger_with_what_was_done(tested: tuple[Path, Path]) -> None:
+    config, out = tested
+    rows = msgspec.json.decode((out / "ledger.json").read_bytes(), type=LedgerRows)
+    (nulls,) = [row for row in rows.rules if row.rule == NULLS]
+    assert nulls.acted == nulls.published > 0
+    (first,) = [
+        row
+        for row in msgspec.json.decode((out.parent / "first" / "ledger.json").read_bytes(), type=LedgerRows).rules
+        if row.rule == NULLS
+    ]
+    assert (first.published, first.acted) == (nulls.published, 0)
+    assert done("ledger", "-c", config, "--from", out, "--json") == (out / "ledger.json").read_text(encoding="utf-8")
+    table = done("ledger", "-c", config, "--from", out)
+    assert f"  {NULLS}" in table and "false alarms: " in table
+
+
+def test_a_folder_without_a_ledger_is_refused_in_one_line(tested: tuple[Path, Path], tmp_path: Path) -> None:
+    config, out = tested
+    missing = foreshock("ledger", "-c", config, "--from", tmp_path)
+    assert missing.returncode == 2 and "ledger.json" in one_line(missing)
+    (tmp_path / "ledger.json").write_text('{"proxies": 3}', encoding="utf-8")
+    broken = foreshock("ledger", "-c", config, "--from", tmp_path)
+    assert broken.returncode == 1 and "no ledger" in one_line(broken)
+    both = foreshock("ledger", "-c", config, "--from", out, "--broker", "127.0.0.1:9")
+    assert both.returncode == 2 and "one of them" in one_line(both)

@@ -6,13 +6,14 @@ import random
 from functools import cache
 
 import msgspec
+import pytest
 
 from streams.ack import Ack, Acks, Status
 from streams.backtest import Backtest
 from streams.configure import load
 from streams.judge import Outcome
 from streams.ledger import Ledger, LedgerRows, LedgerState, ProxyRow, pack_ledger, rows_of, terms_of, unpack_ledger
-from streams.plan import compile_plan
+from streams.plan import compile_model, compile_plan
 from streams.scaffold import foreshock_yaml
 from streams.times import instant_ms
 from streams.window import Clock, WindowRecord
@@ -160,3 +161,36 @@ def test_every_model_has_the_terms_that_its_rules_ask_for() -> None:
     assert set(INPUTS) <= set(terms.proxies) and "request_rate" not in terms.proxies and "accuracy" not in terms.proxies
     assert terms.truth_ms == MINUTE_MS
     assert terms_of(plan.models[MODEL]).truth_ms == 60 * MINUTE_MS, "cohorts of an hour, with a horizon of a month"
+
+
+@pytest.mark.parametrize(
+    ("events", "horizon", "truth_ms"),
+    [
+        (24_000, "12h", MINUTE_MS),  # 600 a minute
+        (19_000, "12h", 60 * MINUTE_MS),  # 475 a minute
+        (300, "12h", 1_440 * MINUTE_MS),  # 450 an hour
+        (1, "12h", 1_440 * MINUTE_MS),  # never enough: the longest
+        (24_000, "30d", 60 * MINUTE_MS),  # not shorter than a cohort
+        (None, "12h", 1_440 * MINUTE_MS),  # nobody knows
+    ],
+)
+def test_a_span_of_truth_holds_enough_predictions(events: int | None, horizon: str, truth_ms: int) -> None:
+    """The reference is forty minutes long."""
+    learned = reference(after_ten_minutes)
+    text = foreshock_yaml(learned, "r", "credit.baseline").replace("horizon: 30d", f"horizon: {horizon}")
+    base = None if events is None else msgspec.structs.replace(learned.baseline, events=events)
+    assert compile_model(MODEL, load(text).models[MODEL], base).truth_ms == truth_ms
+
+
+def test_where_nobody_knows_how_late_labels_come_the_truth_waits_until_the_stream_has_shown_it() -> None:
+    learned = reference(None)
+    text = foreshock_yaml(learned, "r", "credit.baseline").replace("horizon: 30d", "horizon: 12h")
+    backtest = Backtest(compile_plan(load(text), {MODEL: learned.baseline}), START_MS + 10**9, labelled=True)
+    judged = [o.state for o in backtest.run(*split(rows(30, 2, None))) if o.state is not None]
+    (learned_ms,) = {state.arrival.learned_ms for state in judged if state.arrival and state.arrival.learned}
+    told = sorted(backtest.ledgers()[MODEL].to_state().truth.spans, key=lambda item: item[1].start_ms)
+    whole = [span for (_, segment), span in told if not segment]
+    early, later = [s for s in whole if s.settled_ms == learned_ms], [s for s in whole if s.settled_ms > learned_ms]
+    assert len(early) > 3 and len(later) > 3
+    assert [*early, *later] == whole, "those that were waiting are settled at once"
+    assert {span.settled_ms - span.end_ms for span in later} == {later[0].settled_ms - later[0].end_ms}
