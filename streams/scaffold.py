@@ -40,6 +40,16 @@ LABEL_RULES = """
       - {name: performance-expected-to-fall, signals: [estimated_accuracy], response: human_review, for: 2, clear: 4, cool_down: 7d}
 """
 
+FACTS_NOTE = """
+    # feedback:              # what users say: topic feedback; signals override_rate, complaint_rate, workflow_step_rate
+    #   complaint: {usual: 0.01}   # without 'usual', the same hours of earlier weeks say what is usual
+    # jobs:                  # OpenLineage runs: topic runs; signals job_failure, freshness
+    #   nightly_features: {every: 1d, longest: 2h}
+    # kpis:                  # business numbers: topic outcomes; signal kpi, each with a rule of its own
+    #   conversion: {aggregate: mean, better: higher, target: 0.3, tolerance: 0.1}
+    # served: requests_served      # a KPI by which the serving side counts its requests; signal capture_ratio
+"""
+
 MAX_NOTE = 60
 
 
@@ -74,6 +84,7 @@ def _lines(learned: Learned, source: str, baseline_file: str, realised: str) -> 
     lines = list(_feature_lines(learned))
     yield "    features:" if any(column.role is Role.FEATURE for column in baseline.columns) else "    features: {}"
     yield from lines
+    yield from FACTS_NOTE.strip("\n").splitlines()
     yield "    # signals:               # change a signal's smallest effect, or the distance it uses"
     yield "    #   feature_drift: {effect: 0.2, method: psi, categorical_method: psi}"
     yield "    rules:"

@@ -225,6 +225,7 @@ def test_our_topics_are_created_once_as_the_table_says(connection: Connection, t
             "state": 5,
             "windows": topics.FEW,
             "actions": topics.FEW,
+            "acks": topics.FEW,
             "dead-letter": topics.FEW,
         }
 

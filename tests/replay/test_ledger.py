@@ -57,9 +57,8 @@ def run(change: Change | None, acked: bool = False) -> tuple[tuple[Outcome, ...]
     text = foreshock_yaml(learned, "reference.ndjson", "credit.baseline").replace("horizon: 30d", "horizon: 12h")
     acks = Acks()
     if acked:
-        text = text.replace(
-            "signals: [feature_drift], response: human_review", "signals: [feature_drift], response: rollback"
-        )
+        moved = "signals: [feature_drift, out_of_range_rate, unseen_rate], response: "
+        text = text.replace(f"{moved}human_review", f"{moved}rollback")
         (drift, *_) = [a for o in run(change)[0] for a in o.actions if a.data.rule == "inputs-drifting"]
         acks.take(Ack(action_id=drift.id, status=Status.ACTED, by="ann", ts=instant_ms(drift.data.window.end)))
     plan = compile_plan(load(text), {MODEL: learned.baseline})
