@@ -101,9 +101,12 @@ class Webhook:
             self._seen.popitem(last=False)
 
 
-async def run(connection: Connection, group: str, webhook: Webhook) -> None:
-    """Delivers actions, those of the past that were not delivered first, until it is cancelled."""
-    consumer = connection.consumer(group_id=group)
+async def run(connection: Connection, group: str, webhook: Webhook, instance: str | None = None) -> None:
+    """Delivers actions, those of the past that were not delivered first, until it is cancelled.
+
+    `instance`: its name in the group; who comes back under it takes over at once, and not when the dead one is missed.
+    """
+    consumer = connection.consumer(group_id=group, group_instance_id=instance)
     first = _First(consumer, {})
     consumer.subscribe([connection.topic("actions")], listener=first)
     timeout = aiohttp.ClientTimeout(total=ANSWER_WITHIN_S)
