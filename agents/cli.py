@@ -426,6 +426,7 @@ def read_rows(path: Path) -> LedgerRows:
 @click.option("--secret-env", help="The variable that holds the secret of the signature.")
 @click.option("--secret-file", type=click.Path(path_type=Path), help="Or the file.")
 @click.option("--group", default="foreshock-webhook", show_default=True, help="The consumer group: one an address.")
+@click.option("--instance", help="A name of its own in the group: after a crash it goes on at once.")
 def webhook(
     config_file: Path,
     broker: str | None,
@@ -435,13 +436,14 @@ def webhook(
     secret_env: str | None,
     secret_file: Path | None,
     group: str,
+    instance: str | None,
 ) -> None:
     """Send every action to an address, signed (Standard Webhooks), until it is stopped."""
     log_to_stderr(False)
     to = connection(read_plan(config_file).config, broker, embedded)
     options = {"--secret-env": secret_env, "--secret-file": secret_file}
     target = webhooks.Webhook(check_address(url, hosts), secret(options).encode())
-    run_async(lambda: webhooks.run(to, to.topic(group), target))
+    run_async(lambda: webhooks.run(to, to.topic(group), target, instance))
 
 
 @cli.command()

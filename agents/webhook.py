@@ -101,9 +101,12 @@ class Webhook:
             self._seen.popitem(last=False)
 
 
-async def run(connection: Connection, group: str, webhook: Webhook) -> None:
-    """Delivers actions, those of the past that were not delivered first, until it is cancelled."""
-    consumer = connection.consumer(group_id=group)
+async def run(connection: Connection, group: str, webhook: Webhook, instance: str | None = None) -> None:
+    """Delivers actions, those of the past that were not delivered first, until it is cancelled.
+
+    `instance`: its name in the group; who comes back under it takes over at once, and not when the dead one is missed.
+    """
+    consumer = connection.consumer(group_id=group, group_instance_id=instance)
     first = _First(consumer, {})
     consumer.subscribe([connection.topic("actions")], listener=first)
     timeout = aiohttp.ClientTimeout(total=ANSWER_WITHIN_S)
@@ -114,7 +117,7 @@ async def run(connection: Connection, group: str, webhook: Webhook) -> None:
             while True:
                 try:
                     fetched = await consumer.getmany(timeout_ms=POLL_MS)
-                    all_done = await _deliver(consumer, session, webhook, fetched, first.offsets)
+                    all_done = await deliver(consumer, session, webhook, fetched, first.offsets)
                 except (KafkaError, TimeoutError) as error:  # what was not committed is known by its id
                     log.warning("Kafka: %s; trying again", str(error) or type(error).__name__)
                     all_done = False
@@ -125,7 +128,7 @@ async def run(connection: Connection, group: str, webhook: Webhook) -> None:
         await consumer.stop()
 
 
-async def _deliver(
+async def deliver(
     consumer: AIOKafkaConsumer,
     session: aiohttp.ClientSession,
     webhook: Webhook,
@@ -136,8 +139,8 @@ async def _deliver(
     all_done = True
     for tp, records in fetched.items():
         for record in records:
-            if tp not in consumer.assignment():
-                break  # a rebalance came; its next owner begins after what was committed
+            if tp not in consumer.assignment() or tp not in first:
+                break  # a rebalance came, or is under way: its owner begins after what was committed
             if record.offset < first[tp]:
                 webhook.note(record.value)
             elif await webhook.deliver(session, record.value):
@@ -160,8 +163,10 @@ class _First(ConsumerRebalanceListener):  # type: ignore[misc]
         tps = list(assigned)
         earliest = await self.consumer.beginning_offsets(tps) if tps else {}
         for tp in tps:
-            self.offsets[tp] = await self.consumer.committed(tp) or 0
-            self.consumer.seek(tp, max(earliest[tp], self.offsets[tp] - LOOK_BACK))
+            committed = await self.consumer.committed(tp) or 0
+            self.consumer.seek(tp, max(earliest[tp], committed - LOOK_BACK))
+            self.offsets[tp] = committed  # last: who finds it here has records from there on
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        return None
+        for tp in revoked:
+            self.offsets.pop(tp, None)

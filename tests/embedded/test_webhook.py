@@ -11,17 +11,20 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
+import aiohttp
 import msgspec
 import pytest
 from aiohttp import web
+from aiokafka import TopicPartition
 
 from agents import topics
 from agents.address import check_address
 from agents.broker import EmbeddedBroker
 from agents.clients import Connection
 from agents.replay import generate
-from agents.webhook import Webhook, run
+from agents.webhook import Webhook, deliver, run
 from streams.action import Action
 from streams.errors import ConfigError
 from tests.actions import action
@@ -172,6 +175,21 @@ def test_a_crash_after_the_answer_repeats_the_id(to: Connection) -> None:
                 await until(lambda: STORY[3].id in receiver.accepted)
             assert set(receiver.accepted) == {STORY[0].id, STORY[3].id}
             assert len(receiver.accepted) <= 3  # the first twice, if the crash came before the commit
+
+    asyncio.run(main())
+
+
+def test_what_is_fetched_before_it_is_known_where_to_begin_waits() -> None:
+    """A rebalance that is under way: the partition is assigned, and its committed offset is still being asked for."""
+
+    async def main() -> None:
+        tp = TopicPartition("actions", 0)
+        consumer, record = Mock(), Mock(offset=0, value=msgspec.json.encode(STORY[0]))
+        consumer.assignment.return_value = {tp}
+        async with receiving() as receiver, aiohttp.ClientSession() as session:
+            assert await deliver(consumer, session, Webhook(receiver.url, SECRET), {tp: [record]}, {})
+            assert receiver.requests == []
+            consumer.commit.assert_not_called()
 
     asyncio.run(main())
 
