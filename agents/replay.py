@@ -92,14 +92,30 @@ async def generate(
 # --- Reading
 
 
+class _Job(msgspec.Struct):
+    name: str | None = None
+
+
 class _Event(msgspec.Struct):
     event_id: str | None = None
     data: msgspec.Raw = msgspec.Raw()
+    job: _Job | None = None
+    kind: str | None = None
+    kpi: str | None = None
+    model: str | None = None
+
+    @property
+    def key(self) -> str | None:
+        """The event's id; of a run its job, of feedback or a KPI without an id its model."""
+        if self.event_id is not None or self.job is not None:
+            return self.event_id or (self.job.name if self.job else None)
+        return self.model if self.kind or self.kpi else None
 
 
 class _Time(msgspec.Struct):
     ts: str | int | float | None = None
     label_ts: str | int | float | None = None
+    eventTime: str | int | float | None = None
 
 
 NO_EVENT = (msgspec.DecodeError, UnicodeError, RecursionError)
@@ -108,21 +124,22 @@ _decode_time = msgspec.json.Decoder(_Time).decode
 
 
 def event_key(line: bytes) -> bytes | None:
-    """The event's `event_id`, inside a CloudEvent too; None when there is none, or the line is no event."""
+    """What a record is keyed by, inside a CloudEvent too; None when there is nothing, or the line is no event."""
     try:
         event = _decode_event(line)
-        if event.event_id is None and len(event.data):
+        if event.key is None and len(event.data):
             event = _decode_event(event.data)
-        return event.event_id.encode() if event.event_id is not None else None
+        return event.key.encode() if event.key is not None else None
     except NO_EVENT:
         return None
 
 
 def event_time_s(line: bytes) -> float | None:
-    """The event's `ts`, or the label's `label_ts`, in seconds since 1970, without a zone in UTC; None without one."""
+    """An event's `ts`, a label's `label_ts` or a run's `eventTime`, in seconds since 1970, without a zone in UTC; None
+    without one."""
     try:
         found = _decode_time(line)
-        ts = found.ts if found.ts is not None else found.label_ts
+        ts = next((at for at in (found.ts, found.label_ts, found.eventTime) if at is not None), None)
         if isinstance(ts, str):
             at = datetime.fromisoformat(ts)
             return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()

@@ -9,8 +9,10 @@ partial    profiles and books ↔ bytes
 labels     JSON of a label record → Label, or the reason why it is none
 store      what the join needs of a key-value store
 join       stage 1: predictions and labels of a partition → outcomes, whatever their order
-chunk      stage 1: records of a source partition → partials, progress, rejects
-merge      stage 2: partials → closed panes, by the models' watermarks
+chunk      stage 1: records of a partition → partials, progress, rejects: what all topics have in common
+source     stage 1 of inference events, next to their join with labels
+facts/     stage 1 and 2 of what else is told: feedback, runs of jobs, business outcomes
+chunk_merge, merge  stage 2: partials → panes; panes of events → closed ones, by the models' watermarks
 rollup     closed panes → windows
 signals/   windows → signals with a value, a threshold and a verdict
 decide     signals → decisions, by rules
@@ -19,7 +21,8 @@ window     evaluated windows → their records
 ack        JSON of what a consumer did about an action → Ack, or the reason why it is none
 truth      windows → the truth of each cell, span by span
 ledger     actions, truth and acks → how far each proxy can be trusted, and what is done about each rule
-judge      merge to window, for one bucket of models; judge_outcomes: its labelled side, with calibrate online
+judge      merge to window, for one bucket of models; judge_outcomes: its labelled side, with calibrate online;
+           judge_facts: feedback, runs and KPIs
 backtest   the whole, over files; rehearse: the reference itself, for `init` to tell
 
 config, baseline, plan: what is declared and learned; learn, learn_outcomes and scaffold: how `init` learns it and

@@ -8,6 +8,8 @@ Not collected by itself, for it takes two minutes and installs Debian's Promethe
 from __future__ import annotations
 
 import asyncio
+import gzip
+import json
 import subprocess
 import sys
 import urllib.request
@@ -21,12 +23,20 @@ from prometheus_client.parser import text_string_to_metric_families
 from agents import demo, topics
 from agents.broker import EmbeddedBroker
 from deploy.check_prometheus import free_port, tool
+from streams.plan import Facts
 from tests.deploy.contract import METRICS
 from tests.deploy.fake_worker import fake_worker
 
 SCRIPT = Path(__file__).parents[2] / "deploy" / "check_prometheus.py"
 DAYS_A_SECOND = 1
 FIRST_ACTION_WITHIN_S = 90
+DECLARED = """\
+    feedback: {override: {usual: 0.05}, complaint: {usual: 0.05}, workflow_step: {values: [call]}}
+    kpis: {seats_sold: {aggregate: sum, better: higher, target: 100}}
+    served: requests_served
+    jobs: {nightly: {every: 1d}}
+"""
+RULE = "      - {name: job-failing, signals: [job_failure], response: data_incident}\n"
 
 
 def check(worker: str, patience_s: int = 0, *options: str) -> subprocess.CompletedProcess[str]:
@@ -67,11 +77,34 @@ def test_a_worker_that_is_not_there_is_one_line(worker: str, complaint: str) -> 
     assert complaint in done.stderr
 
 
+def tell(folder: Path) -> None:
+    """Makes up, beside the demo's flights, feedback, a nightly job and a number of the business."""
+    file = folder / "foreshock.yaml"
+    file.write_text(file.read_text().replace("    rules:\n", f"{DECLARED}    rules:\n{RULE}", 1))
+    told: dict[Facts, list[bytes]] = {kind: [] for kind in Facts}
+    with gzip.open(folder / "events.ndjson.gz") as events:
+        for number, line in enumerate(events):
+            if number % 20:
+                continue
+            event = json.loads(line)
+            about = {"model": event["model"], "ts": event["ts"]}
+            for kind in ("override", "complaint", "workflow_step"):
+                feedback = {**about, "event_id": event["event_id"], "kind": kind, "value": "call"}
+                told[Facts.FEEDBACK].append(json.dumps(feedback).encode())
+            for kpi in ("seats_sold", "requests_served"):
+                told[Facts.OUTCOMES].append(json.dumps({**about, "kpi": kpi, "value": 20}).encode())
+            run = {"run": {"runId": str(number)}, "job": {"namespace": "demo", "name": "nightly"}}
+            told[Facts.RUNS].append(json.dumps({**run, "eventType": "COMPLETE", "eventTime": event["ts"]}).encode())
+    for kind, lines in told.items():
+        (folder / f"{kind}.ndjson").write_bytes(b"\n".join(lines))
+
+
 @pytest.fixture(scope="module")
 def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real one on an embedded broker, fed with the demo's stream, a day of flights a second."""
     folder = tmp_path_factory.mktemp("demo")
     demo.write(folder, lambda _: None)
+    tell(folder)
     broker = EmbeddedBroker()
     asyncio.run(broker.start())
     address = f"127.0.0.1:{free_port()}"
@@ -92,6 +125,9 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         speed = str(DAYS_A_SECOND * 86_400)
         run("produce", "--topic", demo.INFERENCE, "--speed", speed, str(folder / "events.ndjson.gz"))
         run("produce", "--topic", demo.LABELS, "--speed", speed, str(folder / "labels.ndjson.gz"))
+        for kind in Facts:
+            asyncio.run(topics.create(broker.connection(), kind, demo.PARTITIONS))
+            run("produce", "--topic", kind, "--speed", speed, str(folder / f"{kind}.ndjson"))
         yield f"http://{address}"
 
 
