@@ -136,6 +136,11 @@ def test_times_and_keys_of_events() -> None:
     assert event_key(b'{"event_id": "\xc3\xa9", "ts": 1}') == b"\xc3\xa9"
     assert event_key(b'{"specversion": "1.0", "id": "x", "data": {"event_id": "e"}}') == b"e"
     assert event_key(b'{"specversion": "1.0", "id": "x", "data": "text"}') is None
+    run = b'{"eventTime": "2026-01-05T00:00:10Z", "job": {"namespace": "n", "name": "features"}, "run": {"runId": "r"}}'
+    assert (event_key(run), event_time_s(run)) == (b"features", 1767571210)
+    assert event_key(b'{"model": "m", "ts": 0, "kpi": "conversion", "value": 1}') == b"m"
+    assert event_key(b'{"model": "m", "ts": 0, "kind": "complaint"}') == b"m"
+    assert event_key(b'{"model": "m", "ts": 0}') is None
 
 
 def test_keys_go_where_kafkas_own_clients_put_them() -> None:
