@@ -197,6 +197,7 @@ class Ledger:
         self._false_alarms = state.false_alarms
         self._room = MOST_SPANS
         self._known_verdicts: Verdicts | None = None
+        self._known_rows: list[ProxyRow] | None = None
         self._unsaved = False
         self._saved_until_ms = self.truth.settled_until_ms
 
@@ -249,7 +250,7 @@ class Ledger:
             self._observe(end_ms)
             if record.clock in (Clock.TRUTH, Clock.ARRIVAL):
                 self._unsaved |= self.truth.take(record)
-                self._known_verdicts = None
+                self._known_verdicts = self._known_rows = None
                 self._bound()
 
     def take_ack(self, ack: Ack) -> None:
@@ -270,7 +271,8 @@ class Ledger:
 
     def _put(self, incident: Incident) -> None:
         self._incidents[incident.key] = incident
-        self._known_verdicts, self._unsaved = None, True
+        self._known_verdicts = self._known_rows = None
+        self._unsaved = True
 
     def _observe(self, end_ms: int) -> None:
         if self.first_ms is None or end_ms < self.first_ms:
@@ -314,12 +316,18 @@ class Ledger:
             del self._incidents[incident.key]
         self._by_id = {name: found.key for found in self._incidents.values() for name in found.ids}
         self.truth.forget(before_ms)
-        self._known_verdicts, self._unsaved = None, True
+        self._known_verdicts = self._known_rows = None
+        self._unsaved = True
 
     # What comes out
 
     def proxies(self) -> list[ProxyRow]:
         """A row of every proxy, and one of all of them."""
+        if self._known_rows is None:
+            self._known_rows = self._proxy_rows()
+        return list(self._known_rows)
+
+    def _proxy_rows(self) -> list[ProxyRow]:
         verdicts, episodes = self._verdicts(), self.truth.episodes()
         incidents = list(self._incidents.values())
         return [
@@ -402,7 +410,11 @@ class Ledger:
     ) -> Tally:
         """Of one proxy, or of all: its alarms among some incidents, and what it did about some episodes."""
         known = self._incidents.values()
-        alarms = [found for found in known if found.key in verdicts and proxy in (TOTAL, *found.proxies)]
+        alarms = [
+            (found, self._until_ms(found))
+            for found in known
+            if found.key in verdicts and proxy in (TOTAL, *found.proxies)
+        ]
         ours = [found for found in incidents if found.key in verdicts and proxy in (TOTAL, *found.proxies)]
         tally = Tally(shadow=sum(found.shadow for found in ours))
         for incident in ours:
@@ -412,8 +424,8 @@ class Ledger:
         for episode in episodes:
             over = [
                 alarm
-                for alarm in alarms
-                if alarm.covers(episode.cell) and episode.overlaps(alarm.since_ms, self._until_ms(alarm))
+                for alarm, until_ms in alarms
+                if alarm.covers(episode.cell) and episode.overlaps(alarm.since_ms, until_ms)
             ]
             if any(verdicts[alarm.key][0] is Verdict.CENSORED for alarm in over):
                 continue
