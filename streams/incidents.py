@@ -77,6 +77,7 @@ def incident_of(action: Action, shadow: bool) -> Incident | None:
     if NO_TIME in (since_ms, end_ms):
         return None
     fires = data.state is State.FIRING
+    claims = fires and speaks_of_the_model(data.action)
     return Incident(
         rule=data.rule,
         version=data.model_version,
@@ -86,9 +87,14 @@ def incident_of(action: Action, shadow: bool) -> Incident | None:
         shadow=shadow,
         fired_ms=end_ms if fires else None,
         end_ms=end_ms if data.state is State.RESOLVED else None,
-        proxies=tuple(sorted(_proxies(data.signals))) if fires else (),
+        proxies=tuple(sorted(_proxies(data.signals))) if claims else (),
         ids=(action.id,),
     )
+
+
+def speaks_of_the_model(response: str) -> bool:
+    """Whether an incident is held against the truth. One that is answered upstream is about the data alone."""
+    return response != Response.DATA_INCIDENT
 
 
 def is_proxy(family: str, name: str) -> bool:

@@ -18,7 +18,17 @@ from streams.ack import Ack, Status
 from streams.action import Action
 from streams.duration import WEEK_MS
 from streams.errors import UNREADABLE, SketchError
-from streams.incidents import CHANGED, Incident, IncidentKey, first, first_of_each, incident_of, is_proxy, place_of
+from streams.incidents import (
+    CHANGED,
+    Incident,
+    IncidentKey,
+    first,
+    first_of_each,
+    incident_of,
+    is_proxy,
+    place_of,
+    speaks_of_the_model,
+)
 from streams.partial import seal, unseal
 from streams.plan import ModelPlan
 from streams.signals.names import SIGNALS
@@ -496,7 +506,7 @@ class Ledger:
 
 def terms_of(plan: ModelPlan) -> Terms:
     """The ledger's terms of a model."""
-    watched = {signal for rule in plan.config.rules for signal in rule.signals}
+    watched = {signal for rule in plan.config.rules if speaks_of_the_model(rule.response) for signal in rule.signals}
     return Terms(
         model=plan.name,
         truth_ms=plan.truth_ms,

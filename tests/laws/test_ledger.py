@@ -37,7 +37,13 @@ FAMILIES = {
     "request_rate": "health",
 }
 PROXIES = ("feature_drift", "score_drift", "estimated_accuracy", "override_rate")
-RULES = {"watch": "human_review", "back": "rollback", "try": "human_review", "idle": "retrain"}
+RULES = {
+    "watch": "human_review",
+    "back": "rollback",
+    "try": "human_review",
+    "pipe": "data_incident",
+    "idle": "retrain",
+}
 TERMS = Terms(model="m", truth_ms=SPAN_H * HOUR_MS, horizon_ms=8 * HOUR_MS, proxies=PROXIES, rules={"idle": False})
 
 
@@ -192,7 +198,7 @@ def told(draw: st.DrawFn) -> Told:
     hours = st.integers(fired * 2, (fired + 12) * 2).map(lambda half: half / 2)
     acks = draw(st.lists(st.tuples(st.sampled_from([str(status) for status in Status]), hours), max_size=2))
     version = draw(st.one_of(versions, versions, st.none()))
-    rule = draw(st.sampled_from(("watch", "watch", "back", "try")))
+    rule = draw(st.sampled_from(("watch", "watch", "back", "try", "pipe")))
     return Told(rule, version, draw(segments), since, fired, held, end, tuple(names), tuple(acks))
 
 
@@ -326,7 +332,9 @@ def batch(proxy: str, scenario: Scenario) -> dict[str, Any]:
     alarms = [
         (incident, *verdict(incident, scenario))
         for incident in scenario.incidents
-        if fired_at(incident) is not None and any(p in incident.signals and proxy in (p, "total") for p in PROXIES)
+        if fired_at(incident) is not None
+        and incident.rule != "pipe"
+        and any(p in incident.signals and proxy in (p, "total") for p in PROXIES)
     ]
     counts = {
         name: sum(v == name for _, v, _ in alarms) for name in ("confirmed", "refuted", "open", "unknown", "censored")
