@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from html import escape
 
 from streams.reports.style import STYLE
-from streams.reports.svg import Mark, Scale, Series, plot, scale_of, swatch
+from streams.reports.svg import Mark, Scale, Series, plot, sample, scale_of, swatch
 
 BADGES = {"act": "▲", "watch": "◆", "all well": "●", "no data": "○"}
 """A shape for each standing, beside its colour."""
@@ -94,7 +94,8 @@ def table(caption: str, columns: Sequence[Column | str], rows: Iterable[Sequence
     body = "".join("<tr>" + "".join(_cells(row, known)) + "</tr>" for row in rows)
     return Markup(
         f'<div class="wide" role="region" aria-labelledby="{name}" tabindex="0"><table>'
-        f'<caption id="{name}">{safe(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        f'<caption id="{name}">{safe(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody>'
+        "</table></div>"
     )
 
 
@@ -118,7 +119,7 @@ def figure(
     marked: tuple[int, int] | None = None,
     format_: str = ",.3g",
 ) -> Markup:
-    """A plot of days with its scale and its key; `reference` is a line of that name. What it shows is said in text too."""
+    """A plot of days with its scale and its key. `reference`: a line, with its name. `description`: what it shows."""
     scale = scale_of(series, reference[1] if reference else None)
     drawn = plot(
         "plot-" + slug(title),
@@ -152,9 +153,9 @@ def _key(series: Sequence[Series], reference: tuple[str, float] | None, marked: 
         for number, found in enumerate(series)
     ]
     if reference is not None:
-        drawn = '<svg class="swatch" aria-hidden="true" viewBox="0 0 24 12"><path class="reference" d="M1 6H23"/></svg>'
+        drawn = sample('<path class="reference" d="M1 6H23"/>')
         items.append(f"<span>{drawn} {escape(reference[0])}</span>")
     if marked is not None:
-        drawn = '<svg class="swatch" aria-hidden="true" viewBox="0 0 24 12"><rect class="meant" width="24" height="12"/></svg>'
+        drawn = sample('<rect class="meant" width="24" height="12"/>')
         items.append(f"<span>{drawn} this report</span>")
     return "".join(items)

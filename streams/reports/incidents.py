@@ -27,7 +27,7 @@ class Said(msgspec.Struct, frozen=True):
 
 
 class Incident(msgspec.Struct, kw_only=True):
-    """One incident of a rule and cell. Times are the ends of the windows, in RFC 3339; null: it has not come to that."""
+    """One incident of a rule and cell. Times are the ends of windows, in RFC 3339; null: it has not come to that."""
 
     rule: str
     response: str

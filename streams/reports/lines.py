@@ -255,7 +255,7 @@ def day_points(gathered: Gathered, cell: Cell, name: str, feature: str | None = 
         for signal in spans.signals if other == cell else ():
             if point := point_of(signal, name, feature):
                 from_day.setdefault(start_ms // DAY_MS * DAY_MS, []).append((point, spans.expected.get(name)))
-    return [point for at in sorted(from_day) if (point := _day_point(at, name, from_day[at]))]
+    return [found for at in sorted(from_day) if (found := _day_point(at, name, from_day[at]))]
 
 
 def _day_point(at: int, name: str, found: list[tuple[Point, float | None]]) -> DayPoint | None:

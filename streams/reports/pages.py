@@ -203,7 +203,7 @@ def _segments(report: Weekly) -> Iterator[str]:
 def _measure_table(caption: str, lines: Sequence[MeasureLine]) -> Markup:
     scale = _interval_scale(lines)
     versions = len({line.version for line in lines}) > 1
-    head = [
+    head: list[Column | str] = [
         "segment",
         "interval",
         Column("value", True),
@@ -423,7 +423,9 @@ def _intercepts(trend: Trend, period: Period) -> Markup:
     found = [known.get(day) for day in days]
     level = trend.reference or 0.0
     first = day_of(period.start_ms).isoformat()
-    inside = [point for point in trend.points if point.day >= first and point.low is not None and point.high is not None]
+    inside = [
+        point for point in trend.points if point.day >= first and point.low is not None and point.high is not None
+    ]
     above = sum(point.low is not None and point.low > level for point in inside)
     below = sum(point.high is not None and point.high < level for point in inside)
     said = (
@@ -489,8 +491,8 @@ def _proxies(report: Monthly) -> Iterator[str]:
         else ""
     )
     yield paragraph(
-        f"{note}Alarms that are neither confirmed nor refuted are open, unknown for want of labels, or censored because "
-        "the model was rolled back. Lead: from the alarm to when the labels showed it (median).",
+        f"{note}Alarms that are neither confirmed nor refuted are open, unknown for want of labels, or censored "
+        "because the model was rolled back. Lead: from the alarm to when the labels showed it (median).",
         "note",
     )
     if report.realised is not None:
@@ -556,9 +558,7 @@ def _remark(row: RuleRow) -> str:
 def _others(lines: Sequence[SignalLine], period: Period) -> Iterator[str]:
     """A section for each family that has none of its own."""
     for family in sorted({line.family for line in lines}):
-        yield from section(
-            family.capitalize(), _signals([line for line in lines if line.family == family], period, "")
-        )
+        yield from section(family.capitalize(), _signals([line for line in lines if line.family == family], period, ""))
 
 
 def _signals(lines: Sequence[SignalLine], period: Period, nothing: str) -> Iterator[str]:
@@ -576,7 +576,7 @@ def _signals(lines: Sequence[SignalLine], period: Period, nothing: str) -> Itera
     )
     before = {Cadence.DAILY: "day before", Cadence.WEEKLY: "week before", Cadence.MONTHLY: "month before"}
     several = len({line.version for line in lines if line.version is not None}) > 1
-    head = [
+    head: list[Column | str] = [
         "signal",
         "way to the limit" if period.cadence is Cadence.DAILY else "day by day",
         Column("mean", True),
@@ -592,7 +592,7 @@ def _signals(lines: Sequence[SignalLine], period: Period, nothing: str) -> Itera
     yield table(
         f"{' and '.join(dict.fromkeys(line.family for line in lines)).capitalize()}: the nearest to their limits",
         head,
-        (_signal_cells(line, period, several) for line in shown),
+        (tuple(_signal_cells(line, period, several)) for line in shown),
     )
     rest = len(lines) - len(shown)
     way = (

@@ -111,12 +111,14 @@ def _drawn(series: Series, number: int, days: int, scale: Scale) -> Iterator[str
     for x, low, high in zip(place, series.lows, series.highs, strict=False):
         if low is not None and high is not None:
             yield f'<path class="whisker s{number}" d="M{x:.2f} {scale.y(low):.2f}V{scale.y(high):.2f}"/>'
-    known = [(day, x, scale.y(v)) for day, (x, v) in enumerate(zip(place, series.values, strict=False)) if v is not None]
+    known = [
+        (day, x, scale.y(v)) for day, (x, v) in enumerate(zip(place, series.values, strict=False)) if v is not None
+    ]
     if series.mark is Mark.BARS:
         half, foot = 38 / days, scale.y(0)
         for _, x, y in known:
-            height = max(0.0, foot - y)
-            yield f'<rect class="bar s{number}" x="{x - half:.2f}" y="{y:.2f}" width="{2 * half:.2f}" height="{height:.2f}"/>'
+            size = f'width="{2 * half:.2f}" height="{max(0.0, foot - y):.2f}"'
+            yield f'<rect class="bar s{number}" x="{x - half:.2f}" y="{y:.2f}" {size}/>'
     elif series.mark is Mark.DOTS:
         yield from (f'<path class="dot s{number}" d="M{x:.2f} {y:.2f}h0"/>' for _, x, y in known)
     else:
@@ -132,6 +134,11 @@ def swatch(series: Series, number: int) -> str:
         Mark.BARS: f'<rect class="bar s{number}" x="6" y="2" width="12" height="8"/>',
         Mark.DOTS: f'<path class="whisker s{number}" d="M12 1V11"/><path class="dot s{number}" d="M12 6h0"/>',
     }.get(series.mark, f'<path class="{series.mark} s{number}" d="M1 6H23"/>')
+    return sample(shape)
+
+
+def sample(shape: str) -> str:
+    """A shape of 24 by 12 in a key."""
     return f'<svg class="swatch" aria-hidden="true" viewBox="0 0 24 12">{shape}</svg>'
 
 
@@ -157,7 +164,9 @@ def whisker(low: float, value: float, high: float, reference: float | None, scal
     away = reference is not None and not low <= reference <= high
     kind = " away" if away else ""
     mark = "" if reference is None else f'<path class="reference" d="M{100 - scale.y(reference):.2f} 0V12"/>'
-    said = "no reference" if reference is None else "the reference lies outside" if away else "the reference lies within"
+    said = (
+        "no reference" if reference is None else "the reference lies outside" if away else "the reference lies within"
+    )
     return (
         f'<svg class="interval" role="img" viewBox="0 0 100 12" preserveAspectRatio="none"><title>{said}</title>{mark}'
         f'<path class="whisker{kind}" d="M{left:.2f} 6H{right:.2f}"/>'
