@@ -80,10 +80,11 @@ def section(title: str, content: Iterable[str]) -> Iterator[Markup]:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table: `number` is set flush right."""
+    """A column of a table: `number` is set flush right, `roomy` takes the room that a sentence needs."""
 
     title: str
     number: bool = False
+    roomy: bool = False
 
 
 def table(caption: str, columns: Sequence[Column | str], rows: Iterable[Sequence[str]]) -> Markup:
@@ -106,7 +107,7 @@ def _cells(row: Sequence[str], columns: Sequence[Column]) -> Iterator[str]:
 
 
 def _flush(column: Column) -> str:
-    return ' class="n"' if column.number else ""
+    return ' class="n"' if column.number else ' class="roomy"' if column.roomy else ""
 
 
 def figure(

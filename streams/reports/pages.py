@@ -43,8 +43,10 @@ TITLES = {
     Cadence.WEEKLY: "Segment review",
     Cadence.MONTHLY: "Retraining review",
 }
-MOST_LINES = 15
-"""Lines of a table; the JSON has all."""
+MOST_LINES, FEW_LINES = 15, 6
+"""Lines of a table; the JSON has all. Few are shown even if nothing of them moved."""
+ASTIR = 0.01
+"""Of the way to the limit: what is nearer is shown."""
 NOT_JUDGED = "–"
 
 
@@ -588,7 +590,8 @@ def _signals(lines: Sequence[SignalLine], period: Period, nothing: str) -> Itera
     ]
     told = {(line.name, line.feature) for line in breached if line.segment is None}
     rows = [line for line in lines if line.segment is None or (line.name, line.feature) not in told]
-    shown = rows[:MOST_LINES]
+    shown = rows if len(rows) <= FEW_LINES else [line for line in rows if line.breached or (line.nearest or 0) > ASTIR]
+    shown = shown[:MOST_LINES] or rows[:FEW_LINES]
     yield table(
         f"{' and '.join(dict.fromkeys(line.family for line in lines)).capitalize()}: the nearest to their limits",
         head,
@@ -653,7 +656,15 @@ def _incidents(incidents: Sequence[Incident], period: Period, when_: str) -> Ite
 def _incident_table(caption: str, incidents: Sequence[Incident], period: Period) -> Markup:
     return table(
         caption,
-        ["rule", "where", "response", "state", "evidence, when told last", "owner", "answer"],
+        [
+            "rule",
+            "where",
+            "response",
+            Column("state", roomy=True),
+            Column("evidence, when told last", roomy=True),
+            "owner",
+            "answer",
+        ],
         (
             (
                 found.rule,

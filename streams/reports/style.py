@@ -32,6 +32,7 @@ caption{text-align:left;font-weight:600;padding:.6rem .7rem;font-size:.9rem}
 th,td{text-align:left;padding:.4rem .7rem;border-top:1px solid var(--line);vertical-align:top}
 thead th{font-weight:600;color:var(--muted);vertical-align:bottom;background:var(--soft)}
 tbody th{font-weight:600;min-width:8rem}.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+.roomy{min-width:14rem}
 small{color:var(--muted);font-size:.92em}.when{white-space:nowrap}td.n small{display:block}
 .chart{margin:1.2rem 0;font-size:.82rem}figcaption{font-weight:600;font-size:.95rem;margin-bottom:.5rem}
 .frame{display:grid;grid-template-columns:auto 1fr;column-gap:.5rem}
@@ -65,6 +66,6 @@ body{font-size:10.5pt;max-width:none;padding:0}h1{font-size:18pt}
 h2{font-size:13pt;margin-top:1.4rem;break-after:avoid}
 .wide{overflow:visible;border:0}.wide table{min-width:0;font-size:8pt}th,td{padding:.2rem .3rem}tbody th{min-width:0}
 caption{padding-left:.3rem;break-after:avoid}thead{display:table-header-group}tr,figure,.lead{break-inside:avoid}
-.meter,.interval,.spark{width:4.5rem}svg.plot{height:8rem}.n,.when{white-space:normal}
+.meter,.interval,.spark{width:4.5rem}svg.plot{height:8rem}.n{white-space:normal}.roomy{min-width:0}
 *{-webkit-print-color-adjust:exact;print-color-adjust:exact}}
 """
