@@ -21,6 +21,7 @@ truth      windows → the truth of each cell, span by span
 ledger     actions, truth and acks → how far each proxy can be trusted, and what is done about each rule
 judge      merge to window, for one bucket of models; judge_outcomes: its labelled side, with calibrate online
 backtest   the whole, over files
+reports/   windows, actions and acks → the daily, weekly and monthly report, and all pages
 
 config, baseline, plan: what is declared and learned; learn, learn_outcomes and scaffold: how `init` learns it and
 writes it down.

@@ -337,7 +337,7 @@ def test_a_month_that_is_worse_by_enough_to_matter_asks_for_retraining(accuracy:
 class Reader(HTMLParser):
     """Headings, cells, and whether all that was opened was closed."""
 
-    VOID = frozenset({"meta", "br", "path", "rect"})
+    VOID = frozenset({"meta", "br"})
 
     def __init__(self) -> None:
         super().__init__()
@@ -348,6 +348,9 @@ class Reader(HTMLParser):
     def handle_starttag(self, tag: str, attrs: Any) -> None:
         if tag not in self.VOID:
             self.stack.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: Any) -> None:
+        """Of what closes itself there is nothing to remember."""
 
     def handle_endtag(self, tag: str) -> None:
         assert self.stack.pop() == tag
