@@ -67,9 +67,13 @@ class Day(msgspec.Struct):
         weight = float(signal.n or 1)
         self.total, self.weight = self.total + weight * signal.value, self.weight + weight
         reached = nearness(signal)
-        if self.value is None or (reached is not None and reached > self.nearest):
-            self.nearest = -math.inf if reached is None else reached
-            self.value, self.baseline, self.threshold = signal.value, signal.baseline, signal.threshold
+        self._keep(-math.inf if reached is None else reached, signal.value, signal.baseline, signal.threshold)
+
+    def _keep(self, nearest: float, value: float, baseline: float | None, threshold: float | None) -> None:
+        """The worst, whatever the order: of equal ones that with the tighter limit."""
+        known = self.nearest, -abs(self.threshold or 0.0), self.value or 0.0
+        if self.value is None or (nearest, -abs(threshold or 0.0), value) > known:
+            self.nearest, self.value, self.baseline, self.threshold = nearest, value, baseline, threshold
 
 
 class Labelled(NamedTuple):

@@ -157,9 +157,10 @@ def _signal_line(gathered: Gathered, track: Track, days: dict[int, Day]) -> Sign
 
 
 def _mean(days: Iterable[Day]) -> float | None:
+    """Rounded, so that it does not depend on the order in which the windows were read."""
     found = list(days)
     weight = sum(day.weight for day in found)
-    return sum(day.total for day in found) / weight if weight else None
+    return float(f"{sum(day.total for day in found) / weight:.9g}") if weight else None
 
 
 def _finite(value: float) -> float | None:

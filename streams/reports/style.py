@@ -67,5 +67,6 @@ h2{font-size:13pt;margin-top:1.4rem;break-after:avoid}
 .wide{overflow:visible;border:0}.wide table{min-width:0;font-size:8pt}th,td{padding:.2rem .3rem}tbody th{min-width:0}
 caption{padding-left:.3rem;break-after:avoid}thead{display:table-header-group}tr,figure,.lead{break-inside:avoid}
 .meter,.interval,.spark{width:4.5rem}svg.plot{height:8rem}.n{white-space:normal}.roomy{min-width:0}
+.wide th,.wide td{overflow-wrap:anywhere}
 *{-webkit-print-color-adjust:exact;print-color-adjust:exact}}
 """

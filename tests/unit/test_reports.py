@@ -138,6 +138,17 @@ def test_signals_are_told_as_they_were_judged_not_as_they_were_revised() -> None
     assert (line.worst, line.breached) == (0.02, 0)
 
 
+def test_a_report_does_not_depend_on_the_order_of_the_windows() -> None:
+    minute, drawn = DAY_MS // 1440, random.Random(3)
+    records = [
+        window(DAILY.start_ms + at * minute, signal(value=round(drawn.random(), 2)), length_ms=minute)
+        for at in range(200)
+    ]
+    records += [window(DAILY.start_ms, signal(value=0.0, threshold=limit)) for limit in (0.3, 0.1, 0.2)]
+    told = [msgspec.json.encode(report_of(gathered(drawn.sample(records, len(records))))) for _ in range(5)]
+    assert len(set(told)) == 1
+
+
 def test_overlapping_windows_are_not_counted_twice() -> None:
     hour = DAY_MS // 24
     short = [window(DAILY.start_ms + h * hour, length_ms=hour, version=None, counts={"events": 10}) for h in range(24)]
