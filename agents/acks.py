@@ -63,11 +63,9 @@ async def send(connection: Connection, ack: Ack) -> None:
         ConfigError: if it is more than an ack may be.
         BrokerError: if there is no topic, or Kafka is away.
     """
-    value = msgspec.json.encode(ack)
     try:
+        value = msgspec.json.encode(ack)
         read_ack(value)
-    except Invalid as invalid:
-        raise ConfigError(
-            seen=invalid.detail, expected="an ack", mend="shorten it, or see 'foreshock ack -h'"
-        ) from None
+    except (Invalid, UnicodeEncodeError) as error:
+        raise ConfigError(seen=str(error), expected="an ack", mend="see 'foreshock ack -h'") from None
     await generate(connection, connection.topic(TOPIC), [(ack.action_id.encode(), value)])

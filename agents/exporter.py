@@ -7,6 +7,7 @@ were withheld is a metric of its own, and the rest is in the `windows` topic.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from importlib.metadata import version
 
 import numpy as np
@@ -23,7 +24,7 @@ from streams.calibrate import standard_errors
 from streams.decide import Reason
 from streams.events import Reason as RejectReason
 from streams.judge import ModelJudge
-from streams.ledger import Verdict, rows_of
+from streams.ledger import TOTAL, Verdict, rows_of
 from streams.merge import FINAL_MARK
 from streams.partial import Books, LabelBooks
 from streams.signals.evaluate import CellResult
@@ -33,6 +34,24 @@ OUTCOMES = ("read", "counted", "late", "rejected", "duplicate")
 LABEL_OUTCOMES = ("read", "matched", "pending", "duplicate", "orphan", "rejected", "corrected")
 CELL = ["model", "version", "segment"]
 SIGNAL = [*CELL, "family", "signal", "feature"]
+
+
+SERIES_OF_A_PROXY = 17
+"""At the most; the row of all proxies of a model is always shown."""
+
+
+@dataclass(slots=True)
+class _Room:
+    """What the cap leaves of a scrape's series, and how many it held back."""
+
+    left: int
+    withheld: int = 0
+
+    def takes(self, series: int) -> bool:
+        fits = series <= self.left
+        self.left -= series if fits else 0
+        self.withheld += 0 if fits else series
+        return fits
 
 
 class Exporter(Collector):
@@ -50,9 +69,13 @@ class Exporter(Collector):
         yield from self._stages()
         yield from self._books()
         yield from self._marks()
-        yield from self._signals()
+        room = _Room(self.max_series)
+        yield from self._signals(room)
         yield from self._decisions()
-        yield from self._ledgers()
+        yield from self._ledgers(room)
+        yield GaugeMetricFamily(
+            "foreshock_series_withheld", "Series of columns and proxies that the cap holds back.", room.withheld
+        )
 
     def _sources(self) -> Iterator[Metric]:
         labels = ["topic", "partition"]
@@ -159,7 +182,7 @@ class Exporter(Collector):
                     labels.add_metric([name], model.outcomes.judged_until_ms / 1000)
         yield from (watermark, judged, labels)
 
-    def _signals(self) -> Iterator[Metric]:
+    def _signals(self, room: _Room) -> Iterator[Metric]:
         value = GaugeMetricFamily("foreshock_signal_value", "Value in the last window.", labels=SIGNAL)
         threshold = GaugeMetricFamily("foreshock_signal_threshold", "Where the verdict begins.", labels=SIGNAL)
         breached = GaugeMetricFamily("foreshock_signal_breached", "1 beyond the threshold, else 0.", labels=SIGNAL)
@@ -171,7 +194,6 @@ class Exporter(Collector):
             "Online recalibration of the score's logit, and the standard errors.",
             labels=["model", "version", "term"],
         )
-        room, withheld = self.max_series, 0
         for name, judge in self._judges():
             for cell in judge.latest:
                 if cell.version is None:
@@ -190,10 +212,8 @@ class Exporter(Collector):
             for cell in (*judge.latest, *labelled):
                 labels = [name, cell.version or "", _segment(cell)]
                 for result in cell.results:
-                    if room < 3 * len(result.columns):
-                        withheld += 3 * len(result.columns)
+                    if not room.takes(3 * len(result.columns)):
                         continue
-                    room -= 3 * len(result.columns)
                     over = result.breached
                     for i, column in enumerate(result.columns):
                         place = [*labels, result.signal.family, result.signal.name, column or ""]
@@ -202,8 +222,7 @@ class Exporter(Collector):
                         if np.isfinite(result.threshold[i]):
                             threshold.add_metric(place, result.threshold[i])
                             breached.add_metric(place, float(over[i]))
-        held = GaugeMetricFamily("foreshock_series_withheld", "Series of columns that the cap holds back.", withheld)
-        yield from (value, threshold, breached, events, errors, arrived, calibration, held)
+        yield from (value, threshold, breached, events, errors, arrived, calibration)
 
     def _decisions(self) -> Iterator[Metric]:
         firing = GaugeMetricFamily(
@@ -231,7 +250,7 @@ class Exporter(Collector):
                 decisions.add_metric([name, reason], state.decisions.get(reason, 0) if state else 0)
         yield from (firing, actions, shadows, decisions)
 
-    def _ledgers(self) -> Iterator[Metric]:
+    def _ledgers(self, room: _Room) -> Iterator[Metric]:
         proxy = ["model", "proxy"]
         alarms = GaugeMetricFamily(
             "foreshock_ledger_alarms", "Alarms of a proxy, by what the truth says of them.", labels=[*proxy, "verdict"]
@@ -261,6 +280,8 @@ class Exporter(Collector):
         books = [book for bucket in self.merge.judges.values() for book in bucket.ledgers.values()]
         rows = rows_of(books)
         for row in rows.proxies:
+            if row.proxy != TOTAL and not room.takes(SERIES_OF_A_PROXY):
+                continue
             place = [row.model, row.proxy]
             for verdict in Verdict:
                 alarms.add_metric([*place, verdict], getattr(row, verdict))

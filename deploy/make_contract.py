@@ -1,4 +1,4 @@
-"""Writes docs/contract: JSON Schema of actions and windows, and AsyncAPI of the topics, from the code that sends them.
+"""Writes docs/contract: JSON Schema of actions, windows and acks, and AsyncAPI of the topics, from the code.
 
 python -m deploy.make_contract
 """
@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from streams.ack import Ack
 from streams.action import Action
 from streams.config import Kafka
 from streams.window import WindowRecord
@@ -18,6 +19,8 @@ from streams.window import WindowRecord
 FOLDER = Path(__file__).parents[1] / "docs" / "contract"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 SENT = {"actions": Action, "windows": WindowRecord}
+READ = {"acks": Ack}
+"""Taken, and typed."""
 
 Json = dict[str, Any]
 
@@ -64,28 +67,29 @@ TAKEN: dict[str, Json] = {
 
 
 def schema(name: str) -> Json:
-    """JSON Schema of the values of a topic that Foreshock writes."""
-    return {"$schema": DIALECT, "title": f"Values of the topic {name}", **msgspec.json.schema(SENT[name])}
+    """JSON Schema of the values of a topic that Foreshock writes, or reads strictly."""
+    return {"$schema": DIALECT, "title": f"Values of the topic {name}", **msgspec.json.schema((SENT | READ)[name])}
 
 
 def asyncapi() -> Json:
     """All topics that others write or read. Names are the defaults; a prefix may stand before them."""
-    _, schemas = msgspec.json.schema_components(SENT.values(), ref_template="#/components/schemas/{name}")
+    typed = SENT | READ
+    _, schemas = msgspec.json.schema_components(typed.values(), ref_template="#/components/schemas/{name}")
     schemas |= {found["title"]: found for found in TAKEN.values()}
-    bodies = {name: found["title"] for name, found in TAKEN.items()} | {n: t.__name__ for n, t in SENT.items()}
+    bodies = {name: found["title"] for name, found in TAKEN.items()} | {n: t.__name__ for n, t in typed.items()}
     return {
         "asyncapi": "3.0.0",
         "info": {
             "title": "Foreshock",
             "version": "1",
-            "description": "Inference events and late labels go in; windows and actions come out.",
+            "description": "Events and late labels go in; windows and actions come out; acks say what was done.",
         },
         "servers": {"kafka": {"host": Kafka().broker, "protocol": "kafka"}},
         "defaultContentType": "application/json",
         "channels": {name: _channel(name, body) for name, body in bodies.items()},
         "operations": {
-            f"{'receive' if name in TAKEN else 'send'}-{name}": {
-                "action": "receive" if name in TAKEN else "send",
+            f"{'send' if name in SENT else 'receive'}-{name}": {
+                "action": "send" if name in SENT else "receive",
                 "channel": {"$ref": f"#/channels/{name}"},
             }
             for name in bodies
@@ -103,7 +107,7 @@ def _channel(name: str, body: str) -> Json:
 
 def files() -> dict[Path, str]:
     """Every file of the folder and what is to be in it."""
-    found = {f"{name}.schema.json": schema(name) for name in SENT} | {"asyncapi.json": asyncapi()}
+    found = {f"{name}.schema.json": schema(name) for name in SENT | READ} | {"asyncapi.json": asyncapi()}
     return {FOLDER / name: json.dumps(content, indent=2) + "\n" for name, content in found.items()}
 
 

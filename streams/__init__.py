@@ -17,8 +17,9 @@ decide     signals → decisions, by rules
 action     decisions → action events
 window     evaluated windows → their records
 ack        JSON of what a consumer did about an action → Ack, or the reason why it is none
+incidents  actions → incidents as the ledger has them
 truth      windows → the truth of each cell, span by span
-ledger     actions, truth and acks → how far each proxy can be trusted, and what is done about each rule
+ledger     incidents, truth and acks → how far each proxy can be trusted, and what is done about each rule
 judge      merge to window, for one bucket of models; judge_outcomes: its labelled side, with calibrate online
 backtest   the whole, over files
 reports/   windows, actions and acks → the daily, weekly and monthly report, and all pages

@@ -15,20 +15,18 @@ import msgspec
 import numpy as np
 
 from streams.ack import Ack, Status
-from streams.action import Action, State
-from streams.config import Response
-from streams.decide import Evidence
+from streams.action import Action
 from streams.duration import WEEK_MS
 from streams.errors import UNREADABLE, SketchError
+from streams.incidents import CHANGED, Incident, IncidentKey, first, first_of_each, incident_of, is_proxy, place_of
 from streams.partial import seal, unseal
 from streams.plan import ModelPlan
-from streams.signals.names import ESTIMATED, SIGNALS
+from streams.signals.names import SIGNALS
 from streams.signals.outcome import wilson
 from streams.times import NO_TIME, instant_ms
-from streams.truth import Cell, Episode, Standing, Truth, TruthState, segment_text
+from streams.truth import Episode, Standing, Truth, TruthState
 from streams.window import Clock, WindowRecord
 
-PROXY_FAMILIES = frozenset({"quality", "drift", "score", "proxy"})
 ENOUGH = 10
 """Verdicts below which a precision is only reported."""
 DECORATION, OLD_ENOUGH_MS = 5, WEEK_MS
@@ -39,8 +37,6 @@ TOTAL = "total"
 MOST_INCIDENTS, MOST_SPANS, MOST_LEADS, MOST_LOOSE = 500, 4_000, 200, 1_000
 """Of one model: incidents, and spans of truth of all cells, beyond which the older half is folded into counts; lead
 times of one proxy, and acks of actions that are not known (yet), beyond which the oldest are dropped."""
-
-CHANGED = frozenset({Status.ACTED, Status.DONE})
 
 
 class Verdict(StrEnum):
@@ -67,53 +63,6 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     """Its rules, and whether each is a shadow."""
 
 
-class Incident(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of one incident of a rule and cell. Two of one key merge, in whatever order."""
-
-    rule: str
-    version: str | None
-    segment: str
-    since_ms: int
-    response: str
-    shadow: bool = False
-    fired_ms: int | None = None
-    """End of the window in which it fired; None: it has only been held back."""
-    end_ms: int | None = None
-    proxies: tuple[str, ...] = ()
-    ids: tuple[str, ...] = ()
-    """Those of its actions."""
-    acks: dict[str, int] = {}
-    """By status when it was first said."""
-
-    @property
-    def key(self) -> IncidentKey:
-        return self.rule, self.version, self.segment, self.since_ms
-
-    def merged(self, other: Incident) -> Incident:
-        return msgspec.structs.replace(
-            self,
-            response=min(self.response, other.response),
-            shadow=self.shadow or other.shadow,
-            fired_ms=_first(self.fired_ms, other.fired_ms),
-            end_ms=_first(self.end_ms, other.end_ms),
-            proxies=tuple(sorted({*self.proxies, *other.proxies})),
-            ids=tuple(sorted({*self.ids, *other.ids})),
-            acks=_first_of_each(self.acks, other.acks),
-        )
-
-    @property
-    def changed_ms(self) -> int | None:
-        """When the system was changed because of it."""
-        if self.response != Response.ROLLBACK:
-            return None
-        return min((at for status, at in self.acks.items() if status in CHANGED), default=None)
-
-    def covers(self, cell: Cell) -> bool:
-        """Whether it announces what is wrong there: while it fires for a whole model, segments say nothing."""
-        return self.version in (None, cell[0]) and self.segment in ("", cell[1])
-
-
-IncidentKey = tuple[str, str | None, str, int]
 Verdicts = dict[IncidentKey, tuple[Verdict, int | None]]
 """By incident, with the lead time of what is confirmed."""
 
@@ -248,6 +197,7 @@ class Ledger:
         self._false_alarms = state.false_alarms
         self._room = MOST_SPANS
         self._known_verdicts: Verdicts | None = None
+        self._known_rows: list[ProxyRow] | None = None
         self._unsaved = False
         self._saved_until_ms = self.truth.settled_until_ms
 
@@ -259,7 +209,7 @@ class Ledger:
         return LedgerState(
             model=self.terms.model,
             truth=self.truth.to_state(),
-            incidents=tuple(self._incidents[key] for key in sorted(self._incidents, key=_order)),
+            incidents=tuple(self._incidents[key] for key in sorted(self._incidents, key=place_of)),
             loose=dict(self._loose),
             first_ms=self.first_ms,
             last_ms=self.last_ms,
@@ -281,7 +231,7 @@ class Ledger:
 
     def take_action(self, action: Action, shadow: bool = False) -> None:
         """An action of the model, or what a shadow rule would have published."""
-        incident = _incident(action, shadow)
+        incident = incident_of(action, shadow)
         if incident is None or incident.since_ms < self.truth.before_ms:
             return
         self._observe(instant_ms(action.data.window.end))
@@ -300,7 +250,7 @@ class Ledger:
             self._observe(end_ms)
             if record.clock in (Clock.TRUTH, Clock.ARRIVAL):
                 self._unsaved |= self.truth.take(record)
-                self._known_verdicts = None
+                self._known_verdicts = self._known_rows = None
                 self._bound()
 
     def take_ack(self, ack: Ack) -> None:
@@ -308,11 +258,11 @@ class Ledger:
         said = {str(ack.status): ack.ts_ms}
         key = self._by_id.get(ack.action_id)
         if key is None:
-            self._loose[ack.action_id] = _first_of_each(self._loose.get(ack.action_id, {}), said)
+            self._loose[ack.action_id] = first_of_each(self._loose.get(ack.action_id, {}), said)
             self._drop_loose()
             return
         known = self._incidents[key]
-        acks = _first_of_each(known.acks, said)
+        acks = first_of_each(known.acks, said)
         if acks != known.acks:
             self._put(msgspec.structs.replace(known, acks=acks))
 
@@ -321,7 +271,8 @@ class Ledger:
 
     def _put(self, incident: Incident) -> None:
         self._incidents[incident.key] = incident
-        self._known_verdicts, self._unsaved = None, True
+        self._known_verdicts = self._known_rows = None
+        self._unsaved = True
 
     def _observe(self, end_ms: int) -> None:
         if self.first_ms is None or end_ms < self.first_ms:
@@ -346,7 +297,8 @@ class Ledger:
             middle_ms = starts_ms[len(starts_ms) // 2]
             if starts_ms[0] < middle_ms:
                 self._fold(middle_ms)
-            self._room = max(MOST_SPANS, 2 * self.truth.size)  # very many cells: one span alone may be too much
+            # Of very many cells one span alone may be too much.
+            self._room = MOST_SPANS if self.truth.size <= MOST_SPANS else 2 * self.truth.size
 
     def _fold(self, before_ms: int) -> None:
         incidents = [found for found in self._incidents.values() if found.since_ms < before_ms]
@@ -364,12 +316,18 @@ class Ledger:
             del self._incidents[incident.key]
         self._by_id = {name: found.key for found in self._incidents.values() for name in found.ids}
         self.truth.forget(before_ms)
-        self._known_verdicts, self._unsaved = None, True
+        self._known_verdicts = self._known_rows = None
+        self._unsaved = True
 
     # What comes out
 
     def proxies(self) -> list[ProxyRow]:
         """A row of every proxy, and one of all of them."""
+        if self._known_rows is None:
+            self._known_rows = self._proxy_rows()
+        return list(self._known_rows)
+
+    def _proxy_rows(self) -> list[ProxyRow]:
         verdicts, episodes = self._verdicts(), self.truth.episodes()
         incidents = list(self._incidents.values())
         return [
@@ -431,8 +389,8 @@ class Ledger:
         standings = {self.truth.at(*place).standing for place in spans}
         if Standing.BAD in standings:
             bad = [place for place in spans if self.truth.at(*place).standing is Standing.BAD]
-            first = min(bad, key=lambda place: (place[1], place[0]))
-            return Verdict.CONFIRMED, self.truth.seen_ms(*first) - incident.fired_ms
+            earliest = min(bad, key=lambda place: (place[1], place[0]))
+            return Verdict.CONFIRMED, self.truth.seen_ms(*earliest) - incident.fired_ms
         until_ms = self.truth.settled_until_ms
         if end_ms is None or until_ms is None or until_ms < end_ms:
             return Verdict.OPEN, None
@@ -441,7 +399,7 @@ class Ledger:
     def _until_ms(self, incident: Incident) -> int | None:
         """So long it speaks of what comes: until it is over, or the labels of the time when it fired have come."""
         assert incident.fired_ms is not None
-        return _first(incident.end_ms, self.truth.told_ms(incident.version, incident.segment, incident.fired_ms))
+        return first(incident.end_ms, self.truth.told_ms(incident.version, incident.segment, incident.fired_ms))
 
     def _tally(
         self,
@@ -452,7 +410,11 @@ class Ledger:
     ) -> Tally:
         """Of one proxy, or of all: its alarms among some incidents, and what it did about some episodes."""
         known = self._incidents.values()
-        alarms = [found for found in known if found.key in verdicts and proxy in (TOTAL, *found.proxies)]
+        alarms = [
+            (found, self._until_ms(found))
+            for found in known
+            if found.key in verdicts and proxy in (TOTAL, *found.proxies)
+        ]
         ours = [found for found in incidents if found.key in verdicts and proxy in (TOTAL, *found.proxies)]
         tally = Tally(shadow=sum(found.shadow for found in ours))
         for incident in ours:
@@ -462,8 +424,8 @@ class Ledger:
         for episode in episodes:
             over = [
                 alarm
-                for alarm in alarms
-                if alarm.covers(episode.cell) and episode.overlaps(alarm.since_ms, self._until_ms(alarm))
+                for alarm, until_ms in alarms
+                if alarm.covers(episode.cell) and episode.overlaps(alarm.since_ms, until_ms)
             ]
             if any(verdicts[alarm.key][0] is Verdict.CENSORED for alarm in over):
                 continue
@@ -573,49 +535,6 @@ def unpack_ledger(data: bytes) -> LedgerState:
         return msgspec.msgpack.decode(zlib.decompress(unseal(data)), type=LedgerState)
     except (*UNREADABLE, zlib.error) as error:
         raise SketchError(seen=f"a ledger that does not open ({error})", expected="a packed ledger") from None
-
-
-def is_proxy(family: str, name: str) -> bool:
-    """Whether a signal is judged before the labels come, and says something of what they will say."""
-    return family in PROXY_FAMILIES or name == ESTIMATED
-
-
-def _incident(action: Action, shadow: bool) -> Incident | None:
-    """What an action says of its incident; None if its times are none."""
-    data = action.data
-    since_ms, end_ms = instant_ms(data.since), instant_ms(data.window.end)
-    if NO_TIME in (since_ms, end_ms):
-        return None
-    fires = data.state is State.FIRING
-    return Incident(
-        rule=data.rule,
-        version=data.model_version,
-        segment=segment_text(data.segment),
-        since_ms=since_ms,
-        response=data.action,
-        shadow=shadow,
-        fired_ms=end_ms if fires else None,
-        end_ms=end_ms if data.state is State.RESOLVED else None,
-        proxies=tuple(sorted(_proxies(data.signals))) if fires else (),
-        ids=(action.id,),
-    )
-
-
-def _proxies(evidence: Iterable[Evidence]) -> set[str]:
-    return {item.name for item in evidence if is_proxy(item.family, item.name)}
-
-
-def _first(one: int | None, other: int | None) -> int | None:
-    return min((at for at in (one, other) if at is not None), default=None)
-
-
-def _first_of_each(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
-    return {name: min(found[name] for found in (one, other) if name in found) for name in sorted({*one, *other})}
-
-
-def _order(key: IncidentKey) -> tuple[int, str, str, str]:
-    rule, version, segment, since_ms = key
-    return since_ms, rule, version or "", segment
 
 
 def _share(hits: int, n: int) -> tuple[float, float, float] | None:

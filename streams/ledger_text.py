@@ -22,6 +22,8 @@ def ledger_lines(rows: LedgerRows) -> Iterator[str]:
         if any(row.precision and not row.enough for row in mine):
             yield f"  *: fewer than {ENOUGH} verdicts, not to be built on"
         yield from _table([RULES, *(_rule(row) for row in rows.rules if row.model == realised.model)])
+        if not any(row.seen + row.acted + row.dismissed for row in rows.rules if row.model == realised.model):
+            yield "  nobody has said what was done about an action: see 'foreshock ack -h'"
         yield (
             f"  false alarms: {realised.false_alarms} in {realised.weeks:.1f} weeks, {realised.per_week:.2f} a week; "
             f"budget {realised.budget:g}"
@@ -29,8 +31,8 @@ def ledger_lines(rows: LedgerRows) -> Iterator[str]:
 
 
 def _proxy(row: ProxyRow) -> Sequence[str]:
-    counts = (row.alarms, row.confirmed, row.refuted, row.open, row.unknown, row.censored)
-    counts += (row.caught, row.late, row.missed)
+    verdicts = (row.alarms, row.confirmed, row.refuted, row.open, row.unknown, row.censored)
+    counts = (*verdicts, row.caught, row.late, row.missed)
     lead = "" if row.lead_s is None else f"{_time(row.lead_s[0])} ({_time(row.lead_s[1])} to {_time(row.lead_s[2])})"
     precision = _share(row.precision) + ("" if row.enough or row.precision is None else "*")
     return row.proxy, *map(str, counts), precision, _share(row.recall), lead

@@ -80,7 +80,7 @@ class Truth:
         self._breaches: dict[Cell, dict[int, int]] = {}
         """By span, the end of the first arrival window in it whose labels were bad."""
         for cell, end_ms in state.breaches:
-            self._breaches.setdefault(cell, {})[self._span_of(end_ms)] = end_ms
+            self._breaches.setdefault(cell, {}).setdefault(self._span_of(end_ms), end_ms)  # the first, if spans grew
         self.size = len(state.spans) + len(state.breaches)
         self.before_ms = state.before_ms
         """Spans that began earlier are forgotten."""

@@ -4,8 +4,8 @@
     python -m deploy.grafana.make_dashboard --check   exit code 1 when it is not up to date
 
 Rows follow the layers that Foreshock watches: the processor itself, then system health, data quality, model behaviour,
-and what was decided. Wherever a signal is drawn, its own threshold is drawn with it, as a dashed line: there are no
-other limits on a model here. Made for Grafana 12.
+what was decided, and how far it can be trusted. Wherever a signal is drawn, its own threshold is drawn with it, as a
+dashed line: there are no other limits on a model here. Made for Grafana 12.
 """
 
 from __future__ import annotations
@@ -608,6 +608,64 @@ def actions() -> Iterator[Json]:
     )
 
 
+def ledger() -> Iterator[Json]:
+    each = f'{MODEL}, proxy!="total"'
+    yield lines(
+        "Alarms, by what the truth said of them",
+        (12, 8),
+        "Alarms of signals that are judged before the labels come. Censored: the system was rolled back meanwhile. "
+        "Proxies without an alarm are left out.",
+        [target(f"foreshock_ledger_alarms{{{each}}} > 0", "{{proxy}} {{verdict}}")],
+        stepped=True,
+    )
+    yield lines(
+        "Bad episodes, by what the proxies did",
+        (12, 8),
+        "Runs of spans whose labels were bad: caught before the labels showed them, announced late, or missed. Of all "
+        "proxies together, and of those that said something.",
+        [
+            target(f'foreshock_ledger_episodes{{{MODEL}, proxy="total"}}', "{{outcome}}"),
+            target(f'foreshock_ledger_episodes{{{each}, outcome!="missed"}} > 0', "{{proxy}} {{outcome}}"),
+        ],
+        stepped=True,
+    )
+    for title, metric, text in (
+        ("Precision", "precision", "Share of the judged alarms that the truth confirmed, with the interval of all."),
+        ("Recall", "recall", "Share of the bad episodes that were caught, with the interval of all."),
+    ):
+        yield lines(
+            title,
+            (8, 7),
+            text,
+            [
+                target(f'foreshock_ledger_{metric}_ratio{{{each}, bound="value"}}', "{{proxy}}"),
+                target(f'foreshock_ledger_{metric}_ratio{{{MODEL}, proxy="total"}}', "all, {{bound}}"),
+            ],
+            unit="percentunit",
+        )
+    yield lines(
+        "Lead time",
+        (8, 7),
+        "From a confirmed alarm to when the labels showed it, the median. Below 0: the labels were faster.",
+        [target(f'foreshock_ledger_lead_seconds{{{each}, quartile="0.5"}}', "{{proxy}}")],
+        unit="s",
+    )
+    yield lines(
+        "What was done about the rules",
+        (12, 7),
+        "Incidents of each rule that fired, and those that somebody acted on or dismissed: a rule that nobody acts on "
+        "is decoration.",
+        [target(f'foreshock_rule_actions{{{MODEL}, status=~"published|acted|dismissed"}} > 0', "{{rule}} {{status}}")],
+        stepped=True,
+    )
+    yield lines(
+        "False alarms a week",
+        (12, 7),
+        "Incidents that the truth refuted or somebody dismissed, over the weeks that were observed, and the budget.",
+        [target(f"foreshock_false_alarms_per_week{{{MODEL}}}", "{{kind}}")],
+    )
+
+
 def panels() -> Iterator[Json]:
     yield from overview()
     yield row("0 · Processor: does Foreshock keep up?")
@@ -622,6 +680,8 @@ def panels() -> Iterator[Json]:
     yield from worth()
     yield row("Actions: what is to be done about $model")
     yield from actions()
+    yield row("Ledger of $model: how far the proxies can be trusted")
+    yield from ledger()
 
 
 # --- The dashboard

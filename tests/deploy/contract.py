@@ -5,6 +5,7 @@ from collections.abc import Mapping
 CELL = ("model", "version", "segment")
 SIGNAL = (*CELL, "family", "signal", "feature")
 SOURCE = ("topic", "partition")
+PROXY = ("model", "proxy")
 
 METRICS: Mapping[str, tuple[str, ...]] = {
     "foreshock_records_total": SOURCE,
@@ -32,6 +33,13 @@ METRICS: Mapping[str, tuple[str, ...]] = {
     "foreshock_actions_total": ("model", "response", "state"),
     "foreshock_decisions_total": ("model", "reason"),
     "foreshock_shadow_incidents_total": ("model",),
+    "foreshock_ledger_alarms": (*PROXY, "verdict"),
+    "foreshock_ledger_episodes": (*PROXY, "outcome"),
+    "foreshock_ledger_precision_ratio": (*PROXY, "bound"),
+    "foreshock_ledger_recall_ratio": (*PROXY, "bound"),
+    "foreshock_ledger_lead_seconds": (*PROXY, "quartile"),
+    "foreshock_rule_actions": ("model", "rule", "status"),
+    "foreshock_false_alarms_per_week": ("model", "kind"),
     "foreshock_series_withheld": (),
     "foreshock_foreign_partials_total": ("model",),
     "foreshock_worker_info": ("version",),

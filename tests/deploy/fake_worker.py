@@ -18,6 +18,7 @@ from tests.deploy.contract import METRICS
 Series = tuple[tuple[str, ...], float]
 
 FEATURES = ("age", "amount", "country")
+PROXIES = (("fake", "score_drift"), ("fake", "total"))
 SEGMENTS = ("", "tier=gold", "tier=other")
 
 
@@ -38,6 +39,16 @@ def series(metric: str, scrape: int) -> Iterator[Series]:
             yield from ((("fake", reason), float(scrape)) for reason in ("quiet", "fired"))
         case "foreshock_actions_total":
             yield from ((("fake", "data_incident", state), float(scrape)) for state in ("firing", "resolved"))
+        case "foreshock_ledger_alarms":
+            yield from (((*proxy, verdict), 1.0) for proxy in PROXIES for verdict in ("confirmed", "refuted"))
+        case "foreshock_ledger_episodes":
+            yield from (((*proxy, outcome), 1.0) for proxy in PROXIES for outcome in ("caught", "late", "missed"))
+        case "foreshock_ledger_precision_ratio" | "foreshock_ledger_recall_ratio":
+            yield from (((*proxy, bound), 0.5) for proxy in PROXIES for bound in ("value", "low", "high"))
+        case "foreshock_ledger_lead_seconds":
+            yield from (((*proxy, quartile), 60.0) for proxy in PROXIES for quartile in ("0.25", "0.5", "0.75"))
+        case "foreshock_rule_actions":
+            yield from ((("fake", "values-missing", status), 1.0) for status in ("published", "acted", "dismissed"))
         case _:
             values = {"model": "fake", "topic": "inference", "partition": "0", "stage": "sketch"}
             yield tuple(values.get(label, "0") for label in METRICS[metric]), float(scrape)

@@ -10,6 +10,8 @@ import msgspec
 import pytest
 
 from deploy.make_contract import FOLDER, TAKEN, asyncapi, files, schema
+from streams.ack import read_ack
+from streams.events import Invalid
 from tests.replay.test_inhibition import outcomes
 from tests.replay.test_labelled_streams import replayed, rows
 
@@ -45,6 +47,19 @@ def test_what_is_taken_keeps_to_its_schema_too() -> None:
     assert replayed(None)[2].models["credit"].rejected == 0
 
 
+def test_an_ack_that_is_taken_keeps_to_its_schema_and_one_that_does_not_is_refused() -> None:
+    validator = jsonschema.Draft202012Validator(schema("acks"))
+    said = {"action_id": "a1", "status": "acted", "by": "ann", "ts": "2026-01-05T00:00:00Z", "note": "rolled back"}
+    for ack in (said, said | {"ts": 1_767_571_200_000}, {k: v for k, v in said.items() if k != "note"}):
+        validator.validate(ack)
+        assert read_ack(json.dumps(ack).encode()).action_id == "a1"
+    wrong = [said | change for change in ({"status": "ignored"}, {"by": ""}, {"more": 1}, {"note": "x" * 2_001})]
+    for ack in (*wrong, {k: v for k, v in said.items() if k != "by"}):
+        assert not validator.is_valid(ack)
+        with pytest.raises(Invalid):
+            read_ack(json.dumps(ack).encode())
+
+
 def test_every_reference_of_the_asyncapi_document_leads_somewhere() -> None:
     document = asyncapi()
 
@@ -62,4 +77,4 @@ def test_every_reference_of_the_asyncapi_document_leads_somewhere() -> None:
                 look(inner)
 
     look(document)
-    assert set(document["channels"]) == {"inference", "labels", "actions", "windows"}
+    assert set(document["channels"]) == {"inference", "labels", "actions", "windows", "acks"}

@@ -41,7 +41,7 @@ def test_ids_are_unique_and_panels_do_not_overlap() -> None:
 
 def test_rows_follow_the_layers() -> None:
     titles = [panel["title"] for panel in ALL if panel["type"] == "row"]
-    assert [title[:1] for title in titles] == ["0", "1", "2", "3", "3", "A"]
+    assert [title[:1] for title in titles] == ["0", "1", "2", "3", "3", "A", "L"]
 
 
 @each_panel

@@ -154,10 +154,10 @@ def backtested(learned: Path, events: Path, tmp_path_factory: pytest.TempPathFac
     return Backtested(out, done("backtest", "-c", learned / "foreshock.yaml", "--events", events, "-o", out))
 
 
-def test_a_backtest_writes_its_four_files(backtested: Backtested, stream: Stream) -> None:
+def test_a_backtest_writes_its_five_files(backtested: Backtested, stream: Stream) -> None:
     """And its summary has the books, balanced."""
     names = {file.name for file in backtested.folder.iterdir()}
-    assert names == {"actions.ndjson", "windows.ndjson", "summary.json", "report.html"}
+    assert names == {"actions.ndjson", "windows.ndjson", "summary.json", "ledger.json", "report.html"}
     summary = json.loads((backtested.folder / "summary.json").read_text(encoding="utf-8"))
     assert set(summary) == {"read", "rejected", "models"}
     model = summary["models"][MODEL]
@@ -197,7 +197,8 @@ def test_a_window_says_what_was_seen_and_what_would_have_been_too_much(backteste
     assert {tuple(window) for window in windows} == {
         (
             *("model", "version", "segment", "start", "end", "revision", "counts"),
-            *("top_unseen", "quantiles", "signals", "clock", "maturity", "expected", "measures", "online"),
+            *("top_unseen", "quantiles", "signals", "clock", "maturity", "settled"),
+            *("expected", "measures", "online"),
         )
     }
     assert {tuple(window["counts"]) for window in windows} == {("events", "errors")}

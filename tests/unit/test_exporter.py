@@ -1,0 +1,54 @@
+"""What Prometheus is told of the ledgers, from the start and under the cap."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from agents.exporter import Exporter
+from agents.sketch import Work
+from streams.judge import BucketJudge
+from tests.synthetic import MODEL, learned, plan
+
+PROXIES = {"null_rate", "unseen_rate", "feature_drift", "score_drift"}
+
+
+def scraped(max_series: int) -> dict[str, list[tuple[dict[str, str], float]]]:
+    """Labels and values by name, of a worker that owns the model and has read nothing."""
+    compiled = plan(learned())
+    bucket = compiled.config.bucket(MODEL)
+    judges = {bucket: BucketJudge(compiled, bucket, "inference", 1)}
+    sketch = SimpleNamespace(intake=None, folds={}, work=Work())
+    merge = SimpleNamespace(judges=judges, work=Work(), rebuild_seconds=0.0)
+    exporter = Exporter(cast(Any, sketch), cast(Any, merge), cast(Any, SimpleNamespace(rejected=0)), max_series)
+    found: dict[str, list[tuple[dict[str, str], float]]] = {}
+    for family in exporter.collect():
+        for sample in family.samples:
+            found.setdefault(sample.name, []).append((sample.labels, sample.value))
+    return found
+
+
+def test_every_proxy_and_rule_has_its_zeros_from_the_start() -> None:
+    found = scraped(20_000)
+    alarms = found["foreshock_ledger_alarms"]
+    assert {labels["proxy"] for labels, _ in alarms} >= PROXIES | {"total"}
+    assert {labels["verdict"] for labels, _ in alarms} == {"confirmed", "refuted", "open", "unknown", "censored"}
+    assert {labels["outcome"] for labels, _ in found["foreshock_ledger_episodes"]} == {"caught", "late", "missed"}
+    statuses = {labels["status"] for labels, _ in found["foreshock_rule_actions"]}
+    assert statuses == {"published", "seen", "acted", "dismissed", "done"}
+    assert not any(value for name in ("alarms", "episodes") for _, value in found[f"foreshock_ledger_{name}"])
+    rates = {labels["kind"]: value for labels, value in found["foreshock_false_alarms_per_week"]}
+    assert rates == {"budget": 1.0, "realised": 0.0}
+    assert "foreshock_ledger_precision_ratio" not in found, "of nothing there is no share"
+    assert found["foreshock_series_withheld"] == [({}, 0)]
+
+
+@pytest.mark.parametrize(("room", "shown"), [(0, 1), (40, 3)])
+def test_the_cap_holds_proxies_back_and_says_so_and_never_the_total(room: int, shown: int) -> None:
+    every = {labels["proxy"] for labels, _ in scraped(20_000)["foreshock_ledger_alarms"]}
+    found = scraped(room)
+    some = {labels["proxy"] for labels, _ in found["foreshock_ledger_alarms"]}
+    assert "total" in some and len(some) == shown
+    assert found["foreshock_series_withheld"] == [({}, 17 * (len(every) - shown))]
