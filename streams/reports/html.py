@@ -149,7 +149,7 @@ def _ticks(scale: Scale, format_: str) -> str:
 def _key(series: Sequence[Series], reference: tuple[str, float] | None, marked: tuple[int, int] | None) -> str:
     items = [
         f"<span>{swatch(found, number)} {escape(found.label)}"
-        + (" with its 95 % interval" if found.lows and found.mark is Mark.DOTS else "")
+        + (" with its 95% interval" if found.lows and found.mark is Mark.DOTS else "")
         + "</span>"
         for number, found in enumerate(series)
     ]

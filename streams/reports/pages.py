@@ -112,7 +112,7 @@ def _traffic(report: Daily, period: Period) -> Iterator[str]:
         yield facts(
             [
                 ("Requests", f"{today.events:,}"),
-                ("Failed", f"{today.errors:,} ({100 * share:.2f} %)"),
+                ("Failed", f"{today.errors:,} ({100 * share:.2f}%)"),
                 ("Labels that came", "none known" if today.labels is None else f"{today.labels:,}"),
             ]
         )
@@ -197,7 +197,7 @@ def _segments(report: Weekly) -> Iterator[str]:
         )
     yield paragraph(
         f"The worst first. {report.compared} comparisons were made, so each interval is widened (Bonferroni) until all "
-        "of them hold together at 95 %. Dashed: what the reference data had.",
+        "of them hold together at 95%. Dashed: what the reference data had.",
         "note",
     )
 
@@ -242,7 +242,7 @@ def _cell_name(line: MeasureLine | SignalLine | Incident, versions: bool = True)
 
 
 def _with_interval(name: str, value: float, low: float, high: float) -> Markup:
-    low_text, high_text = (number_text(name, x).removesuffix(" %") for x in (low, high))
+    low_text, high_text = (number_text(name, x).removesuffix("%") for x in (low, high))
     return Markup(f"{number_text(name, value)} <small>[{low_text}, {high_text}]</small>")
 
 
@@ -266,7 +266,7 @@ def _moves(report: Weekly) -> Iterator[str]:
     if not report.moved:
         yield paragraph(
             f"Nothing moved beyond chance: of {report.moves_compared} labelled numbers, held against the week before, "
-            "every corrected 95 % interval of the difference holds 0."
+            "every corrected 95% interval of the difference holds 0."
         )
         return
     yield table(
@@ -509,7 +509,7 @@ def _share(found: tuple[float, float, float] | None) -> Markup:
     if found is None:
         return safe(NOT_JUDGED)
     value, low, high = (100 * x for x in found)
-    return Markup(f"{value:.0f} % <small>[{low:.0f}, {high:.0f}]</small>")
+    return Markup(f"{value:.0f}% <small>[{low:.0f}, {high:.0f}]</small>")
 
 
 def _lead(row: ProxyRow) -> str:

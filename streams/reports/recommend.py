@@ -94,8 +94,8 @@ RULES: tuple[Rule, ...] = (
         "worse, and it passed",
         lambda facts: bool(facts.fell),
         Advice.INVESTIGATE,
-        "Over the month the model was worse than at training, but no longer in the last week: find out whether what "
-        "caused it will come back before you train on it.",
+        "Over the month the model was worse than at training, but in the last week no longer by enough to matter: find "
+        "out whether what caused it will come back before you train on it.",
     ),
     (
         "alarmed, and open",

@@ -359,7 +359,7 @@ def number_text(name: str, value: float | None) -> str:
     """A number in the unit of its signal; nothing is a dash.
 
     >>> number_text("accuracy", 0.68349), number_text("log_loss", 0.53704732), number_text("auc", None)
-    ('68.3 %', '0.537', '–')
+    ('68.3%', '0.537', '–')
     """
     if value is None:
         return "–"
@@ -368,7 +368,7 @@ def number_text(name: str, value: float | None) -> str:
     if name in MILLISECONDS:
         return f"{value / 1000:,.3g} s" if abs(value) >= 1_000 else f"{value:.3g} ms"
     if name in PERCENT or name.endswith(("_rate", "_maturity")):
-        return f"{100 * value:.1f} %".replace("-", "−")
+        return f"{100 * value:.1f}%".replace("-", "−")
     size = abs(value)
     text = f"{value:,.0f}" if size >= 1_000 else f"{value:.3g}" if size >= 100 else f"{value:.3f}"
     return ("0.000" if text == "-0.000" else text).replace("-", "−")

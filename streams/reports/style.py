@@ -38,11 +38,11 @@ small{color:var(--muted);font-size:.92em}.when{white-space:nowrap}td.n small{dis
 .frame{display:grid;grid-template-columns:auto 1fr;column-gap:.5rem}
 .ys{display:flex;flex-direction:column;justify-content:space-between;text-align:right;color:var(--muted);
 font-variant-numeric:tabular-nums;line-height:1}
-.ys span{transform:translateY(-50%);height:0}
+.ys span{height:0;line-height:0}
 .xs{grid-column:2;display:flex;justify-content:space-between;color:var(--muted);margin-top:.3rem}
 svg{display:block;overflow:visible}svg.plot{width:100%;height:11rem;background:var(--soft);border-radius:4px}
 svg path{fill:none;vector-effect:non-scaling-stroke;stroke-linecap:round;stroke-linejoin:round;stroke:var(--accent)}
-.s0{--c:var(--accent)}.s1{--c:var(--second)}rect.bar{fill:var(--c,var(--accent))}
+.s0{--c:var(--accent)}.s1{--c:var(--second)}rect.bar{fill:var(--c,var(--accent))}rect.past{opacity:.55}
 path.line{stroke:var(--c);stroke-width:2}path.dashed{stroke:var(--c);stroke-width:2;stroke-dasharray:5 4}
 path.dot{stroke:var(--c,var(--accent));stroke-width:7}
 path.whisker{stroke:var(--c,var(--accent));stroke-width:2;opacity:.75}

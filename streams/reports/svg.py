@@ -98,7 +98,7 @@ def plot(
         y = scale.y(reference)
         parts.append(f'<path class="reference" d="M0 {y:.2f}H100"/>')
     for number, found in enumerate(series):
-        parts += _drawn(found, number, days, scale)
+        parts += _drawn(found, number, days, scale, marked or (0, days))
     return (
         f'<svg class="plot" role="img" aria-labelledby="{name}-title {name}-desc" viewBox="0 0 100 100" '
         f'preserveAspectRatio="none"><title id="{name}-title">{escape(title)}</title>'
@@ -106,7 +106,7 @@ def plot(
     )
 
 
-def _drawn(series: Series, number: int, days: int, scale: Scale) -> Iterator[str]:
+def _drawn(series: Series, number: int, days: int, scale: Scale, meant: tuple[int, int]) -> Iterator[str]:
     place = [100 * (day + 0.5) / days for day in range(days)]
     for x, low, high in zip(place, series.lows, series.highs, strict=False):
         if low is not None and high is not None:
@@ -116,9 +116,10 @@ def _drawn(series: Series, number: int, days: int, scale: Scale) -> Iterator[str
     ]
     if series.mark is Mark.BARS:
         half, foot = 38 / days, scale.y(0)
-        for _, x, y in known:
+        for day, x, y in known:
+            kind = f"bar s{number}" + ("" if meant[0] <= day < meant[1] else " past")
             size = f'width="{2 * half:.2f}" height="{max(0.0, foot - y):.2f}"'
-            yield f'<rect class="bar s{number}" x="{x - half:.2f}" y="{y:.2f}" {size}/>'
+            yield f'<rect class="{kind}" x="{x - half:.2f}" y="{y:.2f}" {size}/>'
     elif series.mark is Mark.DOTS:
         yield from (f'<path class="dot s{number}" d="M{x:.2f} {y:.2f}h0"/>' for _, x, y in known)
     else:
@@ -184,5 +185,5 @@ def spark(days: Values, meant: tuple[int, int]) -> str:
         '<svg class="spark" role="img" viewBox="0 0 100 100" preserveAspectRatio="none">'
         f"<title>beyond the limit on {over} of {meant[1] - meant[0]} days</title>"
         f'<rect class="meant" x="{left:.2f}" y="0" width="{right - left:.2f}" height="100"/>'
-        f'<path class="limit" d="M0 50H100"/>{"".join(_drawn(series, 0, count, scale))}</svg>'
+        f'<path class="limit" d="M0 50H100"/>{"".join(_drawn(series, 0, count, scale, meant))}</svg>'
     )

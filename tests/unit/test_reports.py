@@ -454,6 +454,6 @@ def test_the_page_tells_the_numbers_of_the_json() -> None:
     said = json.loads(msgspec.json.encode(report))
     (accuracy,) = [line for line in said["performance"] if line["name"] == "accuracy"]
     text = read(page_of(report, MONTHLY, "x.json")).text
-    assert f"{100 * accuracy['now']['value']:.1f} %" in text
+    assert f"{100 * accuracy['now']['value']:.1f}%" in text
     assert f"{accuracy['now']['n']:,}" in text
     assert said["recommendation"]["because"] in text
