@@ -88,8 +88,9 @@ class Incidents:
     def take(self, action: Action, shadow: bool = False) -> None:
         data = action.data
         key = (*incident_key(data.model, data.rule, data.model_version, data.segment), data.since)
-        if instant_ms(data.window.end) > self._period.end_ms and key not in self._known:
-            return
+        later = instant_ms(data.window.end) > self._period.end_ms
+        if key not in self._known and (later or data.state is State.RESOLVED):
+            return  # what is not known to have begun began after the period, or before the log
         if data.state is State.RESOLVED and instant_ms(data.window.end) <= self._period.context_ms:
             self._forget(key)
             return
@@ -98,7 +99,7 @@ class Incidents:
         if data.state is State.RESOLVED:
             incident.ended = incident.ended or data.window.end
             return
-        if instant_ms(data.window.end) > self._period.end_ms:
+        if later:
             return
         incident.evidence = data.signals[:MOST_EVIDENCE] or incident.evidence
         if data.state is State.SUPPRESSED:

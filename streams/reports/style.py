@@ -12,7 +12,7 @@ max-width:64rem;color:var(--ink);background:var(--paper);overflow-wrap:break-wor
 p,ul,h1,h2{max-width:44rem}
 h1,h2,table,.eyebrow,.badge,.chart,.facts,footer,caption{font-family:system-ui,-apple-system,"Segoe UI",Roboto,
 sans-serif}
-h1{font-size:1.75rem;line-height:1.2;margin:.1rem 0 1rem;letter-spacing:-.01em}
+h1{font-size:1.75rem;line-height:1.2;margin:.1rem 0 1rem;letter-spacing:-.01em;text-wrap:balance}
 h2{font-size:1.2rem;line-height:1.3;margin:2.5rem 0 .6rem;padding-top:.6rem;border-top:1px solid var(--line);
 max-width:none}
 .eyebrow{font-size:.8rem;letter-spacing:.06em;text-transform:uppercase;color:var(--muted);margin:0}

@@ -215,6 +215,11 @@ def test_what_happened_outside_of_the_period_is_not_told() -> None:
     assert lasting.is_open(DAILY) and not lasting.began_in(DAILY)
 
 
+def test_an_end_without_a_beginning_is_no_incident() -> None:
+    """As where the topic has forgotten when it began."""
+    assert told(DAILY, made_action("r", hours(5))) == []
+
+
 def test_what_was_held_back_to_the_end_is_told_apart() -> None:
     (held,) = told(DAILY, made_action("s", hours(2)))
     assert held.only_held_back
