@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-kafka test-faults check check-nannyml check-prometheus bench format clean
+.PHONY: help setup demo test test-kafka test-faults check check-nannyml check-prometheus check-reports bench format clean
 
 help: ## Show what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -40,6 +40,9 @@ check-nannyml: $(READY) ## Estimated performance against NannyML's own, on its o
 
 check-prometheus: $(READY) ## Debian's Prometheus on our configuration, every query of the dashboard; our alerts in its Alertmanager (apt-get)
 	$(BIN)/python -m pytest tests/deploy/prometheus_check.py tests/deploy/alertmanager_check.py
+
+check-reports: $(READY) ## The reports of a year in Debian's Chromium: width, figures, print, accessibility by axe (apt-get)
+	$(BIN)/python -m pytest -s tests/deploy/report_check.py
 
 bench: $(READY) ## Throughput on Apache Kafka beside other tools, and where the time goes
 	$(BIN)/python bench/throughput.py

@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ import msgspec
 from agents import acks as acknowledging
 from agents import alertmanager as alerting
 from agents import demo as demonstration
-from agents import follow
+from agents import follow, reports
 from agents import ledger as books
 from agents import webhook as webhooks
 from agents.address import check_address
@@ -45,7 +46,8 @@ from streams.ledger import LedgerRows, rows_of
 from streams.ledger_text import ledger_lines
 from streams.plan import Facts
 from streams.rehearse import rehearse
-from streams.report import Report
+from streams.reports.backtest import BacktestPage
+from streams.reports.periods import Cadence, period_of
 from streams.scaffold import foreshock_yaml
 from streams.times import rfc3339
 
@@ -183,7 +185,7 @@ def backtest(
     now_ms = time.time_ns() // 1_000_000
     known = read_acks(acks) if acks else None
     run = Backtest(plan, now_ms, labelled=labels is not None, told=told, acks=known)
-    report = Report()
+    report = BacktestPage()
     actions: list[Action] = []
     with Told("events") as progress, ExitStack() as stack:
         logs = ["actions", "windows"]
@@ -404,6 +406,51 @@ def ledger(config_file: Path, broker: str | None, embedded: bool, folder: Path |
         click.echo(_json(rows).decode(), nl=False)
         return
     for line in ledger_lines(rows):
+        click.echo(line)
+
+
+@cli.command()
+@CONFIG
+@BROKER
+@EMBEDDED
+@click.option("--cadence", type=click.Choice([str(cadence) for cadence in Cadence]), required=True, help="Which one.")
+@click.option(
+    "--at",
+    "day",
+    type=click.DateTime(["%Y-%m-%d"]),
+    help="The day (UTC) that it is of, ends with, or the month holds; left out: the last one in the log.",
+)
+@click.option("--from", "folder", type=click.Path(path_type=Path), help="A backtest's folder, instead of the topics.")
+@click.option("--model", "models", multiple=True, help="One model, instead of all.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for the pages.")
+def report(
+    config_file: Path,
+    broker: str | None,
+    embedded: bool,
+    cadence: str,
+    day: datetime | None,
+    folder: Path | None,
+    models: tuple[str, ...],
+    out: Path,
+) -> None:
+    """Write the daily check, the weekly segment review or the monthly retraining review: a page and its JSON."""
+    if folder and broker:
+        raise ConfigError(seen="--from and --broker", expected="one of them", mend="leave one out")
+    log_to_stderr(False)
+    plan = read_plan(config_file)
+    for unknown in (name for name in models if name not in plan.models):
+        raise ConfigError(
+            seen=f"--model {unknown}", expected="one of " + ", ".join(plan.models), mend="see the configuration"
+        )
+    source: reports.Source
+    if folder:
+        source = reports.Folder(folder)
+    else:
+        source = reports.Topics(connection(plan.config, broker, embedded), plan, run_async)
+    at = day.date() if day else reports.last_day(source)
+    make_folder(out)
+    wanted = list(models) or list(plan.models)
+    for line in reports.write(source, wanted, period_of(Cadence(cadence), at), slug, out):
         click.echo(line)
 
 

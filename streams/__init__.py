@@ -25,6 +25,7 @@ ledger     incidents, truth and acks → how far each proxy can be trusted, and 
 judge      merge to window, for one bucket of models; judge_outcomes: its labelled side, with calibrate online;
            judge_facts: feedback, runs and KPIs
 backtest   the whole, over files; rehearse: the reference itself, for `init` to tell
+reports/   windows, actions and acks → the daily, weekly and monthly report, and all pages
 
 config, baseline, plan: what is declared and learned; learn, learn_outcomes and scaffold: how `init` learns it and
 writes it down.

@@ -348,11 +348,11 @@ class _Baseline:
     """Intercept and slope that make the reference's own scores right."""
 
 
-def wilson(hits: float, n: float) -> tuple[float, float]:
-    """The score interval of a share at 95 % (Wilson 1927, JASA 22): sound for few events, and within 0 and 1."""
-    share, square = hits / n, CONFIDENT**2
+def wilson(hits: float, n: float, z: float = CONFIDENT) -> tuple[float, float]:
+    """The score interval of a share, at 95 % (Wilson 1927, JASA 22): sound for few events, and within 0 and 1."""
+    share, square = hits / n, z**2
     middle = (share + square / (2 * n)) / (1 + square / n)
-    half = CONFIDENT / (1 + square / n) * math.sqrt(share * (1 - share) / n + square / (4 * n * n))
+    half = z / (1 + square / n) * math.sqrt(share * (1 - share) / n + square / (4 * n * n))
     return max(0.0, middle - half), min(1.0, middle + half)
 
 

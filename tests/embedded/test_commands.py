@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import pytest
 
 from agents import topics
 from agents.broker import EmbeddedBroker
+from streams.reports.periods import Cadence
 from tests.faults.harness import MODEL, PARTITIONS, START_MS, Stream, event, make_stream
 
 REFERENCE_EVENTS = 4_000
@@ -240,6 +242,26 @@ def test_an_action_is_a_cloud_event_with_what_somebody_needs_to_act(backtested: 
     assert summary["models"][MODEL]["actions"] == {name: began.count(name) for name in began}
 
 
+def reported(cadence: Cadence, folder: Path, *arguments: str | Path) -> dict[str, Any]:
+    """The JSON of a report of the last day; its page is there too, and tells the same verdict."""
+    said = done("report", "--cadence", cadence, *arguments, "-o", folder)
+    name = f"{MODEL}-{cadence}-{'2026-01-31' if cadence is Cadence.MONTHLY else '2026-01-05'}"
+    found: dict[str, Any] = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    page = (folder / f"{name}.html").read_text(encoding="utf-8")
+    assert found["head"]["verdict"] in said and escape(found["head"]["verdict"]) in page
+    return {"books": None, **found}
+
+
+def test_a_report_of_a_backtest_tells_what_was_decided(backtested: Backtested, learned: Path, tmp_path: Path) -> None:
+    daily = reported(Cadence.DAILY, tmp_path, "-c", learned / "foreshock.yaml", "--from", backtested.folder)
+    summary = json.loads((backtested.folder / "summary.json").read_text(encoding="utf-8"))["models"][MODEL]
+    assert {name: summary[name] for name in daily["books"]} == daily["books"]
+    assert sum(day["events"] for day in daily["traffic"]) == summary["counted"] + summary["late"]
+    fired = {action["data"]["rule"] for action in backtested.lines("actions.ndjson")}
+    assert {incident["rule"] for incident in daily["incidents"]} == fired
+    assert any(line["breached"] and line["feature"] == "amount" for line in daily["data"])
+
+
 def test_from_a_file_over_a_broker_to_the_actions(
     broker: EmbeddedBroker, topic: str, learned: Path, events: Path, backtested: Backtested, tmp_path: Path
 ) -> None:
@@ -265,6 +287,11 @@ def test_from_a_file_over_a_broker_to_the_actions(
         re.match(r"2026-01-05T.*  firing   data_incident shop v1  values-missing: null_rate of amount", line)
         for line in lines
     )
+
+    for cadence in Cadence:
+        live = reported(cadence, tmp_path / "live", *to)
+        past = reported(cadence, tmp_path / "past", "-c", config, "--from", backtested.folder)
+        assert {**live, "books": None} == {**past, "books": None}, "the topics say what the backtest's files say"
 
     followed = subprocess.Popen(
         [sys.executable, "-m", "agents", "actions", *map(str, to), "--follow"],
@@ -333,6 +360,20 @@ def one_line(found: subprocess.CompletedProcess[str]) -> str:
         (("actions", "-c", "{shop}", "--broker", "nowhere"), 2, "'nowhere'"),
         (("worker", "-c", "{shop}", "--broker", "a:b"), 2, "'a:b'"),
         (("worker", "-c", "{shop}", "--listen", "6066"), 2, "listen address '6066'"),
+        (("report", "-c", "{shop}", "--cadence", "hourly", "-o", "{tmp}/x"), 2, "'hourly'"),
+        (("report", "-c", "{shop}", "--cadence", "daily", "--at", "yesterday", "-o", "{tmp}/x"), 2, "'yesterday'"),
+        (("report", "-c", "{shop}", "--cadence", "daily", "--from", "{tmp}/folder", "-o", "{tmp}/x"), 2, "no windows."),
+        (("report", "-c", "{shop}", "--cadence", "daily", "--model", "m", "-o", "{tmp}/x"), 2, "--model m; expected"),
+        (
+            ("report", "-c", "{shop}", "--cadence", "daily", "--from", "a", "--broker", "b:1", "-o", "{tmp}/x"),
+            2,
+            "--from and --broker",
+        ),
+        (
+            ("report", "-c", "{shop}", "--cadence", "daily", "--broker", "127.0.0.1:9", "-o", "{tmp}/x"),
+            1,
+            "127.0.0.1:9",
+        ),
         (("wroker",), 2, "No such command 'wroker'"),
     ],
     ids=lambda value: " ".join(value[:1]) if isinstance(value, tuple) else None,
