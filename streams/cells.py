@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from streams.batch import Columns
 from streams.config import MAX_VERSION, OTHER
-from streams.partial import CellKey
+from streams.partial import Cell, CellKey
 from streams.sketch.counts import Counts
 from streams.sketch.distinct import Distinct
 from streams.sketch.heavy import HeavyValues
@@ -171,6 +171,16 @@ def _segment(batch: Columns, counts: Counts, member: Index, at: int, unseen: Map
         if sketch.n:
             profile.quantiles[column] = sketch
     return profile
+
+
+def packed(cells: Cells) -> list[Cell]:
+    """As partials and the state carry them."""
+    return [Cell(*key, profile.to_bytes()) for key, profile in cells.items()]
+
+
+def opened(found: Iterable[Cell]) -> Cells:
+    """The reverse of `packed`."""
+    return {cell.key: Profile.from_bytes(cell.profile) for cell in found}
 
 
 def added(cells: Cells, key: CellKey, profile: Profile, segmentation: Segmentation) -> None:

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from streams.cells import Cells
+from streams.cells import Cells, packed
 from streams.config import bucket_of
 from streams.errors import UNREADABLE, SketchError
 from streams.events import Reject
 from streams.panes import NO_MARK, Timeliness
-from streams.partial import Books, BooksPart, BooksPartial, Cell, PanePart, PanePartial, Partial, seal, unseal
+from streams.partial import Books, BooksPart, BooksPartial, PanePart, PanePartial, Partial, seal, unseal
 from streams.plan import Plan
 from streams.records import Records, RejectedRecord
 
@@ -227,10 +227,7 @@ class ChunkFold(ABC):
         return partials
 
     def _pane_part(self, name: str, share: Share, pane_ms: int) -> PanePart:
-        cells = [
-            [Cell(*key, profile.to_bytes()) for key, profile in share.panes.get((pane_ms, status), {}).items()]
-            for status in _KEPT
-        ]
+        cells = (packed(share.panes.get((pane_ms, status), {})) for status in _KEPT)
         return PanePart(name, self._layout_of(name), *cells)
 
     def _books(self, clock_ms: int, complete: bool, everywhere: bool) -> list[Partial]:

@@ -12,13 +12,12 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from streams.cells import Cells, Segmentation
+from streams.cells import Cells, Segmentation, opened
 from streams.errors import SketchError
 from streams.panes import NO_MARK
 from streams.partial import Books, BooksPart, BooksPartial, PanePart, PanePartial, Partial
 from streams.plan import ModelPlan, Plan
 from streams.rollup import merged_cells
-from streams.sketch.profile import Profile
 
 FINAL_MARK = 2**62
 
@@ -56,10 +55,10 @@ class PaneState:
 
     def cells(self) -> tuple[Cells, Cells]:
         """On-time and welcome cells of all chunks."""
-        opened = [open_cells(part) for _, part in self.open.values()]
+        parts = [open_cells(part) for _, part in self.open.values()]
         return (
-            merged_cells([self.on_time, *(on_time for on_time, _ in opened)], self.segmentation),
-            merged_cells([self.welcome, *(welcome for _, welcome in opened)], self.segmentation),
+            merged_cells([self.on_time, *(on_time for on_time, _ in parts)], self.segmentation),
+            merged_cells([self.welcome, *(welcome for _, welcome in parts)], self.segmentation),
         )
 
     def fold(self, source: tuple[int, int]) -> None:
@@ -72,10 +71,7 @@ class PaneState:
 
 
 def open_cells(part: PanePart) -> tuple[Cells, Cells]:
-    return (
-        {cell.key: Profile.from_bytes(cell.profile) for cell in part.on_time},
-        {cell.key: Profile.from_bytes(cell.profile) for cell in part.welcome},
-    )
+    return opened(part.on_time), opened(part.welcome)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import msgspec
 from streams.ack import Ack, Acks
 from streams.action import Action, action_of, layer_of
 from streams.calibrate import Calibration
-from streams.cells import Cells
+from streams.cells import Cells, opened, packed
 from streams.chunk_merge import BooksState
 from streams.decide import BEGINNINGS, ENDS, Decision, Judged, Reason, RuleState, Situation, decide
 from streams.errors import UNREADABLE, SketchError
@@ -35,7 +35,6 @@ from streams.signals.jobs import JobState
 from streams.signals.names import judges_labels
 from streams.signals.outcome import Sums
 from streams.sketch.layout import requests
-from streams.sketch.profile import Profile
 from streams.window import WindowRecord, window_record
 
 
@@ -459,14 +458,13 @@ class _PackedUnit(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 
 
 def pack_unit(model: str, unit: Unit) -> bytes:
-    cells = [Cell(*key, profile.to_bytes()) for key, profile in unit.cells.items()]
-    return seal(msgspec.msgpack.encode(_PackedUnit(model, unit.level_ms, unit.start_ms, cells, unit.stream)))
+    found = _PackedUnit(model, unit.level_ms, unit.start_ms, packed(unit.cells), unit.stream)
+    return seal(msgspec.msgpack.encode(found))
 
 
 def unpack_unit(data: bytes) -> tuple[str, Unit]:
     try:
-        packed = msgspec.msgpack.decode(unseal(data), type=_PackedUnit)
+        found = msgspec.msgpack.decode(unseal(data), type=_PackedUnit)
     except UNREADABLE as error:
         raise SketchError(seen=f"a roll-up that does not open ({error})", expected="a packed roll-up") from None
-    cells = {cell.key: Profile.from_bytes(cell.profile) for cell in packed.cells}
-    return packed.model, Unit(packed.level_ms, packed.start_ms, cells, packed.stream)
+    return found.model, Unit(found.level_ms, found.start_ms, opened(found.cells), found.stream)

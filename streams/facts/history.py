@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from streams.cells import Cells, Segmentation
+import msgspec
+
+from streams.cells import Cells, Segmentation, opened, packed
 from streams.duration import DAY_MS, HOUR_MS, WEEK_MS
+from streams.partial import Cell
 from streams.rollup import Unit, UnitId, merged_cells
 
 WEEKS, LEAST_WEEKS = 4, 2
@@ -14,6 +17,10 @@ DAYS, LEAST_DAYS = 7, 3
 LEAST_RECENT, MOST_RECENT = 20, 60
 PANES_KEPT_MS = 13 * HOUR_MS
 """Windows that are shorter begin at a pane, longer ones at an hour (`streams.rollup`)."""
+
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(list[Cell]).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +40,8 @@ class History:
     """Of the windows that will be asked for."""
     segmentation: Segmentation
     panes: dict[int, Cells] = field(default_factory=dict)
-    hours: dict[int, Cells] = field(default_factory=dict)
+    hours: dict[int, bytes] = field(default_factory=dict)
+    """Packed: there are weeks of them."""
     stream: str = ""
     """What it is of."""
     since_ms: int | None = None
@@ -52,14 +60,15 @@ class History:
         finished = []
         if end_ms % self.hour_ms == 0 and hour_start_ms not in self.hours:  # restored: its panes may be gone
             parts = (self.panes[at] for at in range(hour_start_ms, end_ms, self.pane_ms) if at in self.panes)
-            self.hours[hour_start_ms] = merged_cells(parts, self.segmentation)
-            finished.append(Unit(self.hour_ms, hour_start_ms, self.hours[hour_start_ms], self.stream))
+            hour = merged_cells(parts, self.segmentation)
+            self.hours[hour_start_ms] = _pack(packed(hour))
+            finished.append(Unit(self.hour_ms, hour_start_ms, hour, self.stream))
         return finished
 
     def restore(self, unit: Unit) -> None:
         if unit.level_ms == self.hour_ms:
             self._know(unit.start_ms)
-            self.hours[unit.start_ms] = unit.cells
+            self.hours[unit.start_ms] = _pack(packed(unit.cells))
 
     def drop_after(self, end_ms: int) -> None:
         """Drops the restored hours that end later: their panes will be closed again."""
@@ -80,7 +89,7 @@ class History:
         parts, at = [], start_ms
         while at < end_ms:
             if at in self.hours and at + self.hour_ms <= end_ms:
-                parts.append(self.hours[at])
+                parts.append(opened(_unpack(self.hours[at])))
                 at += self.hour_ms
             else:
                 parts.append(self.panes.get(at, {}))
@@ -104,7 +113,7 @@ class History:
         if len(panes) >= LEAST_RECENT:
             return [Stretch(self.panes[at], self.pane_ms) for at in panes]
         hours = sorted(at for at in self.hours if at + self.hour_ms <= start_ms)[-MOST_RECENT:]
-        return [Stretch(self.hours[at], self.hour_ms) for at in hours]
+        return [Stretch(opened(_unpack(self.hours[at])), self.hour_ms) for at in hours]
 
     def _shifted(self, start_ms: int, end_ms: int, step_ms: int, count: int) -> list[Stretch]:
         found = []
@@ -112,7 +121,7 @@ class History:
             first = (start_ms - back_ms) // self.hour_ms * self.hour_ms
             last = -((back_ms - end_ms) // self.hour_ms) * self.hour_ms
             if self.since_ms is not None and first >= self.since_ms:
-                parts = (self.hours[at] for at in range(first, last, self.hour_ms) if at in self.hours)
+                parts = (opened(_unpack(self.hours[at])) for at in range(first, last, self.hour_ms) if at in self.hours)
                 found.append(Stretch(merged_cells(parts, self.segmentation), last - first))
         return found
 
