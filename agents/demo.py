@@ -23,6 +23,7 @@ from streams.action import Action, action_line
 from streams.configure import load
 from streams.events import time_ms
 from streams.learn import learn
+from streams.ledger_text import proxy_lines, realised_line
 from streams.plan import Plan, compile_plan
 from streams.scaffold import foreshock_yaml
 from streams.times import rfc3339
@@ -196,6 +197,11 @@ async def _tell(connection: Connection, worker: Worker, say: Say) -> None:
         say("  " + _answer(chapter, found, worker.plan.models[flights.MODEL].config.pane_ms))
     say("")
     judge = next(bucket for bucket in worker.merge.judges.values() if flights.MODEL in bucket.judges)
+    say("The ledger: what signals said before the labels came, held against what the labels said")
+    ledger = judge.ledgers[flights.MODEL]
+    for line in (*proxy_lines(ledger.proxies()), realised_line(ledger.realised())):
+        say(line)
+    say("")
     model = judge.merge.models[flights.MODEL]
     books, labels = model.books, model.outcomes.total()
     rejected = sum(books.rejected.values())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from streams.ledger import ENOUGH, LedgerRows, ProxyRow, RuleRow
+from streams.ledger import ENOUGH, LedgerRows, ProxyRow, Realised, RuleRow
 
 PROXIES = (
     *("proxy", "alarms", "confirmed", "refuted", "open", "unknown", "censored", "caught", "late", "missed"),
@@ -17,17 +17,26 @@ def ledger_lines(rows: LedgerRows) -> Iterator[str]:
     """Model by model."""
     for realised in rows.realised:
         yield realised.model
-        mine = [row for row in rows.proxies if row.model == realised.model]
-        yield from _table([PROXIES, *map(_proxy, mine)])
-        if any(row.precision and not row.enough for row in mine):
-            yield f"  *: fewer than {ENOUGH} verdicts, not to be built on"
+        yield from proxy_lines(row for row in rows.proxies if row.model == realised.model)
         yield from _table([RULES, *(_rule(row) for row in rows.rules if row.model == realised.model)])
         if not any(row.seen + row.acted + row.dismissed for row in rows.rules if row.model == realised.model):
             yield "  nobody has said what was done about an action: see 'foreshock ack -h'"
-        yield (
-            f"  false alarms: {realised.false_alarms} in {realised.weeks:.1f} weeks, {realised.per_week:.2f} a week; "
-            f"budget {realised.budget:g}"
-        )
+        yield realised_line(realised)
+
+
+def proxy_lines(rows: Iterable[ProxyRow]) -> Iterator[str]:
+    """The proxies of one model."""
+    mine = list(rows)
+    yield from _table([PROXIES, *map(_proxy, mine)])
+    if any(row.precision and not row.enough for row in mine):
+        yield f"  *: fewer than {ENOUGH} verdicts, not to be built on"
+
+
+def realised_line(found: Realised) -> str:
+    return (
+        f"  false alarms: {found.false_alarms} in {found.weeks:.1f} weeks, {found.per_week:.2f} a week; "
+        f"budget {found.budget:g}"
+    )
 
 
 def _proxy(row: ProxyRow) -> Sequence[str]:

@@ -104,6 +104,7 @@ def test_no_data_incident_is_told_before_there_is_one(timeline: list[Told]) -> N
 
 def test_the_demo_counts_every_flight(said: str) -> None:
     """Its books balance, and it says how long everything took."""
+    assert "The ledger: " in said and " false alarms: " in said
     assert f"Books: read {EVENTS:,} = counted {EVENTS:,} + late 0 + rejected 0 + duplicate 0 (balanced)" in said
     assert "NOTHING WAS SAID" not in said
     assert "Labels: read 277,337 = matched 277,337 + pending 0 + duplicate 0 + orphan 0 + rejected 0 (balanced)" in said
