@@ -149,7 +149,7 @@ class ModelJudge:
         end_ms = pane.start_ms + self.plan.config.pane_ms
         cells = merged_cells([pane.on_time, pane.welcome], self.plan.segmentation)
         window = Window(pane.start_ms, end_ms, self.plan.config.pane_ms, cells, partial=True)
-        results = self.judge.evaluate(window)
+        results = self.facts.with_results(self.judge.evaluate(window), window, None)
         return [window_record(self.plan, window, cell, events) for cell in results if worth_a_record(cell)]
 
     def resume(self, start_ms: int, on_time: Cells, feedback: Cells) -> None:

@@ -44,7 +44,7 @@ class FactsJudge:
         self._runs = Facts.RUNS in kinds and bool(plan.config.jobs)
         told = Facts.FEEDBACK in kinds and plan.feedback is not None
         self.feedback = FeedbackJudge(plan, plan.feedback) if told and plan.feedback is not None else None
-        self.history = History(plan.config.pane_ms, max(overs_ms), plan.segmentation, stream=FEEDBACK_STREAM)
+        self.history = _history(plan, max(overs_ms), FEEDBACK_STREAM)
 
     def close(self, start_ms: int, on_time: Cells, told: ToldPane) -> list[Unit]:
         """Takes a closed pane of events and what was told in its time; gives the hour that it ends, if any."""
@@ -72,15 +72,16 @@ class FactsJudge:
         for job, found in events.items():
             self.jobs[job] = self.jobs.get(job, JobState()).after(found)
 
-    def with_results(self, cells: Sequence[CellResult], window: Window, since_ms: int) -> list[CellResult]:
-        """The window's cells with what was told; `since_ms`: from here on runs are waited for."""
+    def with_results(self, cells: Sequence[CellResult], window: Window, since_ms: int | None) -> list[CellResult]:
+        """The window's cells with what was told. `since_ms`: from here on runs are waited for; None: leaves jobs out,
+        whose states are those of the last closed pane."""
         found: dict[CellId, list[Result]] = {}
         measures: dict[CellId, dict[str, float]] = {}
         if self.feedback is not None:
             union = self.history.window(window.start_ms, window.end_ms)
             found = self.feedback.evaluate(union, self.history.earlier(window.start_ms, window.end_ms))
             measures = self.feedback.measures(union)
-        if self._runs:
+        if self._runs and since_ms is not None:
             whole: CellId = (None, WHOLE)
             found[whole] = [*found.get(whole, []), *job_results(self.plan, self.jobs, since_ms, window.end_ms)]
         return [
@@ -104,10 +105,7 @@ class KpiClock:
         self.rules = tuple(rule for rule in plan.config.rules if rule.kpi == name)
         overs_ms = (ms for rule in self.rules for ms in plan.config.overs_ms(rule))
         self.overs_ms = tuple(sorted({plan.config.pane_ms, *overs_ms}))
-        self.histories = [
-            History(plan.config.pane_ms, self.overs_ms[-1], plan.segmentation, stream=f"kpi/{name}/{part}")
-            for part in plan.config.made_of(name)
-        ]
+        self.histories = [_history(plan, self.overs_ms[-1], f"kpi/{name}/{part}") for part in plan.config.made_of(name)]
         self.told: dict[int, int] = {}
         """Observations of the panes that were judged, as long as late ones may still come."""
         self.latest: list[CellResult] = []
@@ -186,6 +184,10 @@ class KpiClock:
     def _forget(self, end_ms: int) -> None:
         oldest_ms = end_ms - 2 * (self.plan.config.lateness_ms + self.plan.config.pane_ms)
         self.told = {at: n for at, n in self.told.items() if at >= oldest_ms}
+
+
+def _history(plan: ModelPlan, longest_ms: int, stream: str) -> History:
+    return History(plan.config.pane_ms, longest_ms, plan.config.lateness_ms, plan.segmentation, stream=stream)
 
 
 _Parts = tuple[Sequence[Mapping[CellId, Counter]], int]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -33,15 +34,16 @@ class Stretch:
 
 @dataclass(slots=True)
 class History:
-    """On-time cells of closed panes: the latest as panes, the last weeks as hours (as panes, if those are longer)."""
+    """On-time cells of closed panes, packed: the latest as panes, the last weeks as hours (or longer panes)."""
 
     pane_ms: int
     longest_ms: int
     """Of the windows that will be asked for."""
+    late_ms: int
+    """Panes are asked for as long as they may be revised."""
     segmentation: Segmentation
-    panes: dict[int, Cells] = field(default_factory=dict)
+    panes: dict[int, bytes] = field(default_factory=dict)
     hours: dict[int, bytes] = field(default_factory=dict)
-    """Packed: there are weeks of them."""
     stream: str = ""
     """What it is of."""
     since_ms: int | None = None
@@ -54,13 +56,12 @@ class History:
     def close(self, start_ms: int, cells: Cells) -> list[Unit]:
         """Takes a closed pane; gives the hour that ends with it."""
         self._know(start_ms)
-        self.panes[start_ms] = cells
+        self.panes[start_ms] = _pack(packed(cells))
         end_ms = start_ms + self.pane_ms
         hour_start_ms = end_ms - self.hour_ms
         finished = []
         if end_ms % self.hour_ms == 0 and hour_start_ms not in self.hours:  # restored: its panes may be gone
-            parts = (self.panes[at] for at in range(hour_start_ms, end_ms, self.pane_ms) if at in self.panes)
-            hour = merged_cells(parts, self.segmentation)
+            hour = self._union(self.panes, range(hour_start_ms, end_ms, self.pane_ms))
             self.hours[hour_start_ms] = _pack(packed(hour))
             finished.append(Unit(self.hour_ms, hour_start_ms, hour, self.stream))
         return finished
@@ -76,7 +77,7 @@ class History:
 
     def forget(self, end_ms: int) -> list[UnitId]:
         """Lets go of what no window needs any more; gives the hours among it."""
-        panes_from_ms = end_ms - PANES_KEPT_MS - self.hour_ms
+        panes_from_ms = end_ms - max(PANES_KEPT_MS, self.late_ms + 2 * self.pane_ms) - self.hour_ms
         self.panes = {at: cells for at, cells in self.panes.items() if at >= panes_from_ms}
         hours_from_ms = end_ms - WEEKS * WEEK_MS - self.longest_ms - 2 * self.hour_ms
         gone = [at for at in self.hours if at < hours_from_ms]
@@ -86,15 +87,14 @@ class History:
 
     def window(self, start_ms: int, end_ms: int) -> Cells:
         """The union of the panes in a span."""
-        parts, at = [], start_ms
+        hours: list[int] = []
+        panes: list[int] = []
+        at = start_ms
         while at < end_ms:
-            if at in self.hours and at + self.hour_ms <= end_ms:
-                parts.append(opened(_unpack(self.hours[at])))
-                at += self.hour_ms
-            else:
-                parts.append(self.panes.get(at, {}))
-                at += self.pane_ms
-        return merged_cells(parts, self.segmentation)
+            whole = at in self.hours and at + self.hour_ms <= end_ms
+            (hours if whole else panes).append(at)
+            at += self.hour_ms if whole else self.pane_ms
+        return merged_cells([self._union(self.hours, hours), self._union(self.panes, panes)], self.segmentation)
 
     def earlier(self, start_ms: int, end_ms: int) -> list[Stretch]:
         """The whole hours that hold the same span of earlier weeks; of earlier days, while there are too few weeks.
@@ -111,7 +111,7 @@ class History:
         """The panes of the hour before a time; where those are few, the last hours."""
         panes = sorted(at for at in self.panes if start_ms - HOUR_MS <= at < start_ms)
         if len(panes) >= LEAST_RECENT:
-            return [Stretch(self.panes[at], self.pane_ms) for at in panes]
+            return [Stretch(opened(_unpack(self.panes[at])), self.pane_ms) for at in panes]
         hours = sorted(at for at in self.hours if at + self.hour_ms <= start_ms)[-MOST_RECENT:]
         return [Stretch(opened(_unpack(self.hours[at])), self.hour_ms) for at in hours]
 
@@ -121,9 +121,11 @@ class History:
             first = (start_ms - back_ms) // self.hour_ms * self.hour_ms
             last = -((back_ms - end_ms) // self.hour_ms) * self.hour_ms
             if self.since_ms is not None and first >= self.since_ms:
-                parts = (opened(_unpack(self.hours[at])) for at in range(first, last, self.hour_ms) if at in self.hours)
-                found.append(Stretch(merged_cells(parts, self.segmentation), last - first))
+                found.append(Stretch(self._union(self.hours, range(first, last, self.hour_ms)), last - first))
         return found
+
+    def _union(self, known: Mapping[int, bytes], starts: Iterable[int]) -> Cells:
+        return merged_cells((opened(_unpack(known[at])) for at in starts if at in known), self.segmentation)
 
     def _know(self, start_ms: int) -> None:
         self.since_ms = start_ms if self.since_ms is None else min(self.since_ms, start_ms)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 
 from streams.action import Action
@@ -99,3 +100,21 @@ def test_an_override_is_told_with_the_score_that_was_overridden() -> None:
     whole = [w for w in replayed()[1] if w.clock is Clock.EVENT and w.version == "1" and w.segment is None]
     scores = [w.measures["overridden_score"] for w in whole if "overridden_score" in w.measures]
     assert len(scores) > END * 0.9 and all(0 < score < 1 for score in scores)
+
+
+def test_a_window_that_is_revised_still_says_what_users_did() -> None:
+    events, labels, told = stream()
+    late = json.loads(events[600 * 25]) | {"event_id": "late"}
+    run = Backtest(plan(), START_MS + 10**9, labelled=True, told=Facts)
+    shuffled = [*events[: 600 * 35], json.dumps(late).encode(), *events[600 * 35 :]]
+    windows = [
+        w for outcome in run.run(shuffled, labels, told) for w in outcome.windows if w.start.endswith("00:25:00Z")
+    ]
+    whole = [w for w in windows if w.clock is Clock.EVENT and w.version is None and w.segment is None]
+    first, revised = (next(w for w in whole if bool(w.revision) == later) for later in (False, True))
+    assert revised.counts["events"] == first.counts["events"] + 1
+    rates = [
+        {s.name: (s.value, s.threshold) for s in w.signals if s.family == "proxy" and s.feature is None}
+        for w in (first, revised)
+    ]
+    assert rates[0] == rates[1] and set(rates[0]) == {"override_rate", "complaint_rate"}
