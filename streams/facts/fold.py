@@ -92,8 +92,8 @@ class FactFold(ChunkFold):
 class FeedbackFold(FactFold):
     """Feedback, with what is remembered of the predictions that it is about.
 
-    It waits until its prediction must have been read: when events of a later time have been, by more than the grace, or
-    all that there are.
+    It waits until its prediction has been read, or must have been: when events of a later time have, by more than the
+    grace; or when there have been none to read for as long as makes a partition idle.
     """
 
     def __init__(
@@ -103,8 +103,8 @@ class FeedbackFold(FactFold):
         self.join = join
         self.events_caught_up = False
         """No event was left to read."""
-        self._waiting: list[tuple[Told, int]] = []
-        """With the panes in which they came."""
+        self._waiting: list[tuple[Told, int, int]] = []
+        """With the pane in which each came, and stage 1's clock then."""
 
     @property
     def _plans(self) -> Mapping[str, ModelPlan]:
@@ -125,7 +125,7 @@ class FeedbackFold(FactFold):
         return len(self._waiting) >= MAX_WAITING
 
     def _read_until_ms(self, name: str) -> int | None:
-        waiting = [item.ts_ms - 1 for item, _ in self._waiting if item.model == name]
+        waiting = [item.ts_ms - 1 for item, *_ in self._waiting if item.model == name]
         mark = super()._read_until_ms(name)
         return mark if mark is None else min([mark, *waiting])
 
@@ -144,27 +144,31 @@ class FeedbackFold(FactFold):
                 continue
             pane_ms = self._arrive(item.model, item.ts_ms, clock_ms)
             if pane_ms is not None:
-                self._waiting.append((item, pane_ms))
+                self._waiting.append((item, pane_ms, clock_ms))
         return rejects
 
     def _partials(self, clock_ms: int, *, complete: bool, everywhere: bool) -> list[Partial]:
-        self._settle(everything=complete or self.final or self.join is None or self.events_caught_up)
+        self._settle(clock_ms, everything=complete or self.final or self.join is None)
         return super()._partials(clock_ms, complete=complete, everywhere=everywhere)
 
-    def _settle(self, *, everything: bool) -> None:
+    def _settle(self, clock_ms: int, *, everything: bool) -> None:
         """Counts what waits no longer."""
-        due = [entry for entry in self._waiting if everything or self._is_due(entry[0])]
-        if not due:
-            return
-        self._waiting = [] if everything else [entry for entry in self._waiting if not self._is_due(entry[0])]
-        made = self.join.made((item.model, item.event_id) for item, _ in due) if self.join is not None else {}
-        for item, pane_ms in due:
-            self._add_told(item, pane_ms, made.get((item.model, item.event_id)))
+        made: Mapping[tuple[str, str], Prediction] = {}
+        if self.join is not None:
+            made = self.join.made((item.model, item.event_id) for item, *_ in self._waiting)
+        waiting, self._waiting = self._waiting, []
+        for item, pane_ms, since_ms in waiting:
+            given = made.get((item.model, item.event_id))
+            if given is not None or everything or self._is_due(item, clock_ms - since_ms):
+                self._add_told(item, pane_ms, given)
+            else:
+                self._waiting.append((item, pane_ms, since_ms))
 
-    def _is_due(self, item: Told) -> bool:
+    def _is_due(self, item: Told, waited_ms: int) -> bool:
         assert self.join is not None
-        reached_ms = self.join.meta.marks_ms.get(item.model, NO_MARK)
-        return not item.event_id or reached_ms - item.ts_ms > self._plans[item.model].config.grace_ms
+        config, reached_ms = self._plans[item.model].config, self.join.meta.marks_ms.get(item.model, NO_MARK)
+        idle = self.events_caught_up and waited_ms >= config.idle_ms
+        return not item.event_id or idle or reached_ms - item.ts_ms > config.grace_ms
 
     def _add_told(self, item: Told, pane_ms: int, given: Prediction | None) -> None:
         plan = self._plans[item.model]

@@ -382,7 +382,7 @@ def books(connection: Connection, config: Path) -> dict[str, Books]:
 
     async def rebuild() -> dict[str, Books]:
         plan = read_plan(config)
-        stage = MergeStage(plan, connection, Mock(), PARTITIONS)
+        stage = MergeStage(plan, connection, Mock(), PARTITIONS, {})
         topic = connection.topic("partials")
         await stage.on_assigned({TopicPartition(topic, bucket) for bucket in range(plan.config.kafka.buckets)})
         merges = [judge.merge for judge in stage.judges.values()]
