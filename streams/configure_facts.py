@@ -64,7 +64,7 @@ def with_facts(reader: YamlReader, path: Path, model: Model) -> Model:
 
 def _feedback(reader: YamlReader, path: Path, kind: str, value: object) -> FeedbackKind:
     if kind not in list(Feedback):
-        close = difflib.get_close_matches(kind, list(Feedback), 1)
+        close = difflib.get_close_matches(kind, map(str, Feedback), 1)
         mend = f"did you mean {close[0]!r}?" if close else "choose one of them"
         raise reader.fail(path, f"feedback {kind!r}", "one of " + ", ".join(Feedback), mend)
     found = reader.read({} if value is None else value, FeedbackKind, path)

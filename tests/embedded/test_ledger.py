@@ -30,9 +30,11 @@ NULLS, WRONG = "values-missing", "performance-falling"
 
 
 def short_spans(broker: EmbeddedBroker, topic: str, folder: Path) -> tuple[Path, Plan, Connection]:
-    """With so short a horizon a span of truth is a pane."""
+    """With so short a horizon a span of truth is a pane. Nulls are for a person to review: a claim about the model."""
     config, _, connection = project(broker, topic, folder, labelled=True, chunk_size=1_024)
-    config.write_text(config.read_text(encoding="utf-8").replace("horizon: 30d", "horizon: 12h"), encoding="utf-8")
+    text = config.read_text(encoding="utf-8").replace("horizon: 30d", "horizon: 12h")
+    nulls = "signals: [null_rate], response: "
+    config.write_text(text.replace(f"{nulls}data_incident", f"{nulls}human_review"), encoding="utf-8")
     plan = read_plan(config)
     assert plan.models[MODEL].truth_ms == plan.models[MODEL].config.pane_ms
     return config, plan, connection

@@ -496,3 +496,76 @@ def test_what_cannot_be_said_of_labels_is_one_line(before: str, after: str, said
 def test_a_rule_about_labels_needs_labels() -> None:
     with pytest.raises(ConfigError, match="without 'labels:'"):
         load(SOUND.replace("signals: [null_rate]", "signals: [accuracy]"))
+
+
+TOLD = SOUND.replace(
+    "    rules:\n",
+    """\
+    feedback:
+      complaint: {usual: 0.01}
+      workflow_step: {values: [call]}
+    kpis:
+      loss: {aggregate: sum, better: lower, target: 100}
+      margin: {aggregate: ratio, better: higher, of: [gain, loss]}
+    served: requests
+    jobs:
+      nightly: {every: 1d, longest: 2h}
+    rules:
+      - {name: loss-high, signals: [kpi], features: [loss], response: rollback}
+      - {name: job-failing, signals: [job_failure, freshness], features: [nightly], response: data_incident}
+      - {name: steps, signals: [workflow_step_rate], features: [call], response: human_review}
+      - {name: lost, signals: [capture_ratio], response: data_incident}
+""",
+)
+
+
+def test_what_else_is_told_is_read() -> None:
+    model = load(TOLD).models["fraud"]
+    assert model.kpi_clocks == ("loss", "margin", "capture_ratio")
+    assert model.observed_kpis == ("loss", "gain", "requests")
+    assert (model.jobs["nightly"].allowed_ms, model.job_named("any", "nightly")) == (36 * 3_600_000, "nightly")
+    assert [rule.kpi for rule in model.rules][:4] == ["loss", None, None, "capture_ratio"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("complaint: {usual", "complaints: {usual", "did you mean 'complaint'?"),
+        ("usual: 0.01", "usual: 2", "a rate between 0 and 1"),
+        ("usual: 0.01", "values: [a]", "values of workflow_step alone"),
+        ("values: [call]", "values: [call, call]", "2 values"),
+        ("values: [call]", "value: [call]", "did you mean 'values'?"),
+        ("feedback:\n", "feedback: [1]\n    old:\n", "feedback"),
+        ("aggregate: sum", "aggregate: median", "aggregate"),
+        ("aggregate: sum, ", "", "aggregate"),
+        ("better: lower", "better: less", "better"),
+        ("target: 100", "target: .inf", "target"),
+        ("target: 100", "tolerance: -1", "0 or more"),
+        ("target: 100", "of: [a, b]", "it with 'ratio' alone"),
+        ("of: [gain, loss]", "of: [gain]", "two: what is divided"),
+        ("      loss: {", "      capture_ratio: {", "a printable name"),
+        ("kpis:\n", "kpis: [1]\n    old:\n", "kpis"),
+        ("served: requests", "served: ''", "the name of a KPI"),
+        ("every: 1d", "every: often", "a duration"),
+        ("longest: 2h", "longest: 2", "longest"),
+        ("every: 1d, ", "", "every"),
+        ("nightly: {every: 1d, longest: 2h}", "nightly:", "nightly"),
+        ("features: [loss]", "features: [los]", "the one KPI that the rule is about"),
+        ("signals: [kpi], features: [loss]", "signals: [kpi]", "no 'features'"),
+        ("signals: [kpi]", "signals: [kpi, null_rate]", "make two rules of it"),
+        ("features: [nightly]", "features: [daily]", "feature 'daily'"),
+        ("features: [call]", "features: [mail]", "feature 'mail'"),
+        ("    served: requests\n", "", "'capture_ratio', of a model without 'served:'"),
+        (
+            "      complaint: {usual: 0.01}\n      workflow_step: {values: [call]}",
+            "      complaint: {}",
+            "workflow_step",
+        ),
+    ],
+)
+def test_what_cannot_be_said_of_what_is_told_is_one_line(before: str, after: str, said: str) -> None:
+    assert before in TOLD
+    with pytest.raises(ConfigError) as error:
+        load(TOLD.replace(before, after, 1))
+    text = str(error.value)
+    assert said in text and text.startswith("foreshock.yaml, line ") and "\n" not in text

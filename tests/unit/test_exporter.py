@@ -12,7 +12,7 @@ from agents.sketch import Work
 from streams.judge import BucketJudge
 from tests.synthetic import MODEL, learned, plan
 
-PROXIES = {"null_rate", "unseen_rate", "feature_drift", "score_drift"}
+PROXIES = {"out_of_range_rate", "unseen_rate", "feature_drift", "score_drift"}
 
 
 def scraped(max_series: int) -> dict[str, list[tuple[dict[str, str], float]]]:
