@@ -13,7 +13,10 @@ import msgspec
 
 from streams.ack import Ack
 from streams.action import Action
-from streams.config import Kafka
+from streams.config import Feedback, Kafka
+from streams.events import MAX_NAME
+from streams.facts.read import MOST, Turn
+from streams.plan import Facts
 from streams.window import WindowRecord
 
 FOLDER = Path(__file__).parents[1] / "docs" / "contract"
@@ -25,6 +28,11 @@ READ = {"acks": Ack}
 Json = dict[str, Any]
 
 TIME = {"description": "RFC 3339, or milliseconds since 1970.", "type": ["string", "integer"]}
+NAME = {"type": "string", "minLength": 1, "maxLength": MAX_NAME}
+WHERE: Json = {
+    "model_version": {"type": ["string", "number", "null"]},
+    "segments": {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean", "null"]}},
+}
 TAKEN: dict[str, Json] = {
     "inference": {
         "title": "InferenceEvent",
@@ -63,6 +71,49 @@ TAKEN: dict[str, Json] = {
             "model": {"type": "string", "description": "Where several models share event ids."},
         },
     },
+    Facts.FEEDBACK: {
+        "title": "Feedback",
+        "description": "What a user or a workflow made of a prediction, or of a model.",
+        "type": "object",
+        "required": ["model", "ts", "kind"],
+        "properties": {
+            "event_id": {"type": "string", "description": "Of the prediction that it is about; then the record's key."},
+            "model": NAME,
+            "ts": TIME,
+            "kind": {"enum": list(map(str, Feedback))},
+            "value": {"type": ["string", "number", "boolean", "null"], "description": "Of a step its name."},
+            **WHERE,
+        },
+    },
+    Facts.RUNS: {
+        "title": "RunEvent",
+        "description": "An OpenLineage 1.0 RunEvent, of which these fields are read. The record's key: the job's name.",
+        "type": "object",
+        "required": ["eventTime", "run", "job"],
+        "properties": {
+            "eventType": {"type": "string", "description": f"{', '.join(Turn)} are counted."},
+            "eventTime": TIME,
+            "run": {"type": "object", "required": ["runId"], "properties": {"runId": NAME}},
+            "job": {
+                "type": "object",
+                "required": ["namespace", "name"],
+                "properties": {"namespace": NAME, "name": NAME},
+            },
+        },
+    },
+    Facts.OUTCOMES: {
+        "title": "Observation",
+        "description": "One value of a business KPI. The record's key: the model.",
+        "type": "object",
+        "required": ["model", "ts", "kpi", "value"],
+        "properties": {
+            "model": NAME,
+            "ts": TIME,
+            "kpi": NAME,
+            "value": {"type": "number", "minimum": -MOST, "maximum": MOST},
+            **WHERE,
+        },
+    },
 }
 
 
@@ -76,13 +127,13 @@ def asyncapi() -> Json:
     typed = SENT | READ
     _, schemas = msgspec.json.schema_components(typed.values(), ref_template="#/components/schemas/{name}")
     schemas |= {found["title"]: found for found in TAKEN.values()}
-    bodies = {name: found["title"] for name, found in TAKEN.items()} | {n: t.__name__ for n, t in typed.items()}
+    bodies = {str(name): found["title"] for name, found in TAKEN.items()} | {n: t.__name__ for n, t in typed.items()}
     return {
         "asyncapi": "3.0.0",
         "info": {
             "title": "Foreshock",
             "version": "1",
-            "description": "Events and late labels go in; windows and actions come out; acks say what was done.",
+            "description": "Events, labels and facts go in; windows and actions come out; acks say what was done.",
         },
         "servers": {"kafka": {"host": Kafka().broker, "protocol": "kafka"}},
         "defaultContentType": "application/json",

@@ -12,8 +12,10 @@ import pytest
 from deploy.make_contract import FOLDER, TAKEN, asyncapi, files, schema
 from streams.ack import read_ack
 from streams.events import Invalid
+from streams.plan import Facts
 from tests.replay.test_inhibition import outcomes
 from tests.replay.test_labelled_streams import replayed, rows
+from tests.scenario import records
 
 
 def test_the_documents_are_what_the_code_makes() -> None:
@@ -47,6 +49,16 @@ def test_what_is_taken_keeps_to_its_schema_too() -> None:
     assert replayed(None)[2].models["credit"].rejected == 0
 
 
+@pytest.mark.parametrize("name", ["inference", "labels", *Facts])
+def test_what_a_bad_day_writes_to_each_topic_keeps_to_its_schema(name: str) -> None:
+    found = [json.loads(value) for _, value in records()[name]]
+    validator = jsonschema.Draft202012Validator(TAKEN[name])
+    assert found and all(map(validator.is_valid, found[:500]))
+    assert not any(
+        validator.is_valid({**found[0], field: None}) for field in TAKEN[name]["required"] if field != "label"
+    )
+
+
 def test_an_ack_that_is_taken_keeps_to_its_schema_and_one_that_does_not_is_refused() -> None:
     validator = jsonschema.Draft202012Validator(schema("acks"))
     said = {"action_id": "a1", "status": "acted", "by": "ann", "ts": "2026-01-05T00:00:00Z", "note": "rolled back"}
@@ -77,4 +89,5 @@ def test_every_reference_of_the_asyncapi_document_leads_somewhere() -> None:
                 look(inner)
 
     look(document)
-    assert set(document["channels"]) == {"inference", "labels", "actions", "windows", "acks"}
+    told = {"feedback", "runs", "outcomes"}
+    assert set(document["channels"]) == {"inference", "labels", "actions", "windows", "acks", *told}
