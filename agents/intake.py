@@ -20,7 +20,6 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
-from operator import attrgetter
 from typing import Any, Protocol
 
 import aiokafka
@@ -39,10 +38,12 @@ from mode import Service
 from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
 from agents.clients import OUTAGE, Connection
+from streams.events import Headers
+from streams.records import Records
 
 log = logging.getLogger(__name__)
-_value = attrgetter("value")
 
+NO_RECORDS = Records((), (), ())
 KNOWN_AIOKAFKA = "0.14."
 MAX_RECORDS = 2_048
 POLL_MS = 200
@@ -62,8 +63,6 @@ class Record(Protocol):
     @property
     def timestamp(self) -> int: ...
     @property
-    def timestamp_type(self) -> int: ...
-    @property
     def key(self) -> bytes | None: ...
     @property
     def value(self) -> bytes | None: ...
@@ -75,14 +74,13 @@ class Record(Protocol):
 class Batch:
     """Records of one partition in the order of their offsets, which may have gaps; none when the partition is idle.
 
-    `values` are those of the records. `position`: the offset after them. `highwater`: where the log ended when they
-    were fetched. `caught_up`: there was nothing more to fetch.
+    `position`: the offset after them. `highwater`: where the log ended when they were fetched. `caught_up`: there was
+    nothing more to fetch.
     """
 
     topic: str
     partition: int
-    records: list[Record]
-    values: list[bytes | None]
+    records: Records
     position: int
     highwater: int
     caught_up: bool
@@ -275,22 +273,22 @@ class Intake(Service):
         for tp, records in fetched.items():
             if epoch != self.epoch:
                 return True
-            await self._put(await self._batch(consumer, tp, records))
+            taken = records if isinstance(records, Records) else taken_apart(records)
+            await self._put(await self._batch(consumer, tp, taken))
         return await self._look_for_idle(consumer, epoch, fetched) or alive
 
-    async def _batch(self, consumer: AIOKafkaConsumer, tp: TopicPartition, records: list[Record]) -> Batch:
+    async def _batch(self, consumer: AIOKafkaConsumer, tp: TopicPartition, records: Records) -> Batch:
         # Asked of the consumer, not counted from the records: after them there may be transaction markers. Neither
         # call waits: the partition was sought, so it has a position; it was fetched, so it has a high-water mark.
         position, highwater = await consumer.position(tp), consumer.highwater(tp)
-        values = list(map(_value, records))
-        return Batch(tp.topic, tp.partition, records, values, position, highwater, position >= highwater, self.epoch)
+        return Batch(tp.topic, tp.partition, records, position, highwater, position >= highwater, self.epoch)
 
     async def _put(self, batch: Batch) -> None:
         await self._sink.put(batch)
         if self.current(batch):
             flow = self._flows[TopicPartition(batch.topic, batch.partition)]
             flow.records += len(batch.records)
-            flow.bytes += sum(map(len, filter(None, batch.values)))
+            flow.bytes += sum(map(len, filter(None, batch.records.values)))
             flow.position, flow.highwater = batch.position, batch.highwater
         await asyncio.sleep(0)  # neither fetched records nor a channel with room would let anyone else run
 
@@ -310,7 +308,7 @@ class Intake(Service):
             if not _is_fresh(consumer.last_poll_timestamp(tp)):
                 continue
             alive = True
-            batch = await self._batch(consumer, tp, [])
+            batch = await self._batch(consumer, tp, NO_RECORDS)
             self._flows[tp].highwater = batch.highwater
             if batch.caught_up:
                 await self._put(batch)
@@ -445,7 +443,7 @@ class BatchChannel(Channel[Batch]):
 
 
 class _Fetched(OrderedDict[Any, Any]):
-    """aiokafka's store of fetched records, told to give out its parser's records as they are."""
+    """aiokafka's store of fetched records, told to give them out as columns, without an object for each."""
 
     def __setitem__(self, key: Any, value: Any) -> None:
         if type(value) is FetchResult:
@@ -455,19 +453,37 @@ class _Fetched(OrderedDict[Any, Any]):
         super().__setitem__(key, value)
 
 
-def _taken(fetched: Any, records: Iterator[Record], max_records: int) -> list[Record]:
-    """What `FetchResult.getall` gives, without a call and an object of eleven fields for every record."""
+def _taken(fetched: Any, records: Iterator[Record], max_records: int) -> Records:
+    """What `FetchResult.getall` gives, as columns."""
     if not fetched.check_assignment(fetched._topic_partition):
         del fetched.getall
-        return []
-    taken = list(islice(records, max_records))
+        return NO_RECORDS
+    taken = taken_apart(islice(records, max_records))
     if len(taken) == max_records:
-        fetched._partition_records.next_fetch_offset = taken[-1].offset + 1
+        fetched._partition_records.next_fetch_offset = taken.offsets[-1] + 1
     fetched._update_position()
     if len(taken) < max_records:
         fetched._partition_records = None
         del fetched.getall  # it refers to itself: until the collector comes, megabytes would stay
     return taken
+
+
+def taken_apart(records: Iterable[Record]) -> Records:
+    """Records as columns. Those of a parser go one by one: if they stayed, they would cost twice their parsing."""
+    offsets: list[int] = []
+    stamps_ms: list[int] = []
+    values: list[bytes | None] = []
+    keys: list[bytes | None] = []
+    headers: dict[int, Headers] = {}
+    for record in records:
+        offsets.append(record.offset)
+        stamps_ms.append(record.timestamp)
+        values.append(record.value)
+        keys.append(record.key)
+        if record.headers:
+            headers[len(values) - 1] = [(name, value or b"") for name, value in record.headers]
+    told = [headers.get(at, ()) for at in range(len(values))] if headers else ()
+    return Records(offsets, stamps_ms, values, told, keys)
 
 
 def _batches(fetched: Any) -> Iterator[Iterable[Record]]:

@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.structs import ConsumerRecord
 
 from agents.clients import Connection
-from agents.intake import Batch, Intake, Record
+from agents.intake import Batch, Intake, taken_apart
 from agents.ledger import LEDGER_KEY, ledger_key
 from agents.loader import read_to_end
 from agents.publish import Outgoing, publish
@@ -27,6 +27,7 @@ from streams.judge import BucketJudge, ModelState, Outcome, pack_unit, unpack_un
 from streams.ledger import pack_ledger, unpack_ledger
 from streams.partial import unpack
 from streams.plan import Facts, Plan
+from streams.records import Records
 from streams.rollup import UnitId
 
 log = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ class MergeStage:
 
     async def _load_partials(self, judges: Mapping[int, BucketJudge]) -> dict[int, int]:
         def fold(records: Sequence[ConsumerRecord]) -> None:
-            self._fold(judges[records[0].partition], records, fresh=False)
+            self._fold(judges[records[0].partition], taken_apart(records), fresh=False)
 
         partials = self.connection.topic("partials")
         return await read_to_end(self.connection, partials, judges, fold, deadline_s=LOAD_WITHIN_S)
@@ -113,15 +114,15 @@ class MergeStage:
         except (msgspec.MsgspecError, SketchError) as error:
             log.error("state %r: %s; left out", key[:80], error)
 
-    def _fold(self, judge: BucketJudge, records: Sequence[Record], *, fresh: bool) -> None:
-        for record in records:
-            if record.value is None:
+    def _fold(self, judge: BucketJudge, records: Records, *, fresh: bool) -> None:
+        for offset, key, value in zip(records.offsets, records.keys, records.values, strict=True):
+            if value is None:
                 continue  # a tombstone
             try:
-                judge.apply(unpack(record.value), record.key or b"", fresh=fresh)
+                judge.apply(unpack(value), key or b"", fresh=fresh)
             except SketchError as error:
                 self.work.rejects["bad_partial"] += 1
-                log.error("partials, offset %d: %s; left out", record.offset, error)
+                log.error("partials, offset %d: %s; left out", offset, error)
 
     async def on_revoked(self, tps: AbstractSet[TopicPartition]) -> None:
         """Nothing is lost: the next owner rebuilds from the log."""

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 
@@ -193,7 +193,7 @@ class SketchStage:
         if batch.records:
             self._unsent.add(place)
             take = fold.take_labels if isinstance(fold, SourceFold) and batch.topic == self.labels else fold.take
-            for step in take(_records(batch), now_ms()):
+            for step in take(_stamped(batch.records), now_ms()):
                 await self._execute(step, lambda: self._is_current(batch), place, batch.topic)
             if not self._is_current(batch):
                 return
@@ -318,18 +318,9 @@ class SketchStage:
         return Outgoing(self.connection.topic("dead-letter"), key, item.value, headers=headers)
 
 
-def _records(batch: Batch) -> Records:
-    records = batch.records
-    stamps = [record.timestamp for record in records]
-    if min(stamps) < 0:  # a producer that gave none
-        clock = now_ms()
-        stamps = [stamp if stamp >= 0 else clock for stamp in stamps]
-    headers = [record.headers for record in records]
-    first, last = records[0].offset, records[-1].offset
-    return Records(
-        # They rise, so without a gap the bounds tell them all.
-        offsets=range(first, last + 1) if last - first + 1 == len(records) else [record.offset for record in records],
-        stamps_ms=stamps,
-        values=batch.values,
-        headers=[[(name, value or b"") for name, value in item] for item in headers] if any(headers) else (),
-    )
+def _stamped(records: Records) -> Records:
+    """The same, the clock in the place of a time that the producer gave none."""
+    if min(records.stamps_ms) >= 0:
+        return records
+    clock = now_ms()
+    return replace(records, stamps_ms=[stamp if stamp >= 0 else clock for stamp in records.stamps_ms])

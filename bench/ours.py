@@ -20,7 +20,7 @@ from agents.clients import Connection
 from agents.files import read_plan
 from agents.intake import Batch, Intake
 from agents.sketch import SketchStage
-from streams.chunk import Step
+from streams.chunk import BLOCK_RECORDS, Step
 from streams.partial import BooksPartial
 from streams.plan import Plan
 
@@ -60,9 +60,9 @@ class Floor:
 
     async def put(self, batch: Batch) -> None:
         clock.start()
-        if self.decoder and batch.records:
-            stamps = [record.timestamp for record in batch.records]
-            self.decoder.decode([record.value for record in batch.records], stamps)
+        for start in range(0, len(batch.records), BLOCK_RECORDS) if self.decoder else ():
+            block = batch.records.part(start, start + BLOCK_RECORDS)
+            self.decoder.decode(block.values, block.stamps_ms)
         self.events += len(batch.records)
         if batch.records:
             clock.stop()

@@ -35,6 +35,7 @@ from agents import intake
 from bench import stream
 from streams import batch, cells, chunk, decode, partial, source
 from streams.duration import DAY_MS
+from streams.records import Records
 
 FETCH_BYTES = 512 << 10
 """What one batch of records holds on the wire: the producer's own limit."""
@@ -76,19 +77,19 @@ STAGES: Sequence[tuple[Any, str, str]] = (
     (decode, "times_ms", "decode: times"),
     (decode.Decoder, "decode", "decode: the rest"),
     (batch, "_transposed", "columns: transpose"),
-    (batch, "_floats", "columns: numbers → array"),
-    (batch.Columnizer, "_numeric", "columns: numbers → slots"),
-    (batch.Columnizer, "_text", "columns: texts → slots"),
-    (batch.Columnizer, "_prediction", "columns: prediction"),
-    (batch.Columnizer, "_segment_codes", "columns: segments"),
+    (batch.Columnizer, "_segments_of", "columns: segments"),
+    (batch.Columnizer, "parts", "columns: the rest"),
+    (batch, "_add_floats", "columns: numbers → bytes"),
+    (batch.Columnizer, "_gather_texts", "columns: texts → slots"),
+    (batch.Columnizer, "_gather_predictions", "columns: prediction"),
     (batch, "_scores", "columns: scores"),
-    (batch.Columnizer, "columns", "columns: the rest"),
+    (batch.Columnizer, "gather", "columns: the rest"),
+    (batch.Columnizer, "columns", "columns: numbers → slots"),
     (source, "timeliness", "timeliness"),
     (cells, "_groups", "cells: groups"),
     (cells, "_count", "cells: count"),
     (cells, "_segment", "cells: unseen values"),
     (cells, "_whole", "cells: unseen values"),
-    (batch.Columns, "joined", "columns: join blocks"),
     (source, "profiles", "cells: the rest"),
     (source, "added", "merge into the chunk"),
     (source.SourceFold, "_partials", "partials: pack cells"),
@@ -192,9 +193,9 @@ def _round(scenario: Scenario, values: Sequence[bytes], wire: Sequence[bytes], p
                 setattr(owner, name, watch.timed(stage, getattr(owner, name)))
         fold = source.SourceFold(plan, "inference", 0, None, 0)
         fetches = _fetches(wire)
-        fetch = watch.timed("fetch: parse the wire", lambda: list(itertools.islice(fetches, scenario.batch)))
+        fetch = watch.timed("fetch: parse the wire", functools.partial(_fetch, fetches, scenario.batch))
         for first in range(0, len(values), scenario.batch):
-            for step in fold.take(watch.timed("records → lists", _lists)(first, fetch()), 0):
+            for step in fold.take(fetch(first), 0):
                 _pack(step)
         _pack(fold.publish(0, caught_up=True, final=True))
     finally:
@@ -210,15 +211,10 @@ def _fetches(wire: Sequence[bytes]) -> Iterator[Any]:
         yield from itertools.chain.from_iterable(intake._batches(fetched))
 
 
-def _lists(first: int, records: Sequence[Any]) -> chunk.Records:
-    """As agents/sketch.py does; the offsets are counted on, for each batch in memory begins at 0."""
-    headers = [record.headers for record in records]
-    return chunk.Records(
-        offsets=list(range(first, first + len(records))),
-        stamps_ms=[record.timestamp if record.timestamp >= 0 else 0 for record in records],
-        values=[record.value for record in records],
-        headers=headers if any(headers) else (),
-    )
+def _fetch(records: Iterator[Any], n: int, first: int) -> Records:
+    """The next `n`; the offsets are counted on, for each batch in memory begins at 0."""
+    found = intake.taken_apart(itertools.islice(records, n))
+    return replace(found, offsets=range(first, first + len(found)))
 
 
 def _pack(step: chunk.Step) -> None:
@@ -234,7 +230,7 @@ def show(scenario: Scenario, times: dict[str, float]) -> None:
     table = Table(title=f"{scenario.name}: {1 / total:,.0f} events/s without Kafka's client and the network")
     for name in ("stage", "µs/event", "share"):
         table.add_column(name, justify="left" if name == "stage" else "right")
-    order = ["fetch: parse the wire", "records → lists", *dict.fromkeys(stage for _, _, stage in STAGES)]
+    order = ["fetch: parse the wire", *dict.fromkeys(stage for _, _, stage in STAGES)]
     for stage in [*order, *(stage for stage in times if stage not in order)]:
         if times.get(stage, 0.0) > 0:
             table.add_row(stage, f"{times[stage] * 1e6:.3f}", f"{times[stage] / total:.1%}")

@@ -203,10 +203,8 @@ def _check_same_answers(setting: Setting, events: int = 5_000) -> None:
     rows = plan.decoder().decode(values, [2**45] * events).models[MODEL]
     model.columnizer.gather(model.columnizer.parts(rows), gathered := Gathered())
     batch = model.columnizer.columns(gathered)
-    panes_ms = batch.ts_ms // PANE_MS * PANE_MS
-    for group, (version, _, value), profile in profiles(
-        batch, model.layout, model.segmentation, panes_ms, batch.ts_ms * 0
-    ):
+    classes = batch.ts_ms * 0
+    for group, (version, _, value), profile in profiles(batch, model.layout, model.segmentation, PANE_MS, classes):
         if value:
             cell = sketcher.cells[group.pane_ms // PANE_MS, version, value]
             counts = profile.counts.dense()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from types import NoneType
 from typing import Any
 
@@ -39,6 +40,8 @@ from streams.sketch.layout import WRONG as WRONG_CLASS
 
 Index = NDArray[np.int64]
 
+_FEW_EDGES, _MANY_VALUES = 64, 1_024
+"""Up to so many edges, and from so many values on, a comparison with every edge is faster than a binary search."""
 _CLASS_OF_PAYLOAD = np.array([NULL, ABSENT, WRONG_CLASS, WRONG_CLASS])
 _TYPES: Mapping[Kind, set[type]] = {
     Kind.NUMERIC: {int, float, NoneType},
@@ -138,7 +141,7 @@ class Columnizer:
         self._edges = {i: np.array(c.edges) for i, c in enumerate(layout.columns) if c.kind is Kind.NUMERIC}
         self._codes = {i: _Codes(c) for i, c in enumerate(layout.columns) if c.kind is not Kind.NUMERIC}
         self._segments = [_Positions(values) for values in segments.values()]
-        self._no_segments = (None,) * len(segments)
+        self._segment_of = [attrgetter(f"s{i}") for i in range(len(segments))]
 
     def parts(self, rows: Rows) -> Parts:
         """Takes rows apart. A few hundred at a time are best: they stay in the processor's cache."""
@@ -179,7 +182,7 @@ class Columnizer:
         numbers = {}
         for column, packed in gathered.floats.items():
             values, edges = np.frombuffer(packed), self._edges[column]
-            np.add(edges.searchsorted(values, "right"), starts[column] + BINS, out=slots[column + 1])
+            np.add(bins_of(values, edges), starts[column] + BINS, out=slots[column + 1], dtype=np.int64)
             missing = np.isnan(values)
             if missing.any():
                 payload = values[missing].view(np.int64) & 3
@@ -198,14 +201,14 @@ class Columnizer:
         )
 
     def _segments_of(self, found: Sequence[Any]) -> list[Index]:
-        if not self._segments:
-            return []
-        # Undeclared dimensions that the decoder learned stand last, where there are segments at all.
-        values = zip(*(self._no_segments if item is None else astuple(item) for item in found), strict=False)
-        return [
-            np.fromiter(map(positions.__getitem__, column), np.int64, len(column))
-            for positions, column in zip(self._segments, values, strict=False)
-        ]
+        places = []
+        for get, positions in zip(self._segment_of, self._segments, strict=True):
+            try:
+                values = list(map(get, found))
+            except AttributeError:
+                values = [None if item is None else get(item) for item in found]
+            places.append(np.fromiter(map(positions.__getitem__, values), np.int64, len(values)))
+        return places
 
     def _gather_texts(self, column: int, values: Sequence[Any], into: Gathered) -> None:
         codes = self._codes[column]
@@ -226,6 +229,22 @@ class Columnizer:
         if not (set(map(type, values)) <= _TYPES[kind] and set(values) <= self._codes[column].keys()):
             values = [_as(kind, value) for value in values]
         self._gather_texts(column, values, into)
+
+
+def bins_of(values: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[Any]:
+    """(n,) how many of the rising edges are no greater than each value; of a NaN it is any number.
+
+    >>> bins_of(np.array([0.5, 1.0, 7.0]), np.array([1.0, 2.0]))
+    array([0, 1, 2])
+    """
+    if len(edges) > _FEW_EDGES or len(values) < _MANY_VALUES:
+        return edges.searchsorted(values, "right")
+    # A binary search mispredicts a branch at every turn; comparing with all edges, a whole column at a time, has none.
+    bins, reached = np.zeros(len(values), np.uint8), np.empty(len(values), bool)
+    for edge in edges.tolist():
+        np.greater_equal(values, edge, out=reached)
+        np.add(bins, reached.view(np.uint8), out=bins)
+    return bins
 
 
 def _as(kind: Kind, value: Any) -> Any:

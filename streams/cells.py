@@ -56,13 +56,13 @@ class Segmentation:
 
 
 def profiles(
-    batch: Columns, layout: Layout, segmentation: Segmentation, panes_ms: Index, classes: Index
+    batch: Columns, layout: Layout, segmentation: Segmentation, pane_ms: int, classes: Index
 ) -> Iterator[tuple[Group, CellKey, Profile]]:
     """A profile for every group of rows and every cell they fall in.
 
-    `panes_ms` and `classes` (n,) are the rows' pane starts and timeliness; a row with a negative class is left out.
+    `pane_ms` is the length of a pane; `classes` (n,) are the rows' timeliness: one with a negative class is left out.
     """
-    groups, member = _groups(batch.versions, panes_ms, classes)
+    groups, member = _groups(batch.versions, batch.ts_ms // pane_ms, pane_ms, classes)
     if len(groups) > segmentation.max_versions:
         groups, member = _capped(groups, member, segmentation)
     kept = member >= 0
@@ -72,9 +72,9 @@ def profiles(
         yield group, (group.version, "", ""), _whole(batch, vector, member, at, unseen, extras)
     for (dimension, values), codes in zip(segmentation.dimensions, batch.segments, strict=True):
         width = len(values) + 1
-        cell = np.where(kept, member * width + codes, -1)
-        present = np.unique(cell[kept])
-        dense = np.where(kept, np.searchsorted(present, cell), -1)
+        cell = member * width + codes
+        present, found = _coded(cell[kept])
+        dense = _spread(found, kept)
         unseen = _unseen(batch, dense)
         vectors = _count(batch.slots, dense, len(present), layout.length)
         for position, (code, vector) in enumerate(zip(present.tolist(), vectors, strict=True)):
@@ -83,21 +83,44 @@ def profiles(
             yield group, (group.version, dimension, value), _segment(batch, vector, dense, position, unseen)
 
 
-def _groups(versions: Sequence[str], panes_ms: Index, classes: Index) -> tuple[list[Group], Index]:
+def _groups(versions: Sequence[str], panes: Index, pane_ms: int, classes: Index) -> tuple[list[Group], Index]:
     """The distinct groups, and each row's (negative: left out)."""
     names = {version: code for code, version in enumerate(dict.fromkeys(versions))}
     codes = np.fromiter(map(names.__getitem__, versions), np.int64, len(versions)) if len(names) > 1 else 0
-    panes = np.unique(panes_ms)
-    pane_codes = np.searchsorted(panes, panes_ms)
+    present_panes, pane_codes = _coded(panes)
     packed = (pane_codes * 4 + classes) * len(names) + codes
     kept = classes >= 0
-    present = np.unique(packed[kept])
+    present, found = _coded(packed[kept])
     texts = [name if len(name) <= MAX_VERSION else OTHER for name in names]
     groups = [
-        Group(int(panes[code // len(names) // 4]), code // len(names) % 4, texts[code % len(names)])
+        Group(int(present_panes[code // len(names) // 4]) * pane_ms, code // len(names) % 4, texts[code % len(names)])
         for code in present.tolist()
     ]
-    return groups, np.where(kept, np.searchsorted(present, packed), -1)
+    return groups, _spread(found, kept)
+
+
+def _spread(found: Index, kept: NDArray[np.bool_]) -> Index:
+    """What was found of the rows that are kept, at their places (n,); −1 at the others."""
+    if len(found) == len(kept):
+        return found
+    spread = np.full(len(kept), -1)
+    spread[kept] = found
+    return spread
+
+
+def _coded(values: Index) -> tuple[Index, Index]:
+    """The distinct values, rising, and the place of each (n,) among them."""
+    if not len(values):
+        return values, values
+    low = int(values.min())
+    offsets = values - low
+    if int(offsets.max()) > _DENSE_FACTOR * len(values):
+        present, codes = np.unique(values, return_inverse=True)
+        return present, codes
+    present = np.flatnonzero(np.bincount(offsets))
+    places = np.zeros(int(present[-1]) + 1, np.int64)
+    places[present] = np.arange(len(present))
+    return present + low, places[offsets]
 
 
 def _capped(groups: Sequence[Group], member: Index, segmentation: Segmentation) -> tuple[list[Group], Index]:

@@ -380,10 +380,8 @@ def _count(
     for rows in _batches(codec, values, on_events):
         columnizer.gather(columnizer.parts(rows), gathered := Gathered())
         batch = columnizer.columns(gathered)
-        panes_ms = batch.ts_ms // pane_ms * pane_ms
-        for group, (_, name, value), profile in profiles(
-            batch, layout, segmentation, panes_ms, np.zeros(batch.n, np.int64)
-        ):
+        classes = np.zeros(batch.n, np.int64)
+        for group, (_, name, value), profile in profiles(batch, layout, segmentation, pane_ms, classes):
             if not name or value in segments[name]:
                 _add(totals, (name, value), profile.counts)
                 _add(blocks.setdefault(group.pane_ms, {}), (name, value), profile.counts)

@@ -1,4 +1,4 @@
-"""Records of one source partition, as the shell hands them over, and those that are rejected."""
+"""Records of one partition, as the shell hands them over, and those that are rejected."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from streams.events import Headers, Reject
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """Records of one source partition in offset order, as parallel lists. `headers` may be empty."""
+    """Records of one partition in offset order, as parallel lists. `headers` and `keys` may be empty."""
 
     offsets: Sequence[int]
     stamps_ms: Sequence[int]
     values: Sequence[bytes | None]
     headers: Sequence[Headers] = ()
+    keys: Sequence[bytes | None] = ()
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -24,7 +25,7 @@ class Records:
         if start == 0 and stop == len(self):
             return self
         part = slice(start, stop)
-        return Records(self.offsets[part], self.stamps_ms[part], self.values[part], self.headers[part])
+        return Records(self.offsets[part], self.stamps_ms[part], self.values[part], self.headers[part], self.keys[part])
 
 
 @dataclass(frozen=True, slots=True)

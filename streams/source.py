@@ -128,9 +128,8 @@ class SourceFold(ChunkFold):
         lost = int(late.sum())
         share.books.late += lost
         share.books.counted += batch.n - lost
-        panes_ms = batch.ts_ms // plan.config.pane_ms * plan.config.pane_ms
         kept = np.where(late, -1, classes)
-        for group, key, profile in profiles(batch, plan.layout, plan.segmentation, panes_ms, kept):
+        for group, key, profile in profiles(batch, plan.layout, plan.segmentation, plan.config.pane_ms, kept):
             added(share.cells(group.pane_ms, group.timeliness), key, profile, plan.segmentation)
 
     def _partials(self, clock_ms: int, *, complete: bool, everywhere: bool) -> list[Partial]:

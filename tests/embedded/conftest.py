@@ -103,7 +103,8 @@ class Owner:
 
     def offsets(self, topic: str, partition: int) -> list[int]:
         """Of the records that were processed, in their order."""
-        return [r.offset for b in self.batches if (b.topic, b.partition) == (topic, partition) for r in b.records]
+        ours = (batch for batch in self.batches if (batch.topic, batch.partition) == (topic, partition))
+        return [offset for batch in ours for offset in batch.records.offsets]
 
     def count(self) -> int:
         """Records processed."""

@@ -90,11 +90,11 @@ async def producing(connection: Connection, topic: str) -> AsyncIterator[list[in
 
 def processed(owners: list[Owner], topic: str) -> list[tuple[int, int]]:
     return sorted(
-        (batch.partition, record.offset)
+        (batch.partition, offset)
         for owner in owners
         for batch in owner.batches
         if batch.topic == topic
-        for record in batch.records
+        for offset in batch.records.offsets
     )
 
 
@@ -146,7 +146,7 @@ def test_what_was_fetched_before_a_revocation_is_not_current_after_it(connection
                     batch = await asyncio.wait_for(first.queue.get(), 20)
                     fresh += [batch] if first.intake.current(batch) else []
                 assert TopicPartition(topic, fresh[0].partition) in first.intake.assignment
-                assert fresh[0].records[0].offset == 0
+                assert fresh[0].records.offsets[0] == 0
         both = {TopicPartition(topic, 0), TopicPartition(topic, 1)}
         assert first.told[:2] == [("assigned", both), ("revoked", both)]
 
@@ -376,7 +376,7 @@ def test_a_large_record_passes_between_its_neighbours(connection: Connection, to
         assert (sent.records, sent.refused) == (4, 1)
         async with Owner(connection, [topic], topic).running() as owner:
             await until(lambda: owner.count() >= 4)
-            values = [record.value or b"" for batch in owner.batches for record in batch.records]
+            values = [value or b"" for batch in owner.batches for value in batch.records.values]
             assert list(map(len, values)) == [1, 6 << 20, 1, 1]
 
     asyncio.run(main())
