@@ -216,7 +216,8 @@ class Worker:
                 if not self.keep:
                     return
             try:
-                await asyncio.wait_for(self.stop.wait(), DRAIN_LOOK_S)
+                async with asyncio.timeout(DRAIN_LOOK_S):
+                    await self.stop.wait()
             except TimeoutError:
                 continue
 

@@ -180,7 +180,8 @@ class Intake(Service):
         if self._consumer is None or not self._held:
             return {}
         try:
-            found = await asyncio.wait_for(self._consumer.end_offsets(list(self._held)), ANSWER_WITHIN_S)
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                found = await self._consumer.end_offsets(list(self._held))
         except (KafkaError, TimeoutError) as error:
             log.info("group %s: nobody says where the topics end: %s", self.group, _told(error))
             return {}
@@ -203,7 +204,8 @@ class Intake(Service):
             return False
         try:
             # While the broker is away, aiokafka would try for ever.
-            await asyncio.wait_for(self._consumer.commit(ours), ANSWER_WITHIN_S)
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                await self._consumer.commit(ours)
         except (KafkaError, TimeoutError) as error:
             log.info("group %s: offsets not committed: %s", self.group, _told(error))
             return False
@@ -391,7 +393,8 @@ class Intake(Service):
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             with contextlib.suppress(KafkaError, OSError, TimeoutError):
-                await asyncio.wait_for(consumer.stop(), STOP_WITHIN_S)
+                async with asyncio.timeout(STOP_WITHIN_S):
+                    await consumer.stop()
 
 
 class _Listener:

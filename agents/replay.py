@@ -308,7 +308,8 @@ async def _producer(connection: Connection, limit: int) -> AsyncIterator[AIOKafk
         ) from None
     finally:
         try:
-            await asyncio.wait_for(producer.stop(), STOP_WITHIN_S)  # all has arrived, or something went wrong
+            async with asyncio.timeout(STOP_WITHIN_S):
+                await producer.stop()  # all has arrived, or something went wrong
         except TimeoutError:
             await producer.client.close()
 

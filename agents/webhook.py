@@ -144,7 +144,8 @@ async def deliver(
             if record.offset < first[tp]:
                 webhook.note(record.value)
             elif await webhook.deliver(session, record.value):
-                await asyncio.wait_for(consumer.commit({tp: record.offset + 1}), COMMIT_WITHIN_S)
+                async with asyncio.timeout(COMMIT_WITHIN_S):
+                    await consumer.commit({tp: record.offset + 1})
             else:
                 consumer.seek(tp, record.offset)
                 all_done = False

@@ -15,6 +15,7 @@ import resource
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -82,7 +83,7 @@ def labelled(plan: Plan) -> Plan:
     """The stream's model with labels."""
     model = plan.models[MODEL]
     config = msgspec.structs.replace(model.config, labels=Labels(task=Task.BINARY, classes=("0", "1")))
-    return Plan(plan.config, {MODEL: compile_model(MODEL, config, model.baseline)})
+    return replace(plan, models={MODEL: compile_model(MODEL, config, model.baseline)})
 
 
 def predict(fold: JoinFold, plan: Plan, n: int, now_ms: int) -> tuple[float, float]:

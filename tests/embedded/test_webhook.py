@@ -179,6 +179,28 @@ def test_a_crash_after_the_answer_repeats_the_id(to: Connection) -> None:
     asyncio.run(main())
 
 
+def test_a_stop_at_the_moment_of_a_commit_is_a_stop() -> None:
+    """`asyncio.wait_for` of Python 3.11 forgets a cancellation that comes as its coroutine ends."""
+
+    async def main() -> None:
+        tp = TopicPartition("actions", 0)
+        consumer = Mock()
+        consumer.assignment.return_value = {tp}
+
+        async def commit(offsets: object) -> None:
+            delivering.cancel()
+
+        consumer.commit = commit
+        records = [Mock(offset=offset, value=b"no action") for offset in range(2)]
+        delivering = asyncio.create_task(
+            deliver(consumer, Mock(), Webhook("http://localhost", SECRET), {tp: records}, {tp: 0})
+        )
+        with pytest.raises(asyncio.CancelledError):
+            await delivering
+
+    asyncio.run(main())
+
+
 def test_what_is_fetched_before_it_is_known_where_to_begin_waits() -> None:
     """A rebalance that is under way: the partition is assigned, and its committed offset is still being asked for."""
 
