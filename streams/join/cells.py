@@ -32,6 +32,8 @@ class View(IntEnum):
     ARRIVED = 1
     STANDING = 2
 
+    __hash__ = int.__hash__  # an Enum's own is a Python function: a microsecond a label
+
 
 Place = tuple[View, str, int]
 """View, model, and start of the cohort or the pane."""

@@ -14,7 +14,7 @@ from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import compress, islice, repeat
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -70,6 +70,23 @@ _pack = msgspec.msgpack.Encoder().encode
 _meta = msgspec.msgpack.Decoder(_Meta).decode
 
 
+class _Terms(NamedTuple):
+    """What of a model's plan every label asks for."""
+
+    pane_ms: int
+    lateness_ms: int
+    horizon_ms: int
+    cohort_ms: int
+    version: str
+    """The cell of what is received: the first one declared."""
+
+    @classmethod
+    def of(cls, plan: ModelPlan) -> _Terms:
+        config = plan.config
+        version = next(iter(config.versions), "")
+        return cls(config.pane_ms, config.lateness_ms, plan.horizon_ms, plan.cohort_ms, version)
+
+
 class JoinFold:
     """The state of one source partition; `store` keeps what memory need not."""
 
@@ -83,6 +100,7 @@ class JoinFold:
         """By the clock, the event times that were reached lately."""
         self.plan, self.topic, self.partition, self.store = plan, topic, partition, store
         self.models = {name: model for name, model in plan.models.items() if model.outcomes is not None}
+        self._terms = {name: _Terms.of(model) for name, model in self.models.items()}
         self._sole = next(iter(self.models)) if len(self.models) == 1 else ""
         self.meta = self._restored(_digest(self.models.values()))
         self.cells = OutcomeCells(self.models, store)
@@ -212,14 +230,15 @@ class JoinFold:
     def _meet(self, plan: ModelPlan, key: bytes, history: History, given: Prediction) -> None:
         """A prediction whose event id is known meets the labels that came before it."""
         history.predictions.append(given)
+        terms = self._terms[plan.name]
         current: Entry | None = None
         for entry in history.labels:
-            if _belongs(plan, given, entry):
+            if _belongs(terms, given, entry):
                 if not entry.joined:
                     self._books(entry.model or self._sole).forget_pending()
                     self.meta.pending -= 1
                     entry.joined = True
-                current = self._join(plan, given, current, entry)
+                current = self._join(terms, given, current, entry)
         self._histories.put(key, history, given.ts_ms)
 
     def _version(self, plan: ModelPlan, version: str) -> str:
@@ -271,18 +290,20 @@ class JoinFold:
         ]
 
     def _take(self, key: bytes, history: History, label: Label, offset: int) -> None:
-        self.meta.label_mark_ms = max(self.meta.label_mark_ms, label.ts_ms)
-        entry = Entry(offset, self.meta.label_mark_ms, label.model, label.label)
-        self._receive(entry)
+        self.meta.label_mark_ms = arrival_ms = max(self.meta.label_mark_ms, label.ts_ms)
+        entry = Entry(offset, arrival_ms, label.model, label.label)
+        name = label.model or self._sole
+        if (terms := self._terms.get(name)) is not None:
+            pane_ms = arrival_ms // terms.pane_ms * terms.pane_ms
+            self.cells.count((View.ARRIVED, name, pane_ms, terms.version, ()), RECEIVED)
         if len(history.labels) >= MAX_HISTORY:
             self._books(self._known(entry.model) or self._sole).reject(TOO_MANY_LABELS)
             return
-        before = list(history.labels)
         for given in history.predictions:
-            plan = self.models[given.model]
-            if _belongs(plan, given, entry):
+            terms = self._terms[given.model]
+            if _belongs(terms, given, entry):
                 entry.joined = True
-                self._join(plan, given, self._current(plan, given, before), entry)
+                self._join(terms, given, self._current(terms, given, history.labels), entry)
         if not entry.joined:
             books = self._books(self._known(entry.model) or self._sole)
             books.read += 1
@@ -294,53 +315,48 @@ class JoinFold:
         history.labels.append(entry)
         self._histories.put(key, history, entry.arrival_ms)
 
-    def _receive(self, entry: Entry) -> None:
-        plan = self.models.get(entry.model or self._sole)
-        if plan is not None:
-            version = next(iter(plan.config.versions), "")
-            self.cells.count((View.ARRIVED, plan.name, plan.pane_start(entry.arrival_ms), version, ()), RECEIVED)
-
     def _known(self, model: str) -> str:
         return model if not model or model in self.models else OTHER
 
-    def _current(self, plan: ModelPlan, given: Prediction, entries: Iterable[Entry]) -> Entry | None:
+    def _current(self, terms: _Terms, given: Prediction, entries: Iterable[Entry]) -> Entry | None:
         """The label that holds after these: the first of those that say the same."""
         current: Entry | None = None
         for entry in entries:
-            if _belongs(plan, given, entry):
+            if _belongs(terms, given, entry):
                 current = current if _same(current and current.label, entry.label) else entry
         return current
 
-    def _join(self, plan: ModelPlan, given: Prediction, before: Entry | None, entry: Entry) -> Entry | None:
+    def _join(self, terms: _Terms, given: Prediction, before: Entry | None, entry: Entry) -> Entry | None:
         """A label meets its prediction; gives the label that holds now."""
         books = self._books(given.model)
         books.read += 1
-        pane, lateness_ms = plan.pane_start(entry.arrival_ms), plan.config.lateness_ms
-        arrived = _group(View.ARRIVED, given, pane)
+        arrival_ms, ts_ms = entry.arrival_ms, given.ts_ms
+        pane_ms = arrival_ms // terms.pane_ms * terms.pane_ms
+        arrived = View.ARRIVED, given.model, pane_ms, given.version, given.segments
         # A prediction that is read after its label's pane may have been judged has no part in the judgement.
-        in_time = given.on_time and given.ts_ms < pane + plan.config.pane_ms
+        in_time = given.on_time and ts_ms < pane_ms + terms.pane_ms
         if in_time:
             self.cells.count(arrived, JOINED)
         if _same(before.label if before else None, entry.label):
             books.duplicate += 1
             return before
         books.matched += 1
-        cohort = _group(View.COHORT, given, plan.cohort_start(given.ts_ms))
+        cohort = View.COHORT, given.model, ts_ms // terms.cohort_ms * terms.cohort_ms, given.version, given.segments
         if before is not None and before.label is not None:
             books.corrected += 1
-            groups = [cohort]
-            if entry.arrival_ms - before.arrival_ms <= lateness_ms:
-                groups.append(_group(View.STANDING, given, plan.pane_start(before.arrival_ms)))
-            self._outcome(groups, given, before, -1)
+            groups: list[Group] = [cohort]
+            if arrival_ms - before.arrival_ms <= terms.lateness_ms:
+                then_ms = before.arrival_ms // terms.pane_ms * terms.pane_ms
+                groups.append((View.STANDING, given.model, then_ms, given.version, given.segments))
+            self.cells.outcome(groups, given, before.label, max(0, before.arrival_ms - ts_ms), -1)
         if entry.label is not None:
             groups = [cohort]
-            if given.ts_ms - entry.arrival_ms <= lateness_ms:
-                groups += [_group(View.STANDING, given, pane), *([arrived] if in_time else ())]
-            self._outcome(groups, given, entry, 1)
+            if ts_ms - arrival_ms <= terms.lateness_ms:
+                groups.append((View.STANDING, given.model, pane_ms, given.version, given.segments))
+                if in_time:
+                    groups.append(arrived)
+            self.cells.outcome(groups, given, entry.label, max(0, arrival_ms - ts_ms), 1)
         return entry
-
-    def _outcome(self, groups: Sequence[Group], given: Prediction, entry: Entry, sign: int) -> None:
-        self.cells.outcome(groups, given, entry.label, max(0, entry.arrival_ms - given.ts_ms), sign)
 
     def _books(self, model: str) -> LabelBooks:
         return self.meta.books.setdefault(model, LabelBooks())
@@ -443,13 +459,9 @@ def _digest(plans: Iterable[ModelPlan]) -> str:
     return hashlib.blake2b(msgspec.json.encode([FORMAT, said]), digest_size=8).hexdigest()
 
 
-def _group(view: View, given: Prediction, start_ms: int) -> Group:
-    return view, given.model, start_ms, given.version, given.segments
-
-
-def _belongs(plan: ModelPlan, given: Prediction, entry: Entry) -> bool:
+def _belongs(terms: _Terms, given: Prediction, entry: Entry) -> bool:
     """A label further than the horizon from a prediction is none of it, whatever is still remembered."""
-    return entry.model in ("", given.model) and abs(entry.arrival_ms - given.ts_ms) <= plan.horizon_ms
+    return entry.model in ("", given.model) and abs(entry.arrival_ms - given.ts_ms) <= terms.horizon_ms
 
 
 def _same(left: Any, right: Any) -> bool:

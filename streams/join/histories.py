@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
-from itertools import islice, repeat
+from itertools import compress, islice, repeat
 from typing import Any
 
 import msgspec
@@ -66,10 +66,12 @@ class Histories:
 
     def find(self, keys: Sequence[bytes]) -> dict[bytes, History]:
         """Those that there are."""
-        found = dict(zip(keys, map(self._changed.get, keys), strict=True))
-        missing = [key for key, value in found.items() if value is None]
-        found.update(zip(missing, self._store.get_many(missing), strict=True))
-        return {key: _history(value) for key, value in found.items() if value is not None}
+        waiting = {key: value for key in keys if (value := self._changed.get(key)) is not None}
+        stored = [key for key in keys if key not in waiting] if waiting else keys
+        values = self._store.get_many(stored)
+        if values.count(None) < len(values):
+            waiting.update((key, value) for key, value in zip(stored, values, strict=True) if value is not None)
+        return {key: _history(value) for key, value in waiting.items()}
 
     def put(self, key: bytes, history: History, time_ms: int) -> None:
         """`time_ms`: of what is new in it."""
@@ -82,9 +84,12 @@ class Histories:
             zip(keys, map(_pack, zip(zip(given, strict=False), repeat(()), strict=False)), strict=True)
         )
         hours = times_ms // HOUR_MS
+        first, last = (int(hours.min()), int(hours.max())) if len(hours) else (0, 0)
+        if first == last:
+            self._listed.setdefault(first, []).extend(keys)
+            return
         for hour in np.unique(hours).tolist():
-            of_hour = (keys[at] for at in np.flatnonzero(hours == hour).tolist())
-            self._listed.setdefault(hour, []).extend(of_hour)
+            self._listed.setdefault(hour, []).extend(compress(keys, (hours == hour).tolist()))
 
     def expired(self, limit_ms: int) -> tuple[Changes, list[History]]:
         """What to write so as to forget histories that are over, and these; a part of them, if they are many."""
