@@ -14,7 +14,7 @@ import msgspec
 from streams.cells import Cells, Segmentation
 from streams.chunk_merge import FINAL_MARK, ChunkMerge, ModelPanes, PaneState, open_cells
 from streams.panes import NO_MARK
-from streams.partial import LabelBooks, LabelBooksPartial, OutcomePartial, PanePart, Partial
+from streams.partial import Covered, LabelBooks, LabelBooksPartial, OutcomePartial, PanePart, Partial
 from streams.plan import ModelPlan, Plan
 from streams.rollup import merged_cells
 
@@ -37,15 +37,15 @@ class OutcomePane:
     """A cohort, or the labels that arrived in a pane: per source partition the latest publication."""
 
     segmentation: Segmentation
-    parts: dict[int, tuple[int, PanePart]] = field(default_factory=dict)
+    parts: dict[int, tuple[Covered, PanePart]] = field(default_factory=dict)
     _cells: tuple[Cells, Cells] | None = None
 
-    def apply(self, partition: int, end_offset: int, part: PanePart) -> bool:
+    def apply(self, partition: int, covered: Covered, part: PanePart) -> bool:
         """Whether this changed what is there."""
         known = self.parts.get(partition)
-        if known is not None and end_offset < known[0]:
+        if known is not None and covered < known[0]:
             return False
-        self.parts[partition] = (end_offset, part)
+        self.parts[partition] = (covered, part)
         self._cells = None if known is None or known[1] != part else self._cells
         return self._cells is None
 
@@ -68,6 +68,8 @@ class ModelOutcomes:
     cohorts: dict[int, OutcomePane] = field(default_factory=dict)
     arrivals: dict[int, OutcomePane] = field(default_factory=dict)
     books: dict[int, LabelBooks] = field(default_factory=dict)
+    marks_ms: dict[int, int | None] = field(default_factory=dict)
+    """Per source partition how far its join has read the model's predictions."""
     judged_until_ms: int | None = None
     changed_cohorts: set[int] = field(default_factory=set)
     changed_arrivals: set[int] = field(default_factory=set)
@@ -76,7 +78,7 @@ class ModelOutcomes:
     def apply(self, partial: OutcomePartial, part: PanePart) -> None:
         panes = self.cohorts if partial.cohort else self.arrivals
         pane = panes.setdefault(partial.pane_ms, OutcomePane(self.segmentation))
-        if not pane.apply(partial.partition, partial.end_offset, part):
+        if not pane.apply(partial.partition, partial.covered, part):
             return
         if partial.cohort:
             self.changed_cohorts.add(partial.pane_ms)
@@ -151,14 +153,16 @@ class BucketMerge(ChunkMerge[ModelMerge]):
 
     def _apply_labels(self, partial: LabelBooksPartial, fresh: bool) -> None:
         known = self.label_sources.get(partial.partition)
-        if known is not None and partial.end_offset < known.end_offset:
+        if known is not None and partial.covered < known.covered:
             return
         self.label_sources[partial.partition] = msgspec.structs.replace(
             partial, caught_up=partial.caught_up and fresh, models=[]
         )
         for part in partial.models:
             if part.model in self.models:
-                self.models[part.model].outcomes.books[partial.partition] = part.books
+                outcomes = self.models[part.model].outcomes
+                outcomes.books[partial.partition] = part.books
+                outcomes.marks_ms[partial.partition] = part.mark_ms
             else:
                 self.other_labels[partial.partition, part.model] = part.books
 
@@ -211,7 +215,7 @@ class BucketMerge(ChunkMerge[ModelMerge]):
         return start
 
     def outcome_watermark_ms(self, model: ModelMerge) -> int | None:
-        """The event time up to which predictions and labels have been read: the labels of idle partitions excepted."""
+        """The event time up to which predictions and labels have been joined, labels of idle partitions excepted."""
         watermark = self.watermark_ms(model)
         if watermark is None:
             return None
@@ -220,6 +224,12 @@ class BucketMerge(ChunkMerge[ModelMerge]):
             source = self.label_sources.get(partition)
             if source is None:
                 return None
+            joined_ms = model.outcomes.marks_ms.get(partition)
+            read_ms = model.marks[partition].mark_ms if partition in model.marks else None
+            if read_ms is not None and (joined_ms is None or joined_ms < read_ms):  # a join that is being rebuilt
+                if joined_ms is None:
+                    return None
+                marks.append(joined_ms)
             idle = source.caught_up and source.clock_ms - source.seen_at_ms >= model.plan.config.idle_ms
             if source.final or idle:
                 continue

@@ -2,7 +2,8 @@
 
 Two kinds of record, each cumulative from its chunk's start and replaced by the one with the highest end offset:
 `PanePartial`, the sketches of one chunk, pane and bucket of models; and `BooksPartial`, the chunk's books and marks for
-a bucket. Bytes are sealed: magic, version, checksum.
+a bucket. The join's two, `OutcomePartial` and `LabelBooksPartial`, are cumulative over all that it has covered. Bytes
+are sealed: magic, version, checksum.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ _SEAL = struct.Struct("<4sBI")
 MAGIC, VERSION = b"FSHK", 1
 MAX_BYTES = 64 << 20
 
+Covered = tuple[int, int]
+"""Next offsets of inference and of labels. Of what the join publishes the greater one stands, compared in this order: a
+join that begins anew may have read more labels than the one before, and fewer of the predictions that the marks of the
+events speak of."""
 CellKey = tuple[str, str, str]
 """Version, segment dimension, segment value; the last two are empty for the whole."""
 
@@ -112,14 +117,14 @@ class BooksPartial(msgspec.Struct, array_like=True, forbid_unknown_fields=True, 
 class OutcomePartial(msgspec.Struct, array_like=True, forbid_unknown_fields=True, tag="outcome"):
     """Outcomes of one cohort or arrival pane and bucket, cumulative over all that the join has covered.
 
-    `end_offset`: sum of the next offsets of both topics. Of a cohort both lists of cells are what stands; of an arrival
-    pane the on-time cells are what it is judged on, the welcome ones what stands.
+    `covered`: the next offsets of inference and of labels. Of a cohort both lists of cells are what stands; of an
+    arrival pane the on-time cells are what it is judged on, the welcome ones what stands.
     """
 
     topic: str
     partition: int
     cohort: bool
-    end_offset: int
+    covered: Covered
     bucket: int
     pane_ms: int
     models: list[PanePart]
@@ -161,10 +166,11 @@ class LabelBooks(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 
 
 class LabelBooksPart(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
-    """A model's label books."""
+    """A model's label books, and the mark of its predictions that are covered."""
 
     model: str
     books: LabelBooks
+    mark_ms: int | None
 
 
 class LabelBooksPartial(msgspec.Struct, array_like=True, forbid_unknown_fields=True, tag="labels"):
@@ -172,7 +178,7 @@ class LabelBooksPartial(msgspec.Struct, array_like=True, forbid_unknown_fields=T
 
     topic: str
     partition: int
-    end_offset: int
+    covered: Covered
     bucket: int
     clock_ms: int
     seen_at_ms: int

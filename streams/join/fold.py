@@ -130,8 +130,9 @@ class JoinFold:
         return meta
 
     @property
-    def end_offset(self) -> int:
-        return self.meta.covered.inference + self.meta.covered.labels
+    def covered(self) -> tuple[int, int]:
+        """The next offsets of inference and of labels."""
+        return self.meta.covered.inference, self.meta.covered.labels
 
     @property
     def reached_ms(self) -> int:
@@ -407,7 +408,7 @@ class JoinFold:
                 self.topic,
                 self.partition,
                 cohort,
-                self.end_offset,
+                self.covered,
                 bucket,
                 start_ms,
                 # All models of the bucket: the record replaces the one before as a whole.
@@ -430,14 +431,14 @@ class JoinFold:
     def _books_partials(self, clock_ms: int, final: bool) -> list[LabelBooksPartial]:
         buckets: dict[int, list[LabelBooksPart]] = {}
         for model in dict.fromkeys([*self.models, *self.meta.books]):
-            part = LabelBooksPart(model, self.meta.books.get(model, LabelBooks()))
+            part = LabelBooksPart(model, self.meta.books.get(model, LabelBooks()), self.meta.marks_ms.get(model))
             buckets.setdefault(self._bucket(model), []).append(part)
         mark = max(self.meta.label_mark_ms, self.unread_until_ms)
         return [
             LabelBooksPartial(
                 self.topic,
                 self.partition,
-                self.end_offset,
+                self.covered,
                 bucket,
                 clock_ms,
                 self.seen_at_ms,

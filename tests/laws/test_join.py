@@ -14,14 +14,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streams.chunk import Progress, Step
+from streams.config import bucket_of
 from streams.join import fold
 from streams.join.cells import View
 from streams.join.fold import JoinFold
-from streams.partial import LabelBooks, OutcomePartial
+from streams.merge import BucketMerge
+from streams.partial import CellKey, Covered, LabelBooks, OutcomePartial, Partial
 from streams.plan import Plan
 from streams.records import Records
 from streams.sketch.outcomes import CHANGES, JOINED, PREDICTIONS, RECEIVED, Prediction
 from streams.sketch.profile import Profile
+from streams.source import SourceFold
 from streams.store import Changes, MemoryStore
 from tests.strategies import CLOCK_MS, MINUTE_MS, START_MS, plan_of
 
@@ -109,7 +113,7 @@ class Reader:
     def __init__(self, events: Sequence[Event], labels: Sequence[Told]) -> None:
         self.events, self.labels, self.store = events, labels, MemoryStore()
         self.duplicates = 0
-        self.published: dict[Any, tuple[int, dict[Any, Any]]] = {}
+        self.published: dict[Any, tuple[Covered, dict[Any, Any]]] = {}
         self._open()
 
     def _open(self) -> None:
@@ -144,10 +148,10 @@ class Reader:
         views = (View.COHORT,) if partial.cohort else (View.ARRIVED, View.STANDING)
         for part in partial.models:
             for view, cells in zip(views, (part.on_time, part.welcome), strict=False):
-                known = self.published.get((view, part.model, partial.pane_ms), (-1, {}))
-                if partial.end_offset >= known[0]:
+                known = self.published.get((view, part.model, partial.pane_ms), ((-1, -1), {}))
+                if partial.covered >= known[0]:
                     opened = {cell.key: Profile.from_bytes(cell.profile).counts.dense() for cell in cells}
-                    self.published[view, part.model, partial.pane_ms] = (partial.end_offset, opened)
+                    self.published[view, part.model, partial.pane_ms] = (partial.covered, opened)
 
     def crash(self, back: int) -> None:
         """Comes back from the store, and reads some events again."""
@@ -314,7 +318,7 @@ def test_a_store_of_another_plan_is_cleared_and_a_crash_in_between_does_not_matt
         JoinFold(other, TOPIC, 0, reader.store, CLOCK_MS)
     monkeypatch.setattr(reader.store, "write", write)
     opened = JoinFold(other, TOPIC, 0, reader.store, CLOCK_MS)
-    assert opened.end_offset == 0 and not opened.cells.vectors
+    assert opened.covered == (0, 0) and not opened.cells.vectors
     opened.commit(0, CLOCK_MS)
     assert len(list(reader.store.scan(b""))) == 1
 
@@ -338,3 +342,69 @@ def test_a_past_that_is_replayed_in_minutes_has_its_labels_minutes_later() -> No
         join.take_labels(records([told], 0), CLOCK_MS + later_ms)
         matched[later_ms] = join.meta.books["alpha"].matched if "alpha" in join.meta.books else 0
     assert matched == {minutes - 1: 1, minutes: 0}
+
+
+# --- What is judged, while joins lose their stores
+
+
+class Judged:
+    """Stage 2: what every arrival pane of a model holds when it closes."""
+
+    def __init__(self, model: str) -> None:
+        self.merge = BucketMerge(PLAN, bucket_of(model, PLAN.config.kafka.buckets), "inference", 1)
+        self.model = self.merge.models[model]
+        self.panes: dict[int, dict[CellKey, list[int]]] = {}
+
+    def take(self, partials: Sequence[Partial]) -> None:
+        for partial in partials:
+            if partial.bucket != self.merge.bucket:
+                continue
+            self.merge.apply(partial)
+            list(self.merge.close(self.model))
+            for pane in self.merge.close_outcomes(self.model, 0):
+                cells = {key: profile.counts.dense().tolist() for key, profile in pane.on_time.items()}
+                self.panes[pane.start_ms] = {key: counts for key, counts in cells.items() if any(counts)}
+
+
+class Worker:
+    """Stage 1 of one life: it begins where a chunk was full, and without a store."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self.progress = progress
+        self.join = JoinFold(PLAN, TOPIC, 0, MemoryStore(), CLOCK_MS)
+        self.fold = SourceFold(PLAN, "inference", 0, progress, CLOCK_MS, join=self.join)
+        self.at = [self.fold.resume_offset, 0]
+
+    def read(self, events: Sequence[Event], labels: Sequence[Told], *, final: bool = False) -> list[Partial]:
+        """So many more of both, and what is published of them."""
+        steps: list[Step] = []
+        for items, at, take in ((events, 0, self.fold.take), (labels, 1, self.fold.take_labels)):
+            if items:
+                steps += take(records(items, self.at[at]), CLOCK_MS)
+                self.at[at] += len(items)
+        self.fold.caught_up, self.join.caught_up = final, final
+        steps.append(self.fold.publish(CLOCK_MS, caught_up=final, final=final))
+        self.progress = next((step.progress for step in reversed(steps) if step.progress), self.progress)
+        return [partial for step in steps for partial in step.partials]
+
+
+portions = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), min_size=1, max_size=4)
+
+
+@given(st.lists(portions, min_size=1, max_size=3))
+def test_lost_stores_change_nothing_of_what_is_judged(lives: list[list[tuple[int, int]]]) -> None:
+    """A life without a store may have read more labels than the one before, and fewer predictions."""
+    events = [Event(str(i), "alpha", START_MS + i * 20_000, "north", 0.5) for i in range(30)]
+    labels = [Told(str(i), float(i % 3 == 0), event.ts_ms + MINUTE_MS) for i, event in enumerate(events)]
+
+    def judged(lives: Sequence[Sequence[tuple[int, int]]]) -> Any:
+        stage, progress = Judged("alpha"), None
+        for life in [*lives, [(len(events), len(labels))]]:
+            worker = Worker(progress)
+            for some, told in life:
+                stage.take(worker.read(events[worker.at[0] :][:some], labels[worker.at[1] :][:told]))
+            progress = worker.progress
+        stage.take(worker.read([], [], final=True))
+        return stage.panes
+
+    assert judged(lives) == judged([])
