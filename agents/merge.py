@@ -22,8 +22,8 @@ from streams.ack import Ack, Acks
 from streams.action import action_line, advice
 from streams.chunk_merge import BooksState
 from streams.duration import format_ms
-from streams.errors import SketchError
-from streams.judge import BucketJudge, ModelState, Outcome, pack_unit, unpack_unit
+from streams.errors import NewerError, SketchError
+from streams.judge import BucketJudge, ModelState, Outcome, pack_state, pack_unit, unpack_state, unpack_unit
 from streams.ledger import pack_ledger, unpack_ledger
 from streams.partial import unpack
 from streams.plan import Facts, Plan
@@ -103,14 +103,16 @@ class MergeStage:
         try:
             if key.startswith(BOOKS_KEY):
                 topic = key[len(BOOKS_KEY) :].decode() or self.plan.config.kafka.inference
-                judge.restore_books(topic, msgspec.json.decode(value, type=BooksState))
+                judge.restore_books(topic, unpack_state(value, BooksState))
             elif key.startswith(UNIT_KEY):
                 judge.restore_unit(*unpack_unit(value))
             elif key.startswith(LEDGER_KEY):
                 judge.restore_ledger(unpack_ledger(value))
             else:
-                judge.restore(msgspec.json.decode(value, type=ModelState))
-        except (msgspec.MsgspecError, SketchError) as error:
+                judge.restore(unpack_state(value, ModelState))
+        except NewerError as error:
+            raise error.at(f"state {key[:80]!r}") from None
+        except SketchError as error:
             log.error("state %r: %s; left out", key[:80], error)
 
     def _fold(self, judge: BucketJudge, records: Sequence[Record], *, fresh: bool) -> None:
@@ -119,6 +121,8 @@ class MergeStage:
                 continue  # a tombstone
             try:
                 judge.apply(unpack(record.value), record.key or b"", fresh=fresh)
+            except NewerError as error:
+                raise error.at(f"partials, bucket {judge.merge.bucket}, offset {record.offset}") from None
             except SketchError as error:
                 self.work.rejects["bad_partial"] += 1
                 log.error("partials, offset %d: %s; left out", record.offset, error)
@@ -174,14 +178,14 @@ class MergeStage:
             kept.append(Outgoing(state, ledger_key(outcome.model), pack_ledger(outcome.ledger), bucket))
         if kept:
             await publish(self.producer, kept, wanted)
-        record = Outgoing(state, outcome.model.encode(), msgspec.json.encode(outcome.state), bucket)
+        record = Outgoing(state, outcome.model.encode(), pack_state(outcome.state), bucket)
         await publish(self.producer, [record], wanted)
 
     async def _expire(self, bucket: int, judge: BucketJudge, wanted: Wanted) -> None:
         """Deletes the partials that nothing needs; the books that they carried are kept first."""
         state, events = self.connection.topic("state"), self.plan.config.kafka.inference
         books = [
-            Outgoing(state, BOOKS_KEY + (b"" if topic == events else topic.encode()), msgspec.json.encode(kept), bucket)
+            Outgoing(state, BOOKS_KEY + (b"" if topic == events else topic.encode()), pack_state(kept), bucket)
             for topic, kept in judge.books_states().items()
         ]
         keys = judge.expire()

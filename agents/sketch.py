@@ -19,7 +19,7 @@ from agents.loader import read_to_end
 from agents.publish import Outgoing, cut, publish
 from agents.store import Stores
 from streams.chunk import BEAT_MS, ChunkFold, Progress, Step
-from streams.errors import SketchError
+from streams.errors import NewerError, SketchError
 from streams.facts.fold import FactFold, FeedbackFold, fact_fold
 from streams.join.fold import JoinFold
 from streams.partial import key_of, pack
@@ -151,6 +151,8 @@ class SketchStage:
                     continue
                 try:
                     progress = Progress.from_bytes(record.value)
+                except NewerError as error:
+                    raise error.at(f"progress, offset {record.offset}") from None
                 except SketchError as error:
                     log.error("progress, offset %d: %s; left out", record.offset, error)
                     continue

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import msgspec
 
@@ -26,7 +27,7 @@ from streams.judge_outcomes import Arrival, LabelledJudge
 from streams.ledger import Ledger, LedgerState, terms_of
 from streams.merge import BucketMerge, ClosedPane, ModelMerge, ModelOutcomes
 from streams.panes import NO_MARK
-from streams.partial import Cell, Partial, seal, unseal
+from streams.partial import WRITES, Cell, Partial, check_format, seal, unseal
 from streams.plan import Facts, ModelPlan, Plan
 from streams.rollup import Rollup, Unit, UnitId, merged_cells
 from streams.signals.estimate import Estimate
@@ -447,6 +448,27 @@ class BucketJudge:
             windows = self.judges[name].revise(pane)
             if windows:
                 yield Outcome(name, windows, ())
+
+
+class _Head(msgspec.Struct):
+    format: int = 1
+    """The first states did not say it."""
+
+
+State = TypeVar("State", ModelState, BooksState)
+
+
+def pack_state(state: ModelState | BooksState) -> bytes:
+    return msgspec.json.encode({"format": WRITES, **msgspec.structs.asdict(state)})
+
+
+def unpack_state(data: bytes, kind: type[State]) -> State:
+    """Raises NewerError for a state of a later release, SketchError for what is none."""
+    try:
+        check_format(msgspec.json.decode(data, type=_Head).format)
+        return msgspec.json.decode(data, type=kind)
+    except UNREADABLE as error:
+        raise SketchError(seen=f"a state that does not open ({error})", expected="a packed state") from None
 
 
 class _PackedUnit(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
