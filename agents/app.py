@@ -28,11 +28,12 @@ from agents.acks import AckReader
 from agents.clients import Connection
 from agents.exporter import Exporter
 from agents.intake import Batch, BatchChannel, Intake
+from agents.logs import NO_ACTION
 from agents.merge import MergeStage
 from agents.sketch import SketchStage
 from agents.store import Stores
 from agents.web import Web
-from streams.action import line_of
+from streams.action import action_line, read_action
 from streams.plan import Facts, Plan
 
 log = logging.getLogger(__name__)
@@ -166,8 +167,13 @@ class Worker:
         @app.agent(actions, name="actions")
         async def follow(stream: Any) -> None:
             """Tells the log of every action of all workers. (Faust does not run without an agent on a topic.)"""
-            async for action in stream:
-                log.info("%s", line_of(action))
+            async for value in stream:
+                action = read_action(value)
+                if action is None:
+                    log.warning(NO_ACTION, len(value or b""))
+                else:
+                    said = {"model": action.subject, "action_id": action.id}
+                    log.info("%s", action_line(action), extra=said)
 
         return app
 

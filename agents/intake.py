@@ -184,7 +184,9 @@ class Intake(Service):
         try:
             found = await asyncio.wait_for(self._consumer.end_offsets(list(self._held)), ANSWER_WITHIN_S)
         except (KafkaError, TimeoutError) as error:
-            log.info("group %s: nobody says where the topics end: %s", self.group, _told(error))
+            log.info(
+                "group %s: nobody says where the topics end: %s", self.group, _told(error), extra={"group": self.group}
+            )
             return {}
         return dict(found)
 
@@ -207,7 +209,7 @@ class Intake(Service):
             # While the broker is away, aiokafka would try for ever.
             await asyncio.wait_for(self._consumer.commit(ours), ANSWER_WITHIN_S)
         except (KafkaError, TimeoutError) as error:
-            log.info("group %s: offsets not committed: %s", self.group, _told(error))
+            log.info("group %s: offsets not committed: %s", self.group, _told(error), extra={"group": self.group})
             return False
         return True
 
@@ -324,7 +326,8 @@ class Intake(Service):
         for tp, offset in wanted.items():
             consumer.seek(tp, earliest[tp])
             self._flows[tp].position = earliest[tp]
-            log.warning("%s partition %d: offset %d is gone; going on at %d", *tp, offset, earliest[tp])
+            place = {"topic": tp.topic, "partition": tp.partition, "offset": offset}
+            log.warning("%s partition %d: offset %d is gone; going on at %d", *tp, offset, earliest[tp], extra=place)
             if self._on_truncated is not None:
                 self._on_truncated(tp, offset, earliest[tp])
 

@@ -125,7 +125,9 @@ class MergeStage:
                 raise error.at(f"partials, bucket {judge.merge.bucket}, offset {record.offset}") from None
             except SketchError as error:
                 self.work.rejects["bad_partial"] += 1
-                log.error("partials, offset %d: %s; left out", record.offset, error)
+                bucket = judge.merge.bucket
+                place = {"topic": "partials", "partition": bucket, "offset": record.offset}
+                log.error("partials, bucket %d, offset %d: %s; left out", bucket, record.offset, error, extra=place)
 
     async def on_revoked(self, tps: AbstractSet[TopicPartition]) -> None:
         """Nothing is lost: the next owner rebuilds from the log."""
@@ -198,10 +200,10 @@ class MergeStage:
 
 def _tell(outcome: Outcome) -> None:
     for action in outcome.shadows:
-        log.info("shadow: %s", action_line(action))
+        log.info("shadow: %s", action_line(action), extra={"model": action.subject})
     for action in outcome.actions:
         for said in advice(action):
-            log.error("%s: %s", action.subject, said)
+            log.error("%s: %s", action.subject, said, extra={"model": action.subject})
 
 
 def _unit_key(model: str, unit: UnitId) -> bytes:

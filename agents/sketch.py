@@ -154,7 +154,8 @@ class SketchStage:
                 except NewerError as error:
                     raise error.at(f"progress, offset {record.offset}") from None
                 except SketchError as error:
-                    log.error("progress, offset %d: %s; left out", record.offset, error)
+                    where = {"topic": "progress", "partition": record.partition, "offset": record.offset}
+                    log.error("progress, offset %d: %s; left out", record.offset, error, extra=where)
                     continue
                 known = found.get(place)
                 if known is None or known.next_offset <= progress.next_offset:
@@ -254,7 +255,10 @@ class SketchStage:
         left, told_ms = fold.to_rejoin, self._told_ms.get(fold.partition, 0)
         if (left and now_ms() - told_ms >= TELL_EVERY_MS) or (not left and told_ms):
             self._told_ms[fold.partition] = now_ms() if left else 0
-            log.info("partition %d: %d records to read again until the label join is rebuilt", fold.partition, left)
+            place = {"partition": fold.partition}
+            log.info(
+                "partition %d: %d records to read until the label join is rebuilt", *place.values(), left, extra=place
+            )
 
     def _is_at_end(self, fold: ChunkFold, place: Place) -> bool:
         """Whether nothing is left of any topic that the fold reads."""

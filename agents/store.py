@@ -77,7 +77,14 @@ class Stores:
         except Exception as error:  # rocksdict raises nothing narrower
             aside = Path(tempfile.mkdtemp(prefix="foreshock-join-"))
             self._aside.append(aside)
-            log.warning("%s cannot be opened (%s): partition %d is joined in %s", place, error, partition, aside)
+            log.warning(
+                "%s cannot be opened (%s): partition %d is joined in %s",
+                place,
+                error,
+                partition,
+                aside,
+                extra={"partition": partition},
+            )
             store = RocksStore(aside)
         self._open[partition] = store
         return store
