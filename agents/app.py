@@ -199,7 +199,14 @@ class Worker:
         registry = CollectorRegistry()
         registry.register(Exporter(self.sketch, self.merge, self.acks, self.plan.config.web.max_series))
         options = self._web_options
-        return Web(registry, self._is_healthy, host=options.host, port=options.port, token=options.token)
+        return Web(
+            registry, self._is_healthy, self._is_ready, host=options.host, port=options.port, token=options.token
+        )
+
+    def _is_ready(self) -> bool:
+        """Whether it has its partitions, and stage 2 is rebuilt: then the next worker may be restarted."""
+        intakes = (self.sketch.intake, self.merge.intake)
+        return all(intake is not None and intake.settled for intake in intakes)
 
     def _is_healthy(self) -> tuple[bool, dict[str, Any]]:
         flows = self.sketch.intake.snapshot() if self.sketch.intake else {}

@@ -169,6 +169,16 @@ class Intake(Service):
         """The partitions that are ours, from the call of `on_assigned` to the end of `on_revoked`."""
         return self._held
 
+    @property
+    def settled(self) -> bool:
+        """Whether it has been told which partitions are its own, and what they begin with has been rebuilt."""
+        return self._settled
+
+    @property
+    def releases(self) -> int:
+        """How often partitions were given back: at every rebalance, and whenever a consumer failed."""
+        return self.epoch
+
     def current(self, batch: Batch) -> bool:
         """Whether its partition has been ours ever since it was fetched; otherwise nobody may process it."""
         return batch.epoch == self.epoch

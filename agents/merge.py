@@ -10,12 +10,11 @@ from functools import partial
 
 import msgspec
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.structs import ConsumerRecord
 
-from agents.clients import Connection
+from agents.clients import Connection, Seldom
 from agents.intake import Batch, Intake, Record
 from agents.ledger import LEDGER_KEY, ledger_key
-from agents.loader import read_to_end
+from agents.loader import Records, read_to_end
 from agents.publish import Outgoing, publish
 from agents.sketch import Work
 from streams.ack import Ack, Acks
@@ -33,6 +32,7 @@ log = logging.getLogger(__name__)
 
 LOAD_WITHIN_S = 600.0
 EXPIRE_EVERY_S = 30.0
+TELL_EVERY_S = 10.0
 BOOKS_KEY = b"\0books"
 UNIT_KEY = b"\0rollup/"
 
@@ -60,6 +60,9 @@ class MergeStage:
         self.positions: dict[int, int] = {}
         """Per bucket the offset after the last partial that was folded and whose outcomes are published."""
         self.rebuild_seconds = 0.0
+        self.to_rebuild = 0
+        """Records of `state`, then of `partials`, that are still to be read until the judges are rebuilt."""
+        self._tell_rebuild = Seldom(TELL_EVERY_S)
         self._expired_at: dict[int, float] = {}
 
     async def on_assigned(self, tps: AbstractSet[TopicPartition]) -> Mapping[TopicPartition, int | None]:
@@ -81,23 +84,33 @@ class MergeStage:
     async def _load_state(self, judges: Mapping[int, BucketJudge]) -> None:
         latest: dict[tuple[int, bytes], bytes | None] = {}
 
-        def keep(records: Sequence[ConsumerRecord]) -> None:
+        def keep(records: Records) -> None:
             latest.update(
                 {(record.partition, record.key): record.value for record in records if record.key is not None}
             )
 
-        await read_to_end(self.connection, self.connection.topic("state"), judges, keep, deadline_s=LOAD_WITHIN_S)
+        await self._read("state", judges, keep)
         # What is kept of a model comes after its state, which begins it anew.
         for (bucket, key), value in sorted(latest.items(), key=lambda item: item[0][1].startswith(UNIT_KEY)):
             if value is not None:
                 self._restore(judges[bucket], key, value)
 
     async def _load_partials(self, judges: Mapping[int, BucketJudge]) -> dict[int, int]:
-        def fold(records: Sequence[ConsumerRecord]) -> None:
+        def fold(records: Records) -> None:
             self._fold(judges[records[0].partition], records, fresh=False)
 
-        partials = self.connection.topic("partials")
-        return await read_to_end(self.connection, partials, judges, fold, deadline_s=LOAD_WITHIN_S)
+        return await self._read("partials", judges, fold)
+
+    async def _read(
+        self, name: str, judges: Mapping[int, BucketJudge], take: Callable[[Records], None]
+    ) -> dict[int, int]:
+        def progress(done: int, total: int) -> None:
+            self.to_rebuild = total - done
+            if self.to_rebuild and self._tell_rebuild():
+                log.info("%s: %d records to read until %d buckets are rebuilt", name, self.to_rebuild, len(judges))
+
+        topic = self.connection.topic(name)
+        return await read_to_end(self.connection, topic, judges, take, deadline_s=LOAD_WITHIN_S, progress=progress)
 
     def _restore(self, judge: BucketJudge, key: bytes, value: bytes) -> None:
         try:
@@ -131,7 +144,7 @@ class MergeStage:
 
     async def on_revoked(self, tps: AbstractSet[TopicPartition]) -> None:
         """Nothing is lost: the next owner rebuilds from the log."""
-        self.judges, self.positions = {}, {}
+        self.judges, self.positions, self.to_rebuild = {}, {}, 0
 
     def take_ack(self, ack: Ack) -> None:
         """An ack, of whichever model's action."""
@@ -166,7 +179,7 @@ class MergeStage:
         windows, actions = self.connection.topic("windows"), self.connection.topic("actions")
         records = [Outgoing(windows, item.key, msgspec.json.encode(item)) for item in outcome.windows]
         records += [Outgoing(actions, item.subject.encode(), msgspec.json.encode(item)) for item in outcome.actions]
-        await publish(self.producer, records, wanted)
+        await publish(self.producer, records, wanted, self.work.retried)
         _tell(outcome)
         if outcome.state is None:
             return
@@ -179,9 +192,9 @@ class MergeStage:
         if outcome.ledger is not None:
             kept.append(Outgoing(state, ledger_key(outcome.model), pack_ledger(outcome.ledger), bucket))
         if kept:
-            await publish(self.producer, kept, wanted)
+            await publish(self.producer, kept, wanted, self.work.retried)
         record = Outgoing(state, outcome.model.encode(), pack_state(outcome.state), bucket)
-        await publish(self.producer, [record], wanted)
+        await publish(self.producer, [record], wanted, self.work.retried)
 
     async def _expire(self, bucket: int, judge: BucketJudge, wanted: Wanted) -> None:
         """Deletes the partials that nothing needs; the books that they carried are kept first."""
@@ -193,9 +206,9 @@ class MergeStage:
         keys = judge.expire()
         if not keys:
             return
-        await publish(self.producer, books, wanted)
+        await publish(self.producer, books, wanted, self.work.retried)
         partials = self.connection.topic("partials")
-        await publish(self.producer, [Outgoing(partials, key, None, bucket) for key in keys], wanted)
+        await publish(self.producer, [Outgoing(partials, key, None, bucket) for key in keys], wanted, self.work.retried)
 
 
 def _tell(outcome: Outcome) -> None:

@@ -52,7 +52,12 @@ class Work:
     batches: int = 0
     seconds: float = 0.0
     partials: int = 0
+    retries: int = 0
+    """Publications that Kafka did not take, and that were tried again."""
     rejects: Counter[str] = field(default_factory=Counter)
+
+    def retried(self) -> None:
+        self.retries += 1
 
 
 class SketchStage:
@@ -289,14 +294,14 @@ class SketchStage:
         if step.rejects:
             self.work.rejects.update(item.reject.reason for item in step.rejects)
             letters = [cut(self._dead_letter(item, topic or place[0])) for item in step.rejects]
-            await publish(self.producer, letters, wanted)
+            await publish(self.producer, letters, wanted, self.work.retried)
         partials = [
             Outgoing(self.connection.topic("partials"), key_of(item, self.incarnation), pack(item), item.bucket)
             for item in step.partials
         ]
         if partials:
             self.work.partials += len(partials)
-            sent = await publish(self.producer, partials, wanted)
+            sent = await publish(self.producer, partials, wanted, self.work.retried)
             self.sent |= {partition: offset for (_, partition), offset in sent.items()}
         if step.progress and wanted():
             await self._note_progress(place, step.progress, wanted)
@@ -307,7 +312,12 @@ class SketchStage:
     async def _note_progress(self, place: Place, progress: Progress, wanted: Wanted) -> None:
         topic = self.connection.topic("progress")
         to = place[1] % await self._partitions_of(topic)
-        await publish(self.producer, [Outgoing(topic, self._progress_key(place), progress.to_bytes(), to)], wanted)
+        await publish(
+            self.producer,
+            [Outgoing(topic, self._progress_key(place), progress.to_bytes(), to)],
+            wanted,
+            self.work.retried,
+        )
         if self.intake is not None:
             await self.intake.commit({TopicPartition(*place): progress.next_offset})
 
