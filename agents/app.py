@@ -16,6 +16,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from prometheus_client import CollectorRegistry
 
 from agents import topics
 from agents.acks import AckReader
+from agents.assignor import NOTHING
 from agents.clients import Connection
 from agents.exporter import Exporter
 from agents.intake import Batch, BatchChannel, Intake
@@ -119,6 +121,7 @@ class Worker:
                 on_assigned=self.sketch.on_assigned,
                 on_revoked=self.sketch.on_revoked,
                 group_instance_id=self.instance,
+                stored=partial(stores.stored, source) if stores else NOTHING,
             )
             self.acks = AckReader(self.connection, self.merge.take_ack)
             self.merge.intake = Intake(

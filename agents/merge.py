@@ -59,6 +59,10 @@ class MergeStage:
         self.judges: dict[int, BucketJudge] = {}
         self.positions: dict[int, int] = {}
         """Per bucket the offset after the last partial that was folded and whose outcomes are published."""
+        self._kept: dict[int, tuple[BucketJudge, int]] = {}
+        """Judges of buckets that were given back, whole, and the offsets from which they go on."""
+        self._at_work: set[int] = set()
+        """Buckets with a batch that is not done: what came of it may not be published."""
         self.rebuild_seconds = 0.0
         self.to_rebuild = 0
         """Records of `state`, then of `partials`, that are still to be read until the judges are rebuilt."""
@@ -66,20 +70,31 @@ class MergeStage:
         self._expired_at: dict[int, float] = {}
 
     async def on_assigned(self, tps: AbstractSet[TopicPartition]) -> Mapping[TopicPartition, int | None]:
-        """Every bucket is rebuilt from its state and its partials before anything new is judged."""
+        """Buckets that were ours are gone on with; others are rebuilt from state and partials before they are judged.
+
+        Had another worker had a bucket meanwhile, it may have deleted partials that our judge has not seen.
+        """
         began = time.monotonic()
         buckets = sorted(tp.partition for tp in tps)
+        ours = self._kept if self.intake is not None and self.intake.unbroken else {}
+        kept, self._kept = {bucket: ours[bucket] for bucket in buckets if bucket in ours}, {}
         source = self.plan.config.kafka.inference
         judges = {
-            bucket: BucketJudge(self.plan, bucket, source, self.partitions, self.told, self.acks) for bucket in buckets
+            bucket: BucketJudge(self.plan, bucket, source, self.partitions, self.told, self.acks)
+            for bucket in buckets
+            if bucket not in kept
         }
         await self._load_state(judges)
         starts = await self._load_partials(judges)
         for judge in judges.values():
             judge.ready()
-        self.judges = judges
+        for judge, _ in kept.values():
+            for ack in self.acks:
+                judge.take_ack(ack)
+        self.judges = judges | {bucket: judge for bucket, (judge, _) in kept.items()}
+        self.positions = {bucket: position for bucket, (_, position) in kept.items()}
         self.rebuild_seconds = time.monotonic() - began
-        return {tp: starts[tp.partition] for tp in tps}
+        return {tp: (starts | self.positions)[tp.partition] for tp in tps}
 
     async def _load_state(self, judges: Mapping[int, BucketJudge]) -> None:
         latest: dict[tuple[int, bytes], bytes | None] = {}
@@ -143,8 +158,10 @@ class MergeStage:
                 log.error("partials, bucket %d, offset %d: %s; left out", bucket, record.offset, error, extra=place)
 
     async def on_revoked(self, tps: AbstractSet[TopicPartition]) -> None:
-        """Nothing is lost: the next owner rebuilds from the log."""
-        self.judges, self.positions, self.to_rebuild = {}, {}, 0
+        """Nothing is lost: the next owner rebuilds from the log. If that is us, what is whole is gone on with."""
+        whole = self.positions.keys() & self.judges.keys() - self._at_work
+        self._kept = {bucket: (self.judges[bucket], self.positions[bucket]) for bucket in whole}
+        self.judges, self.positions, self._at_work, self.to_rebuild = {}, {}, set(), 0
 
     def take_ack(self, ack: Ack) -> None:
         """An ack, of whichever model's action."""
@@ -158,6 +175,7 @@ class MergeStage:
         if judge is None or not self._is_current(batch):
             return
         began = time.perf_counter()
+        self._at_work.add(batch.partition)
         wanted = partial(self._is_current, batch)
         self._fold(judge, batch.records, fresh=True)
         self.work.partials += len(batch.records)
@@ -168,6 +186,7 @@ class MergeStage:
             await self._expire(batch.partition, judge, wanted)
         if wanted():
             self.positions[batch.partition] = batch.position
+            self._at_work.discard(batch.partition)
         self.work.batches += 1
         self.work.seconds += time.perf_counter() - began
 

@@ -6,6 +6,7 @@ the topics.
 
 from __future__ import annotations
 
+import glob
 import logging
 import shutil
 import tempfile
@@ -88,6 +89,11 @@ class Stores:
             store = RocksStore(aside)
         self._open[partition] = store
         return store
+
+    def stored(self, name: str) -> list[int]:
+        """The partitions of which there is something in the folder."""
+        found = (place.name.rpartition("-") for place in self.folder.glob(f"{glob.escape(name)}-*"))
+        return [int(number) for stem, _, number in found if stem == name and number.isdecimal()]
 
     def close(self) -> None:
         stores, self._open = self._open, {}
