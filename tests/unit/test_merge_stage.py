@@ -94,3 +94,18 @@ def test_after_a_rebalance_only_what_was_not_ours_is_rebuilt(unbroken: bool, mon
     assert (stage.judges[0] is whole) == unbroken
     assert {tp.partition: start for tp, start in starts.items()} == {0: 120 if unbroken else 100, 1: 100, 2: 100}
     assert stage.judges.keys() == {0, 1, 2}
+
+
+def test_how_much_of_a_rebuild_is_left_is_known_while_it_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[int] = []
+
+    async def read(connection: Any, topic: str, partitions: Any, take: Any, **how: Any) -> Any:
+        for done in (0, 60, 100):
+            how["progress"](done, 100)
+            left.append(stage.to_rebuild)
+        return {bucket: 100 for bucket in partitions}
+
+    monkeypatch.setattr(agents.merge, "read_to_end", read)
+    stage = MergeStage(compile_plan(load(YAML), {}), Connection(broker="none:1"), Mock(), 1, {})
+    asyncio.run(stage.on_assigned({TopicPartition("partials", 0)}))
+    assert left == [100, 40, 0] * 2, "of the state, then of the partials"
