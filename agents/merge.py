@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -87,7 +88,8 @@ class MergeStage:
         await self._load_state(judges)
         starts = await self._load_partials(judges)
         for judge in judges.values():
-            judge.ready()
+            for _ in judge.resume():
+                await asyncio.sleep(0)  # or no heartbeat would be sent, and the group would give our buckets away
         for judge, _ in kept.values():
             for ack in self.acks:
                 judge.take_ack(ack)

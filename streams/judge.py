@@ -353,7 +353,15 @@ class BucketJudge:
                 ledger.take_ack(ack)
 
     def ready(self) -> None:
-        """After the rebuild: gives the judges the panes that were judged before, for the windows to come."""
+        """All of `resume` at once."""
+        for _ in self.resume():
+            pass
+
+    def resume(self) -> Iterator[None]:
+        """After the rebuild: gives the judges the panes that were judged before, for the windows to come.
+
+        It may be minutes' work, so it stops after every pane, to let others have their turn.
+        """
         for ack in self.acks:
             self.take_ack(ack)
         for name, model in self.merge.models.items():
@@ -363,13 +371,16 @@ class BucketJudge:
                 continue
             for start_ms in sorted(at for at in model.panes if at < model.judged_until_ms):
                 judge.resume(start_ms, model.panes[start_ms].cells()[0], self.facts.feedback(name, start_ms))
+                yield
             labelled, until_ms = judge.labelled, model.outcomes.judged_until_ms
             if labelled is not None and until_ms is not None:
                 for start_ms in sorted(at for at in model.outcomes.arrivals if at < until_ms):
                     labelled.resume(ClosedPane(start_ms, *model.outcomes.arrivals[start_ms].cells(), partial=False))
+                    yield
             for clock in judge.kpis.values():
                 for pane in self.facts.judged(name, clock):
                     clock.resume(pane)
+                    yield
 
     def advance(self) -> Iterator[Outcome]:
         """Judges what the watermarks allow, and revises what changed after it was judged."""
