@@ -16,8 +16,6 @@ from streams.times import rfc3339
 
 FIELDS = ("topic", "partition", "offset", "group", "model", "reason", "action_id", "code")
 """What a line may say with `extra=` beside its text."""
-
-
 NO_ACTION = "actions: a record of %d bytes is no action; left out"
 
 

@@ -36,7 +36,7 @@ MODEL, START_MS, PANE_MS = "m", 1_767_571_200_000, 60_000
 NOW_MS = START_MS + 10**10
 SHAPES = ((5, 0), (15, 3), (50, 3), (15, 30), (500, 3))
 """Features, and values of one segment dimension."""
-PER_PANE, PANES = 1_000, 30
+PER_PANE, PANES, PARTITIONS = 1_000, 30, 5
 REFERENCE_PANES = 60
 DRAWN = 2_000
 
@@ -61,7 +61,8 @@ class Shape:
     books_bytes: int
     event_us: float
     publish_us: float
-    rebuild_us: float
+    resume_us: float
+    merge_us: float
     judge_us: float
     state_bytes: int
     windows_bytes: int
@@ -100,9 +101,8 @@ def measured(features: int, segments: int) -> Shape:
     began = time.process_time()
     outcomes = list(judge.advance())
     judge_s = time.process_time() - began
-    began = time.process_time()
-    opened(plan, records, last(outcomes))
-    rebuild_s = time.process_time() - began
+    alone_s = rebuilt_s(plan, partials, last(outcomes), 1)
+    merge_s = (rebuilt_s(plan, partials, last(outcomes), PARTITIONS) - alone_s) / (PARTITIONS - 1)
     return Shape(
         features,
         segments,
@@ -110,7 +110,8 @@ def measured(features: int, segments: int) -> Shape:
         books,
         event_s / (PER_PANE * PANES) * 1e6,
         publish_s / PANES * 1e6,
-        rebuild_s / PANES * 1e6,
+        (alone_s - merge_s) / PANES * 1e6,
+        merge_s / PANES * 1e6,
         judge_s / PANES * 1e6,
         state_bytes(outcomes),
         sum(len(msgspec.json.encode(window)) for outcome in outcomes for window in outcome.windows) // PANES,
@@ -180,8 +181,17 @@ def opened(plan: Plan, records: list[tuple[bytes, bytes]], state: ModelState | N
         judge.restore(state)
     for key, value in records:
         judge.apply(unpack(value), key, fresh=state is None)
-    judge.ready()
+    list(judge.resume())
     return judge
+
+
+def rebuilt_s(plan: Plan, partials: list[PanePartial | BooksPartial], state: ModelState, partitions: int) -> float:
+    """CPU seconds of a rebuild, of panes that came from so many partitions."""
+    of_all = [msgspec.structs.replace(item, partition=at) for at in range(partitions) for item in partials]
+    records = [(key_of(item, "bench"), pack(item)) for item in of_all]
+    began = time.process_time()
+    opened(plan, records, state)
+    return time.process_time() - began
 
 
 def last(outcomes: list[Outcome]) -> ModelState:
@@ -203,7 +213,8 @@ def show(shapes: list[Shape]) -> None:
         ("books, bytes", "books_bytes"),
         ("stage 1, CPU µs an event", "event_us"),
         ("publish a pane, CPU µs", "publish_us"),
-        ("rebuild from a partial, CPU µs", "rebuild_us"),
+        ("rebuild a pane, CPU µs", "resume_us"),
+        ("and for each partial of it", "merge_us"),
         ("judge a pane, CPU µs", "judge_us"),
         ("state of a model, bytes", "state_bytes"),
         ("windows of a pane, bytes", "windows_bytes"),
@@ -254,9 +265,10 @@ def reckoned(shape: Shape, chosen: argparse.Namespace, a_minute: float, models: 
     places = partitions * models * min(1.0, in_pane) * chunks
     sent_s = partitions * models * min(1.0, in_pane / pane_min / 60) * size
     log = [places * size * kept / pane_min / 1e9 for kept in LATENESS_MIN]
-    stage_two = models * (shape.judge_us + places / models * shape.rebuild_us) / 1e6 / 60 / pane_min
+    stage_two = (models * shape.judge_us + places * shape.merge_us) / 1e6 / 60 / pane_min
     workers = max(1, math.ceil((stage_one + stage_two) / CORES_S))
-    rebuild = [places * kept / pane_min * shape.rebuild_us / 1e6 / workers for kept in LATENESS_MIN]
+    pane_s = (models * shape.resume_us + places * shape.merge_us) / 1e6
+    rebuild = [pane_s * kept / pane_min / workers for kept in LATENESS_MIN]
     return (
         f"{workers:,}",
         f"{stage_two / CORES_S:,.1f}",

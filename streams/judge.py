@@ -330,7 +330,7 @@ class BucketJudge:
         (self.merge if facts is None else facts).apply(partial, key, fresh=fresh)
 
     def restore(self, state: ModelState) -> None:
-        """Goes on from a model's state. Must come before `ready`."""
+        """Goes on from a model's state. Must come before `resume`."""
         if state.model in self.judges:
             model = self.merge.models[state.model]
             model.judged_until_ms, model.first_pane_ms = state.judged_until_ms, state.first_pane_ms
@@ -351,11 +351,6 @@ class BucketJudge:
         for ledger in self.ledgers.values():
             if ledger.knows(ack.action_id):
                 ledger.take_ack(ack)
-
-    def ready(self) -> None:
-        """All of `resume` at once."""
-        for _ in self.resume():
-            pass
 
     def resume(self) -> Iterator[None]:
         """After the rebuild: gives the judges the panes that were judged before, for the windows to come.

@@ -204,7 +204,7 @@ def test_in_a_rolling_upgrade_the_old_worker_stops_short_and_the_new_one_counts_
     for bucket, key, value in log:
         new[bucket].apply(unpack(value), key, fresh=False)
     for judge in new.values():
-        judge.ready()
+        list(judge.resume())
         outcomes += judge.advance()
     assert told(outcomes) == told(list(Backtest(one, NOW_MS).run(values)))
 
