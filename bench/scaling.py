@@ -64,6 +64,7 @@ class Shape:
     resume_us: float
     merge_us: float
     judge_us: float
+    memory_bytes: int
     state_bytes: int
     windows_bytes: int
 
@@ -113,6 +114,7 @@ def measured(features: int, segments: int) -> Shape:
         (alone_s - merge_s) / PANES * 1e6,
         merge_s / PANES * 1e6,
         judge_s / PANES * 1e6,
+        memory_bytes(judge),
         state_bytes(outcomes),
         sum(len(msgspec.json.encode(window)) for outcome in outcomes for window in outcome.windows) // PANES,
     )
@@ -198,6 +200,12 @@ def last(outcomes: list[Outcome]) -> ModelState:
     return next(outcome.state for outcome in reversed(outcomes) if outcome.state is not None)
 
 
+def memory_bytes(judge: BucketJudge) -> int:
+    """Of the counts of one pane, in full chunks: all partitions together."""
+    pane = next(iter(judge.merge.models[MODEL].panes.values()))
+    return sum(profile.counts.dense().nbytes for profile in pane.cells()[0].values())
+
+
 def state_bytes(outcomes: list[Outcome]) -> int:
     """What is kept of a model: its state, and the roll-ups of its last hour."""
     state = last(outcomes)
@@ -216,6 +224,7 @@ def show(shapes: list[Shape]) -> None:
         ("rebuild a pane, CPU µs", "resume_us"),
         ("and for each partial of it", "merge_us"),
         ("judge a pane, CPU µs", "judge_us"),
+        ("a pane in memory, bytes", "memory_bytes"),
         ("state of a model, bytes", "state_bytes"),
         ("windows of a pane, bytes", "windows_bytes"),
     )
@@ -243,6 +252,7 @@ def reckon(shape: Shape, chosen: argparse.Namespace) -> None:
         "pane, min",
         "MB/s",
         "log, GB",
+        "memory, GB",
         "rebuild, s",
     )
     for name in columns:
@@ -267,6 +277,7 @@ def reckoned(shape: Shape, chosen: argparse.Namespace, a_minute: float, models: 
     log = [places * size * kept / pane_min / 1e9 for kept in LATENESS_MIN]
     stage_two = (models * shape.judge_us + places * shape.merge_us) / 1e6 / 60 / pane_min
     workers = max(1, math.ceil((stage_one + stage_two) / CORES_S))
+    memory = [models * shape.memory_bytes * kept / pane_min / 1e9 for kept in LATENESS_MIN]
     pane_s = (models * shape.resume_us + places * shape.merge_us) / 1e6
     rebuild = [pane_s * kept / pane_min / workers for kept in LATENESS_MIN]
     return (
@@ -275,7 +286,7 @@ def reckoned(shape: Shape, chosen: argparse.Namespace, a_minute: float, models: 
         f"{partitions:,}",
         f"{pane_min:,.0f}",
         f"{sent_s / 1e6:,.1f}",
-        " / ".join(f"{found:,.1f}" if found < 100 else f"{found:,.0f}" for found in log),
+        *(" / ".join(f"{n:,.1f}" if n < 100 else f"{n:,.0f}" for n in found) for found in (log, memory)),
         " / ".join(f"{found:,.0f}" for found in rebuild),
     )
 
