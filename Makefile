@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-kafka test-faults check check-nannyml check-prometheus check-reports bench format clean
+.PHONY: help setup demo test test-kafka test-faults check check-nannyml check-prometheus check-reports release-archive bench format clean
 
 help: ## Show what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -43,6 +43,9 @@ check-prometheus: $(READY) ## Debian's Prometheus on our configuration, every qu
 
 check-reports: $(READY) ## The reports of a year in Debian's Chromium: width, figures, print, accessibility by axe (apt-get)
 	$(BIN)/python -m pytest -s tests/deploy/report_check.py
+
+release-archive: $(READY) ## What a worker of this release leaves behind, for the upgrade tests: once per release
+	$(BIN)/python -m tests.upgrade.make_fixture
 
 bench: $(READY) ## Throughput on Apache Kafka beside other tools, and where the time goes
 	$(BIN)/python bench/throughput.py

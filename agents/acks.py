@@ -52,8 +52,18 @@ class AckReader(Service):
                 self.take(read_ack(record.value))
             except Invalid as invalid:
                 self.rejected += 1
-                place = f"acks, partition {record.partition}, offset {record.offset}"
-                log.error("%s: %s (%s); left out", place, invalid.reason, invalid.detail)
+                log.error(
+                    "acks, partition %d, offset %d: %s; left out",
+                    record.partition,
+                    record.offset,
+                    invalid.reason,
+                    extra={
+                        "topic": record.topic,
+                        "partition": record.partition,
+                        "offset": record.offset,
+                        "reason": str(invalid.reason),
+                    },
+                )
 
 
 async def send(connection: Connection, ack: Ack) -> None:

@@ -15,7 +15,8 @@ import aiohttp
 from agents.clients import Connection
 from agents.follow import going_on, read_all
 from agents.loader import Records
-from streams.action import Action, IncidentKey, State, action_line, incident_key, line_of, read_action
+from agents.logs import NO_ACTION
+from streams.action import Action, IncidentKey, State, action_line, incident_key, read_action
 from streams.times import rfc3339
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ class OpenIncidents:
         """Whether it is news. The end of an incident is none if it is not `fresh`."""
         action = read_action(value)
         if action is None:
-            log.error("%s; left out", line_of(value))
+            log.error(NO_ACTION, len(value or b""))
             return False
         data = action.data
         key = incident_key(data.model, data.rule, data.model_version, data.segment)

@@ -16,6 +16,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,16 @@ from prometheus_client import CollectorRegistry
 
 from agents import topics
 from agents.acks import AckReader
+from agents.assignor import NOTHING
 from agents.clients import Connection
 from agents.exporter import Exporter
 from agents.intake import Batch, BatchChannel, Intake
+from agents.logs import NO_ACTION
 from agents.merge import MergeStage
 from agents.sketch import SketchStage
 from agents.store import Stores
 from agents.web import Web
-from streams.action import line_of
+from streams.action import action_line, read_action
 from streams.plan import Facts, Plan
 
 log = logging.getLogger(__name__)
@@ -118,6 +121,7 @@ class Worker:
                 on_assigned=self.sketch.on_assigned,
                 on_revoked=self.sketch.on_revoked,
                 group_instance_id=self.instance,
+                stored=partial(stores.stored, source) if stores else NOTHING,
             )
             self.acks = AckReader(self.connection, self.merge.take_ack)
             self.merge.intake = Intake(
@@ -166,8 +170,13 @@ class Worker:
         @app.agent(actions, name="actions")
         async def follow(stream: Any) -> None:
             """Tells the log of every action of all workers. (Faust does not run without an agent on a topic.)"""
-            async for action in stream:
-                log.info("%s", line_of(action))
+            async for value in stream:
+                action = read_action(value)
+                if action is None:
+                    log.warning(NO_ACTION, len(value or b""))
+                else:
+                    said = {"model": action.subject, "action_id": action.id}
+                    log.info("%s", action_line(action), extra=said)
 
         return app
 
@@ -193,7 +202,14 @@ class Worker:
         registry = CollectorRegistry()
         registry.register(Exporter(self.sketch, self.merge, self.acks, self.plan.config.web.max_series))
         options = self._web_options
-        return Web(registry, self._is_healthy, host=options.host, port=options.port, token=options.token)
+        return Web(
+            registry, self._is_healthy, self._is_ready, host=options.host, port=options.port, token=options.token
+        )
+
+    def _is_ready(self) -> bool:
+        """Whether it has its partitions, and stage 2 is rebuilt: then the next worker may be restarted."""
+        intakes = (self.sketch.intake, self.merge.intake)
+        return all(intake is not None and intake.settled for intake in intakes)
 
     def _is_healthy(self) -> tuple[bool, dict[str, Any]]:
         flows = self.sketch.intake.snapshot() if self.sketch.intake else {}

@@ -24,7 +24,7 @@ import msgspec
 from agents import acks as acknowledging
 from agents import alertmanager as alerting
 from agents import demo as demonstration
-from agents import follow, reports
+from agents import follow, logs, reports
 from agents import ledger as books
 from agents import webhook as webhooks
 from agents.address import check_address
@@ -70,8 +70,20 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="foreshock")
-def cli() -> None:
+@click.option(
+    "--log-format",
+    "form",
+    type=click.Choice([str(form) for form in logs.Form]),
+    default=str(logs.Form.TEXT),
+    show_default=True,
+    envvar="FORESHOCK_LOG_FORMAT",
+    help="Of the lines on stderr: for a person, or an object a line. Also by FORESHOCK_LOG_FORMAT.",
+)
+@click.pass_context
+def cli(context: click.Context, form: str) -> None:
     """Watches machine-learning models in production, on Kafka."""
+    context.obj = logs.Form(form)
+    logs.to_stderr(context.obj, logging.WARNING)
 
 
 @cli.command()
@@ -591,13 +603,7 @@ def tune_memory() -> None:
 
 
 def log_to_stderr(verbose: bool, level: int = logging.INFO) -> None:
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.DEBUG if verbose else logging.WARNING,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        force=True,
-    )
-    logging.getLogger("agents").setLevel(logging.DEBUG if verbose else level)
+    logs.to_stderr(click.get_current_context().find_root().obj, level, verbose=verbose)
 
 
 def run_async(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
@@ -610,7 +616,8 @@ def _tell_usage(error: click.ClickException) -> None:
         error.show()
         return
     line = " ".join(error.format_message().split())
-    print(f"foreshock: {line.removesuffix('.')}; see '{context.command_path} -h'", file=sys.stderr)
+    line = f"foreshock: {line.removesuffix('.')}; see '{context.command_path} -h'"
+    logs.say(line, code=ConfigError.code, level=logging.CRITICAL)
 
 
 def main() -> None:
@@ -623,12 +630,13 @@ def main() -> None:
         _tell_usage(error)
         sys.exit(2)
     except ForeshockError as error:
-        print(f"foreshock: {error}", file=sys.stderr)
+        logs.say(f"foreshock: {error}", code=error.code, level=logging.CRITICAL)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(1)
     except OSError as error:  # of a file that we write: the disk is full, say
-        print(f"foreshock: {error.filename or 'writing'}: {error.strerror or error}", file=sys.stderr)
+        line = f"foreshock: {error.filename or 'writing'}: {error.strerror or error}"
+        logs.say(line, code=DataError.code, level=logging.CRITICAL)
         sys.exit(1)

@@ -6,6 +6,7 @@ were withheld is a metric of its own, and the rest is in the `windows` topic.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -60,14 +61,17 @@ class Exporter(Collector):
 
     def __init__(self, sketch: SketchStage, merge: MergeStage, acks: AckReader, max_series: int) -> None:
         self.sketch, self.merge, self.acks, self.max_series = sketch, merge, acks, max_series
+        self.started_s = time.time()
 
     def describe(self) -> Iterable[Metric]:
         return []  # what there is depends on the models at hand: it is not asked for at registration
 
     def collect(self) -> Iterator[Metric]:
         yield InfoMetricFamily("foreshock_worker", "The release of this worker.", {"version": version("foreshock")})
+        yield GaugeMetricFamily("foreshock_start_timestamp_seconds", "When this worker was started.", self.started_s)
         yield from self._sources()
         yield from self._stages()
+        yield from self._rebuilds()
         yield from self._books()
         yield from self._marks()
         room = _Room(self.max_series)
@@ -101,14 +105,39 @@ class Exporter(Collector):
             seconds.add_metric([stage], work.seconds)
             count.add_metric([stage], work.batches)
             partials.add_metric([stage], work.partials)
+        retries = CounterMetricFamily(
+            "foreshock_publish_retries", "Publications that Kafka did not take at once.", labels=["stage"]
+        )
+        rebalances = CounterMetricFamily(
+            "foreshock_rebalances", "Times that partitions were given back.", labels=["stage"]
+        )
+        for stage, work in works.items():
+            retries.add_metric([stage], work.retries)
+        for stage, intake in (("sketch", self.sketch.intake), ("merge", self.merge.intake)):
+            rebalances.add_metric([stage], intake.releases if intake else 0)
         rejects = CounterMetricFamily("foreshock_rejects", "Records sent to the dead letters.", labels=["reason"])
         for reason in RejectReason:
             rejects.add_metric([reason], self.sketch.work.rejects[reason])
         rejects.add_metric(["bad_partial"], self.merge.work.rejects["bad_partial"])
         rejects.add_metric(["bad_ack"], self.acks.rejected)
-        rebuild = GaugeMetricFamily(
+        yield from (*map(_plain_counter, (seconds, count)), partials, retries, rebalances, rejects)
+
+    def _rebuilds(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
             "foreshock_rebuild_seconds", "Time of the last rebuild of stage 2.", self.merge.rebuild_seconds
         )
+        yield GaugeMetricFamily(
+            "foreshock_merge_rebuild_records",
+            "Records to read until the state of stage 2 is rebuilt: of `state`, then of `partials`.",
+            self.merge.to_rebuild,
+        )
+        waiting = GaugeMetricFamily(
+            "foreshock_merge_lag_records", "Partials still to be folded and judged.", labels=["bucket"]
+        )
+        flows = self.merge.intake.snapshot() if self.merge.intake else {}
+        for tp, flow in sorted(flows.items()):
+            if flow.lag is not None:
+                waiting.add_metric([str(tp.partition)], flow.lag)
         rejoin = GaugeMetricFamily(
             "foreshock_join_rebuild_records",
             "Records to read again until the label join is rebuilt.",
@@ -116,7 +145,7 @@ class Exporter(Collector):
         )
         for partition, fold in self.sketch.folds.items():
             rejoin.add_metric([str(partition)], fold.to_rejoin)
-        yield from (*map(_plain_counter, (seconds, count)), partials, rejects, rebuild, rejoin)
+        yield from (waiting, rejoin)
 
     def _books(self) -> Iterator[Metric]:
         books = CounterMetricFamily(

@@ -37,6 +37,7 @@ from faust.channels import Channel
 from mode import Service
 from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
+from agents.assignor import NOTHING, StickyAssignor
 from agents.clients import OUTAGE, Connection
 from streams.events import Headers
 from streams.records import Records
@@ -123,6 +124,7 @@ class Intake(Service):
     others get them, and at the stop, before the group is left: the last chance to commit. It follows every call of
     `on_assigned`, even a cancelled one. `on_truncated(partition, wanted, earliest)` tells of records that were gone
     before they could be read; reading goes on at the earliest. An exception out of a callback crashes the service.
+    `stored()`: the numbers of the partitions of which something is on the disk: better ours than another's.
     """
 
     def __init__(
@@ -136,16 +138,21 @@ class Intake(Service):
         on_revoked: OnRevoked,
         on_truncated: OnTruncated | None = None,
         group_instance_id: str | None = None,
+        stored: Callable[[], Iterable[int]] = NOTHING,
         max_records: int = MAX_RECORDS,
         **service: Any,
     ) -> None:
         super().__init__(**service)
+        self._assignor = StickyAssignor(stored)
         self.connection = connection
         self.topics = tuple(topics)
         self.group = group
         self.group_instance_id = group_instance_id
         self.max_records = max_records
         self.epoch = 0
+        self.unbroken = False
+        """Whether nobody else can have had our partitions between the last assignment and the one before."""
+        self._generation = -1
         self._sink = sink
         self._on_assigned = on_assigned
         self._on_revoked = on_revoked
@@ -167,6 +174,16 @@ class Intake(Service):
         """The partitions that are ours, from the call of `on_assigned` to the end of `on_revoked`."""
         return self._held
 
+    @property
+    def settled(self) -> bool:
+        """Whether it has been told which partitions are its own, and what they begin with has been rebuilt."""
+        return self._settled
+
+    @property
+    def releases(self) -> int:
+        """How often partitions were given back: at every rebalance, and whenever a consumer failed."""
+        return self.epoch
+
     def current(self, batch: Batch) -> bool:
         """Whether its partition has been ours ever since it was fetched; otherwise nobody may process it."""
         return batch.epoch == self.epoch
@@ -183,7 +200,9 @@ class Intake(Service):
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 found = await self._consumer.end_offsets(list(self._held))
         except (KafkaError, TimeoutError) as error:
-            log.info("group %s: nobody says where the topics end: %s", self.group, _told(error))
+            log.info(
+                "group %s: nobody says where the topics end: %s", self.group, _told(error), extra={"group": self.group}
+            )
             return {}
         return dict(found)
 
@@ -207,7 +226,7 @@ class Intake(Service):
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 await self._consumer.commit(ours)
         except (KafkaError, TimeoutError) as error:
-            log.info("group %s: offsets not committed: %s", self.group, _told(error))
+            log.info("group %s: offsets not committed: %s", self.group, _told(error), extra={"group": self.group})
             return False
         return True
 
@@ -241,6 +260,7 @@ class Intake(Service):
         self._consumer = consumer = self.connection.consumer(
             group_id=self.group,
             group_instance_id=self.group_instance_id,
+            partition_assignment_strategy=(self._assignor,),
             # With "earliest", aiokafka would pass over truncated records without a word to us.
             auto_offset_reset="none",
         )
@@ -324,7 +344,8 @@ class Intake(Service):
         for tp, offset in wanted.items():
             consumer.seek(tp, earliest[tp])
             self._flows[tp].position = earliest[tp]
-            log.warning("%s partition %d: offset %d is gone; going on at %d", *tp, offset, earliest[tp])
+            place = {"topic": tp.topic, "partition": tp.partition, "offset": offset}
+            log.warning("%s partition %d: offset %d is gone; going on at %d", *tp, offset, earliest[tp], extra=place)
             if self._on_truncated is not None:
                 self._on_truncated(tp, offset, earliest[tp])
 
@@ -335,6 +356,9 @@ class Intake(Service):
             return
         _spare_record_objects(consumer)
         self._held = frozenset(tps)
+        generation = _generation(consumer)
+        self.unbroken = 0 <= self._generation == generation - 1
+        self._generation = generation if self._held else -1  # of what was not ours there is nothing to go on with
         self._flows, self._waiting = {tp: Flow() for tp in self._held}, set()
         for tp in self._held:  # with a position, aiokafka looks for no committed one; paused, it fetches nothing
             consumer.seek(tp, 0)
@@ -507,6 +531,11 @@ def _spare_record_objects(consumer: AIOKafkaConsumer) -> None:
     # Its own structure: with a release that may have another, all works as before, at the full price.
     if aiokafka.__version__.startswith(KNOWN_AIOKAFKA) and type(consumer._fetcher._records) is OrderedDict:
         consumer._fetcher._records = _Fetched(consumer._fetcher._records)
+
+
+def _generation(consumer: AIOKafkaConsumer) -> int:
+    """Of the group, which counts its assignments; -1 where aiokafka may keep it elsewhere."""
+    return consumer._coordinator.generation if aiokafka.__version__.startswith(KNOWN_AIOKAFKA) else -1
 
 
 def _is_fresh(answered_ms: int | None) -> bool:

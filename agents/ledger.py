@@ -11,7 +11,7 @@ from agents.follow import read_all
 from agents.loader import Records
 from streams.ack import read_ack
 from streams.action import read_action
-from streams.errors import UNREADABLE, SketchError
+from streams.errors import UNREADABLE, NewerError, SketchError
 from streams.events import Invalid
 from streams.ledger import Ledger, terms_of, unpack_ledger
 from streams.plan import Plan
@@ -53,6 +53,8 @@ class _Reading:
                 continue
             try:
                 found = unpack_ledger(record.value)
+            except NewerError as error:
+                raise error.at(f"state {record.key[:80]!r}") from None
             except SketchError as error:
                 log.error("state %r: %s; left out", record.key[:80], error)
                 continue

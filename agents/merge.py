@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from functools import partial
 
 import msgspec
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.structs import ConsumerRecord
 
-from agents.clients import Connection
+from agents.clients import Connection, Seldom
 from agents.intake import Batch, Intake, taken_apart
 from agents.ledger import LEDGER_KEY, ledger_key
+from agents.loader import Records as Loaded
 from agents.loader import read_to_end
 from agents.publish import Outgoing, publish
 from agents.sketch import Work
@@ -22,8 +23,8 @@ from streams.ack import Ack, Acks
 from streams.action import action_line, advice
 from streams.chunk_merge import BooksState
 from streams.duration import format_ms
-from streams.errors import SketchError
-from streams.judge import BucketJudge, ModelState, Outcome, pack_unit, unpack_unit
+from streams.errors import NewerError, SketchError
+from streams.judge import BucketJudge, ModelState, Outcome, pack_state, pack_unit, unpack_state, unpack_unit
 from streams.ledger import pack_ledger, unpack_ledger
 from streams.partial import unpack
 from streams.plan import Facts, Plan
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 
 LOAD_WITHIN_S = 600.0
 EXPIRE_EVERY_S = 30.0
+TELL_EVERY_S = 10.0
 BOOKS_KEY = b"\0books"
 UNIT_KEY = b"\0rollup/"
 
@@ -60,58 +62,89 @@ class MergeStage:
         self.judges: dict[int, BucketJudge] = {}
         self.positions: dict[int, int] = {}
         """Per bucket the offset after the last partial that was folded and whose outcomes are published."""
+        self._kept: dict[int, tuple[BucketJudge, int]] = {}
+        """Judges of buckets that were given back, whole, and the offsets from which they go on."""
+        self._at_work: set[int] = set()
+        """Buckets with a batch that is not done: what came of it may not be published."""
         self.rebuild_seconds = 0.0
+        self.to_rebuild = 0
+        """Records of `state`, then of `partials`, that are still to be read until the judges are rebuilt."""
+        self._tell_rebuild = Seldom(TELL_EVERY_S)
         self._expired_at: dict[int, float] = {}
 
     async def on_assigned(self, tps: AbstractSet[TopicPartition]) -> Mapping[TopicPartition, int | None]:
-        """Every bucket is rebuilt from its state and its partials before anything new is judged."""
+        """Buckets that were ours are gone on with; others are rebuilt from state and partials before they are judged.
+
+        Had another worker had a bucket meanwhile, it may have deleted partials that our judge has not seen.
+        """
         began = time.monotonic()
         buckets = sorted(tp.partition for tp in tps)
+        ours = self._kept if self.intake is not None and self.intake.unbroken else {}
+        kept, self._kept = {bucket: ours[bucket] for bucket in buckets if bucket in ours}, {}
         source = self.plan.config.kafka.inference
         judges = {
-            bucket: BucketJudge(self.plan, bucket, source, self.partitions, self.told, self.acks) for bucket in buckets
+            bucket: BucketJudge(self.plan, bucket, source, self.partitions, self.told, self.acks)
+            for bucket in buckets
+            if bucket not in kept
         }
         await self._load_state(judges)
         starts = await self._load_partials(judges)
         for judge in judges.values():
-            judge.ready()
-        self.judges = judges
+            for _ in judge.resume():
+                await asyncio.sleep(0)  # or no heartbeat would be sent, and the group would give our buckets away
+        for judge, _ in kept.values():
+            for ack in self.acks:
+                judge.take_ack(ack)
+        self.judges = judges | {bucket: judge for bucket, (judge, _) in kept.items()}
+        self.positions = {bucket: position for bucket, (_, position) in kept.items()}
         self.rebuild_seconds = time.monotonic() - began
-        return {tp: starts[tp.partition] for tp in tps}
+        return {tp: (starts | self.positions)[tp.partition] for tp in tps}
 
     async def _load_state(self, judges: Mapping[int, BucketJudge]) -> None:
         latest: dict[tuple[int, bytes], bytes | None] = {}
 
-        def keep(records: Sequence[ConsumerRecord]) -> None:
+        def keep(records: Loaded) -> None:
             latest.update(
                 {(record.partition, record.key): record.value for record in records if record.key is not None}
             )
 
-        await read_to_end(self.connection, self.connection.topic("state"), judges, keep, deadline_s=LOAD_WITHIN_S)
+        await self._read("state", judges, keep)
         # What is kept of a model comes after its state, which begins it anew.
         for (bucket, key), value in sorted(latest.items(), key=lambda item: item[0][1].startswith(UNIT_KEY)):
             if value is not None:
                 self._restore(judges[bucket], key, value)
 
     async def _load_partials(self, judges: Mapping[int, BucketJudge]) -> dict[int, int]:
-        def fold(records: Sequence[ConsumerRecord]) -> None:
+        def fold(records: Loaded) -> None:
             self._fold(judges[records[0].partition], taken_apart(records), fresh=False)
 
-        partials = self.connection.topic("partials")
-        return await read_to_end(self.connection, partials, judges, fold, deadline_s=LOAD_WITHIN_S)
+        return await self._read("partials", judges, fold)
+
+    async def _read(
+        self, name: str, judges: Mapping[int, BucketJudge], take: Callable[[Loaded], None]
+    ) -> dict[int, int]:
+        def progress(done: int, total: int) -> None:
+            self.to_rebuild = total - done
+            if self.to_rebuild and self._tell_rebuild():
+                log.info("%s: %d records to read until %d buckets are rebuilt", name, self.to_rebuild, len(judges))
+
+        topic = self.connection.topic(name)
+        return await read_to_end(self.connection, topic, judges, take, deadline_s=LOAD_WITHIN_S, progress=progress)
 
     def _restore(self, judge: BucketJudge, key: bytes, value: bytes) -> None:
         try:
             if key.startswith(BOOKS_KEY):
                 topic = key[len(BOOKS_KEY) :].decode() or self.plan.config.kafka.inference
-                judge.restore_books(topic, msgspec.json.decode(value, type=BooksState))
+                judge.restore_books(topic, unpack_state(value, BooksState))
             elif key.startswith(UNIT_KEY):
                 judge.restore_unit(*unpack_unit(value))
             elif key.startswith(LEDGER_KEY):
                 judge.restore_ledger(unpack_ledger(value))
             else:
-                judge.restore(msgspec.json.decode(value, type=ModelState))
-        except (msgspec.MsgspecError, SketchError) as error:
+                judge.restore(unpack_state(value, ModelState))
+        except NewerError as error:
+            raise error.at(f"state {key[:80]!r}") from None
+        except SketchError as error:
             log.error("state %r: %s; left out", key[:80], error)
 
     def _fold(self, judge: BucketJudge, records: Records, *, fresh: bool) -> None:
@@ -120,13 +153,19 @@ class MergeStage:
                 continue  # a tombstone
             try:
                 judge.apply(unpack(value), key or b"", fresh=fresh)
+            except NewerError as error:
+                raise error.at(f"partials, bucket {judge.merge.bucket}, offset {offset}") from None
             except SketchError as error:
                 self.work.rejects["bad_partial"] += 1
-                log.error("partials, offset %d: %s; left out", offset, error)
+                bucket = judge.merge.bucket
+                place = {"topic": "partials", "partition": bucket, "offset": offset}
+                log.error("partials, bucket %d, offset %d: %s; left out", bucket, offset, error, extra=place)
 
     async def on_revoked(self, tps: AbstractSet[TopicPartition]) -> None:
-        """Nothing is lost: the next owner rebuilds from the log."""
-        self.judges, self.positions = {}, {}
+        """Nothing is lost: the next owner rebuilds from the log. If that is us, what is whole is gone on with."""
+        whole = self.positions.keys() & self.judges.keys() - self._at_work
+        self._kept = {bucket: (self.judges[bucket], self.positions[bucket]) for bucket in whole}
+        self.judges, self.positions, self._at_work, self.to_rebuild = {}, {}, set(), 0
 
     def take_ack(self, ack: Ack) -> None:
         """An ack, of whichever model's action."""
@@ -140,6 +179,7 @@ class MergeStage:
         if judge is None or not self._is_current(batch):
             return
         began = time.perf_counter()
+        self._at_work.add(batch.partition)
         wanted = partial(self._is_current, batch)
         self._fold(judge, batch.records, fresh=True)
         self.work.partials += len(batch.records)
@@ -150,6 +190,7 @@ class MergeStage:
             await self._expire(batch.partition, judge, wanted)
         if wanted():
             self.positions[batch.partition] = batch.position
+            self._at_work.discard(batch.partition)
         self.work.batches += 1
         self.work.seconds += time.perf_counter() - began
 
@@ -161,7 +202,7 @@ class MergeStage:
         windows, actions = self.connection.topic("windows"), self.connection.topic("actions")
         records = [Outgoing(windows, item.key, msgspec.json.encode(item)) for item in outcome.windows]
         records += [Outgoing(actions, item.subject.encode(), msgspec.json.encode(item)) for item in outcome.actions]
-        await publish(self.producer, records, wanted)
+        await publish(self.producer, records, wanted, self.work.retried)
         _tell(outcome)
         if outcome.state is None:
             return
@@ -174,31 +215,31 @@ class MergeStage:
         if outcome.ledger is not None:
             kept.append(Outgoing(state, ledger_key(outcome.model), pack_ledger(outcome.ledger), bucket))
         if kept:
-            await publish(self.producer, kept, wanted)
-        record = Outgoing(state, outcome.model.encode(), msgspec.json.encode(outcome.state), bucket)
-        await publish(self.producer, [record], wanted)
+            await publish(self.producer, kept, wanted, self.work.retried)
+        record = Outgoing(state, outcome.model.encode(), pack_state(outcome.state), bucket)
+        await publish(self.producer, [record], wanted, self.work.retried)
 
     async def _expire(self, bucket: int, judge: BucketJudge, wanted: Wanted) -> None:
         """Deletes the partials that nothing needs; the books that they carried are kept first."""
         state, events = self.connection.topic("state"), self.plan.config.kafka.inference
         books = [
-            Outgoing(state, BOOKS_KEY + (b"" if topic == events else topic.encode()), msgspec.json.encode(kept), bucket)
+            Outgoing(state, BOOKS_KEY + (b"" if topic == events else topic.encode()), pack_state(kept), bucket)
             for topic, kept in judge.books_states().items()
         ]
         keys = judge.expire()
         if not keys:
             return
-        await publish(self.producer, books, wanted)
+        await publish(self.producer, books, wanted, self.work.retried)
         partials = self.connection.topic("partials")
-        await publish(self.producer, [Outgoing(partials, key, None, bucket) for key in keys], wanted)
+        await publish(self.producer, [Outgoing(partials, key, None, bucket) for key in keys], wanted, self.work.retried)
 
 
 def _tell(outcome: Outcome) -> None:
     for action in outcome.shadows:
-        log.info("shadow: %s", action_line(action))
+        log.info("shadow: %s", action_line(action), extra={"model": action.subject})
     for action in outcome.actions:
         for said in advice(action):
-            log.error("%s: %s", action.subject, said)
+            log.error("%s: %s", action.subject, said, extra={"model": action.subject})
 
 
 def _unit_key(model: str, unit: UnitId) -> bytes:

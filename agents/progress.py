@@ -10,6 +10,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from agents.logs import say
+
 PLAIN_EVERY_S = 5.0
 
 
@@ -43,4 +45,4 @@ class Told:
         elif time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + PLAIN_EVERY_S
             of = f" of {self.total:,}" if self.total else ""
-            print(f"{self.what}: {done:,}{of}", file=sys.stderr, flush=True)
+            say(f"{self.what}: {done:,}{of}")

@@ -35,13 +35,16 @@ class Outgoing:
 
 
 async def publish(
-    producer: AIOKafkaProducer, records: Sequence[Outgoing], wanted: Callable[[], bool] = lambda: True
+    producer: AIOKafkaProducer,
+    records: Sequence[Outgoing],
+    wanted: Callable[[], bool] = lambda: True,
+    retried: Callable[[], None] = lambda: None,
 ) -> dict[tuple[str, int], int]:
     """Sends records and waits until Kafka has them all; per topic and partition the last offset.
 
-    While the broker is away it tries again, as long as `wanted()`. All records are replacements of older versions of
-    themselves, so sending some of them twice does no harm. BrokerError for a record that no topic of ours takes, before
-    any is sent: the producer would not survive it.
+    While the broker is away it tries again, as long as `wanted()`, and calls `retried()` each time. All records are
+    replacements of older versions of themselves, so sending some of them twice does no harm. BrokerError for a record
+    that no topic of ours takes, before any is sent: the producer would not survive it.
     """
     for record in records:
         if len(record.value or b"") > MAX_VALUE_BYTES:
@@ -57,6 +60,7 @@ async def publish(
         except POISONED:
             raise
         except KafkaError as error:
+            retried()
             if OUTAGE():
                 log.warning("not sent: %s; trying again", error or type(error).__name__)
             await asyncio.sleep(RETRY_S)

@@ -19,7 +19,7 @@ from agents.loader import read_to_end
 from agents.publish import Outgoing, cut, publish
 from agents.store import Stores
 from streams.chunk import BEAT_MS, ChunkFold, Progress, Step
-from streams.errors import SketchError
+from streams.errors import NewerError, SketchError
 from streams.facts.fold import FactFold, FeedbackFold, fact_fold
 from streams.join.fold import JoinFold
 from streams.partial import key_of, pack
@@ -52,7 +52,12 @@ class Work:
     batches: int = 0
     seconds: float = 0.0
     partials: int = 0
+    retries: int = 0
+    """Publications that Kafka did not take, and that were tried again."""
     rejects: Counter[str] = field(default_factory=Counter)
+
+    def retried(self) -> None:
+        self.retries += 1
 
 
 class SketchStage:
@@ -151,8 +156,11 @@ class SketchStage:
                     continue
                 try:
                     progress = Progress.from_bytes(record.value)
+                except NewerError as error:
+                    raise error.at(f"progress, offset {record.offset}") from None
                 except SketchError as error:
-                    log.error("progress, offset %d: %s; left out", record.offset, error)
+                    where = {"topic": "progress", "partition": record.partition, "offset": record.offset}
+                    log.error("progress, offset %d: %s; left out", record.offset, error, extra=where)
                     continue
                 known = found.get(place)
                 if known is None or known.next_offset <= progress.next_offset:
@@ -252,7 +260,10 @@ class SketchStage:
         left, told_ms = fold.to_rejoin, self._told_ms.get(fold.partition, 0)
         if (left and now_ms() - told_ms >= TELL_EVERY_MS) or (not left and told_ms):
             self._told_ms[fold.partition] = now_ms() if left else 0
-            log.info("partition %d: %d records to read again until the label join is rebuilt", fold.partition, left)
+            place = {"partition": fold.partition}
+            log.info(
+                "partition %d: %d records to read until the label join is rebuilt", *place.values(), left, extra=place
+            )
 
     def _is_at_end(self, fold: ChunkFold, place: Place) -> bool:
         """Whether nothing is left of any topic that the fold reads."""
@@ -283,14 +294,14 @@ class SketchStage:
         if step.rejects:
             self.work.rejects.update(item.reject.reason for item in step.rejects)
             letters = [cut(self._dead_letter(item, topic or place[0])) for item in step.rejects]
-            await publish(self.producer, letters, wanted)
+            await publish(self.producer, letters, wanted, self.work.retried)
         partials = [
             Outgoing(self.connection.topic("partials"), key_of(item, self.incarnation), pack(item), item.bucket)
             for item in step.partials
         ]
         if partials:
             self.work.partials += len(partials)
-            sent = await publish(self.producer, partials, wanted)
+            sent = await publish(self.producer, partials, wanted, self.work.retried)
             self.sent |= {partition: offset for (_, partition), offset in sent.items()}
         if step.progress and wanted():
             await self._note_progress(place, step.progress, wanted)
@@ -301,7 +312,12 @@ class SketchStage:
     async def _note_progress(self, place: Place, progress: Progress, wanted: Wanted) -> None:
         topic = self.connection.topic("progress")
         to = place[1] % await self._partitions_of(topic)
-        await publish(self.producer, [Outgoing(topic, self._progress_key(place), progress.to_bytes(), to)], wanted)
+        await publish(
+            self.producer,
+            [Outgoing(topic, self._progress_key(place), progress.to_bytes(), to)],
+            wanted,
+            self.work.retried,
+        )
         if self.intake is not None:
             await self.intake.commit({TopicPartition(*place): progress.next_offset})
 

@@ -6,6 +6,7 @@ the topics.
 
 from __future__ import annotations
 
+import glob
 import logging
 import shutil
 import tempfile
@@ -80,10 +81,22 @@ class Stores:
         except Exception as error:  # rocksdict raises nothing narrower
             aside = Path(tempfile.mkdtemp(prefix="foreshock-join-"))
             self._aside.append(aside)
-            log.warning("%s cannot be opened (%s): partition %d is joined in %s", place, error, partition, aside)
+            log.warning(
+                "%s cannot be opened (%s): partition %d is joined in %s",
+                place,
+                error,
+                partition,
+                aside,
+                extra={"partition": partition},
+            )
             store = RocksStore(aside)
         self._open[partition] = store
         return store
+
+    def stored(self, name: str) -> list[int]:
+        """The partitions of which there is something in the folder."""
+        found = (place.name.rpartition("-") for place in self.folder.glob(f"{glob.escape(name)}-*"))
+        return [int(number) for stem, _, number in found if stem == name and number.isdecimal()]
 
     def close(self) -> None:
         stores, self._open = self._open, {}

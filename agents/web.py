@@ -15,8 +15,11 @@ from prometheus_client import CollectorRegistry, generate_latest
 from streams.errors import ForeshockError
 
 Health = Callable[[], tuple[bool, dict[str, Any]]]
+Readiness = Callable[[], bool]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+OPEN = ("/health", "/ready")
+"""What needs no token."""
 PROMETHEUS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 STOP_WITHIN_S = 3.0
 PAGE = """<!doctype html>
@@ -27,16 +30,17 @@ PAGE = """<!doctype html>
 
 
 class Web(Service):
-    """Serves `/metrics`, `/health` and an index page. `port` 0 takes a free one; `url` tells which.
+    """Serves `/metrics`, `/health`, `/ready` and an index page. `port` 0 takes a free one; `url` tells which.
 
-    `health()` → (healthy, what else to tell): 200 or 503. `token`: what everything but `/health` must come with, as
-    `Authorization: Bearer …`. ForeshockError when it can't listen.
+    `health()` → (healthy, what else to tell), and `ready()`: 200 or 503. `token`: what everything but these two must
+    come with, as `Authorization: Bearer …`. ForeshockError when it can't listen.
     """
 
     def __init__(
         self,
         registry: CollectorRegistry,
         health: Health,
+        ready: Readiness = lambda: True,
         *,
         host: str = "127.0.0.1",
         port: int = 0,
@@ -49,6 +53,7 @@ class Web(Service):
         self.port = port
         self._registry = registry
         self._health = health
+        self._ready = ready
         self._token = token
         self._title = title
         self._runner: web.AppRunner | None = None
@@ -82,11 +87,16 @@ class Web(Service):
             await self._runner.cleanup()
 
     def _routes(self) -> dict[str, Handler]:
-        return {"/": self._index, "/metrics": self._metrics, "/health": self._tell_health}
+        return {
+            "/": self._index,
+            "/metrics": self._metrics,
+            "/health": self._tell_health,
+            "/ready": self._tell_ready,
+        }
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        if self._token is not None and request.path != "/health" and not self._has_token(request, self._token):
+        if self._token is not None and request.path not in OPEN and not self._has_token(request, self._token):
             return web.Response(status=401, text="a bearer token is needed\n", headers={"WWW-Authenticate": "Bearer"})
         return await handler(request)
 
@@ -102,6 +112,10 @@ class Web(Service):
         healthy, told = self._health()
         body = json.dumps({"status": "ok" if healthy else "failing", **told}, default=str)
         return web.Response(status=200 if healthy else 503, text=body, content_type="application/json")
+
+    async def _tell_ready(self, request: web.Request) -> web.Response:
+        ready = self._ready()
+        return web.Response(status=200 if ready else 503, text="ready\n" if ready else "not yet\n")
 
     async def _index(self, request: web.Request) -> web.Response:
         title = html.escape(self._title)

@@ -22,7 +22,8 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord
 from aiokafka.errors import KafkaError
 
 from agents.clients import Connection
-from streams.action import State, line_of, read_action
+from agents.logs import NO_ACTION
+from streams.action import State, read_action
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class Webhook:
         """Whether it is done with; otherwise it has to be tried again."""
         action = read_action(value)
         if action is None or value is None:
-            log.error("%s; left out", line_of(value))
+            log.error(NO_ACTION, len(value or b""))
             return True
         if action.data.state is State.SUPPRESSED or action.id in self._seen:
             return True
@@ -72,7 +73,8 @@ class Webhook:
         if status is None or status >= 500 or status in RETRIED:
             return False
         if status >= 300:
-            log.error("action %s was refused by the webhook with %d; left out", action.id, status)
+            said = {"action_id": action.id, "model": action.subject}
+            log.error("action %s was refused by the webhook with %d; left out", action.id, status, extra=said)
         self._remember(action.id)
         return True
 

@@ -121,8 +121,8 @@ class Worker:
         buckets = range(self.plan.config.kafka.buckets)
         self.judges = {bucket: BucketJudge(self.plan, bucket, TOPIC, 1) for bucket in buckets}
         sketch = SimpleNamespace(intake=None, work=Work())
-        merge = SimpleNamespace(judges=self.judges, work=Work(), rebuild_seconds=0.0)
-        self.exporter = Exporter(sketch, merge, self.plan.config.web.max_series)  # type: ignore[arg-type]
+        merge = SimpleNamespace(intake=None, judges=self.judges, work=Work(), rebuild_seconds=0.0, to_rebuild=0)
+        self.exporter = Exporter(sketch, merge, SimpleNamespace(rejected=0), self.plan.config.web.max_series)  # type: ignore[arg-type]
 
     def take(self, values: list[bytes]) -> None:
         """A batch, published and judged."""

@@ -24,6 +24,7 @@ truth      windows → the truth of each cell, span by span
 ledger     incidents, truth and acks → how far each proxy can be trusted, and what is done about each rule
 judge      merge to window, for one bucket of models; judge_outcomes: its labelled side, with calibrate online;
            judge_facts: feedback, runs and KPIs
+assign     what each worker has → who gets which partitions
 backtest   the whole, over files; rehearse: the reference itself, for `init` to tell
 reports/   windows, actions and acks → the daily, weekly and monthly report, and all pages
 

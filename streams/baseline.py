@@ -12,7 +12,7 @@ from functools import cached_property
 
 import msgspec
 
-from streams.errors import UNREADABLE, ConfigError, SketchError
+from streams.errors import UNREADABLE, ConfigError, NewerError, SketchError
 from streams.partial import seal, unseal
 from streams.sketch.counts import Counts
 from streams.sketch.layout import Column, Counter, Layout
@@ -110,6 +110,10 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True, dict=True):
                 raise SketchError(seen="counts of another layout", expected="counts of its own columns")
             if baseline.outcomes is not None:
                 baseline.outcomes.check()
+        except NewerError as error:
+            raise ConfigError(
+                place=place, seen=error.seen, expected=error.expected, mend="upgrade, or run 'foreshock init' again"
+            ) from None
         except (SketchError, *UNREADABLE, zlib.error) as error:
             raise ConfigError(
                 place=place,

@@ -3,11 +3,14 @@
 ForeshockError          exit code 1
 ├── ConfigError         exit code 2: the configuration or the arguments are unusable
 ├── DataError           a file or stream of the user's cannot be read
-├── SketchError         bytes that are no sketch or no partial of this version
+├── SketchError         bytes that are no sketch or no partial of a format that we know
+├── NewerError          a record in a format of a later release: to go on without it would give wrong counts
 └── BrokerError         Kafka cannot be reached, or a topic is not as it must be
+
+Each has a code of its own, by which docs/runbook.md is searched.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import msgspec
 
@@ -18,11 +21,17 @@ UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError)
 class ForeshockError(Exception):
     """One line: `place: saw …; expected …; mend`. Parts that are empty are left out."""
 
+    code: ClassVar[str] = "FS-FAILED"
     exit_code: ClassVar[int] = 1
 
     def __init__(self, *, seen: str, expected: str = "", mend: str = "", place: str = "") -> None:
         self.seen, self.expected, self.mend, self.place = seen, expected, mend, place
         super().__init__(seen)
+
+    def at(self, place: str) -> Self:
+        """The same, now that its place is known."""
+        self.place = place
+        return self
 
     def __str__(self) -> str:
         parts = [self.seen, f"expected {self.expected}" if self.expected else "", self.mend]
@@ -34,16 +43,29 @@ class ForeshockError(Exception):
 class ConfigError(ForeshockError):
     """The configuration or the arguments are unusable."""
 
+    code = "FS-CONFIG"
     exit_code = 2
 
 
 class DataError(ForeshockError):
     """A file or stream of the user's cannot be read."""
 
+    code = "FS-DATA"
+
 
 class SketchError(ForeshockError):
-    """Bytes that are no sketch or no partial of this version."""
+    """Bytes that are no sketch or no partial of a format that we know."""
+
+    code = "FS-SKETCH"
+
+
+class NewerError(ForeshockError):
+    """A record in a format of a later release: to go on without it would give wrong counts."""
+
+    code = "FS-NEWER"
 
 
 class BrokerError(ForeshockError):
     """Kafka cannot be reached, or a topic is not as it must be."""
+
+    code = "FS-BROKER"

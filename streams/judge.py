@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import msgspec
 
@@ -26,7 +27,7 @@ from streams.judge_outcomes import Arrival, LabelledJudge
 from streams.ledger import Ledger, LedgerState, terms_of
 from streams.merge import BucketMerge, ClosedPane, ModelMerge, ModelOutcomes
 from streams.panes import NO_MARK
-from streams.partial import Cell, Partial, seal, unseal
+from streams.partial import WRITES, Cell, Partial, check_format, seal, unseal
 from streams.plan import Facts, ModelPlan, Plan
 from streams.rollup import Rollup, Unit, UnitId, merged_cells
 from streams.signals.estimate import Estimate
@@ -329,7 +330,7 @@ class BucketJudge:
         (self.merge if facts is None else facts).apply(partial, key, fresh=fresh)
 
     def restore(self, state: ModelState) -> None:
-        """Goes on from a model's state. Must come before `ready`."""
+        """Goes on from a model's state. Must come before `resume`."""
         if state.model in self.judges:
             model = self.merge.models[state.model]
             model.judged_until_ms, model.first_pane_ms = state.judged_until_ms, state.first_pane_ms
@@ -351,8 +352,11 @@ class BucketJudge:
             if ledger.knows(ack.action_id):
                 ledger.take_ack(ack)
 
-    def ready(self) -> None:
-        """After the rebuild: gives the judges the panes that were judged before, for the windows to come."""
+    def resume(self) -> Iterator[None]:
+        """After the rebuild: gives the judges the panes that were judged before, for the windows to come.
+
+        It may be minutes' work, so it stops after every pane, to let others have their turn.
+        """
         for ack in self.acks:
             self.take_ack(ack)
         for name, model in self.merge.models.items():
@@ -362,13 +366,16 @@ class BucketJudge:
                 continue
             for start_ms in sorted(at for at in model.panes if at < model.judged_until_ms):
                 judge.resume(start_ms, model.panes[start_ms].cells()[0], self.facts.feedback(name, start_ms))
+                yield
             labelled, until_ms = judge.labelled, model.outcomes.judged_until_ms
             if labelled is not None and until_ms is not None:
                 for start_ms in sorted(at for at in model.outcomes.arrivals if at < until_ms):
                     labelled.resume(ClosedPane(start_ms, *model.outcomes.arrivals[start_ms].cells(), partial=False))
+                    yield
             for clock in judge.kpis.values():
                 for pane in self.facts.judged(name, clock):
                     clock.resume(pane)
+                    yield
 
     def advance(self) -> Iterator[Outcome]:
         """Judges what the watermarks allow, and revises what changed after it was judged."""
@@ -447,6 +454,27 @@ class BucketJudge:
             windows = self.judges[name].revise(pane)
             if windows:
                 yield Outcome(name, windows, ())
+
+
+class _Head(msgspec.Struct):
+    format: int = 1
+    """The first states did not say it."""
+
+
+State = TypeVar("State", ModelState, BooksState)
+
+
+def pack_state(state: ModelState | BooksState) -> bytes:
+    return msgspec.json.encode({"format": WRITES, **msgspec.structs.asdict(state)})
+
+
+def unpack_state(data: bytes, kind: type[State]) -> State:
+    """Raises NewerError for a state of a later release, SketchError for what is none."""
+    try:
+        check_format(msgspec.json.decode(data, type=_Head).format)
+        return msgspec.json.decode(data, type=kind)
+    except UNREADABLE as error:
+        raise SketchError(seen=f"a state that does not open ({error})", expected="a packed state") from None
 
 
 class _PackedUnit(msgspec.Struct, array_like=True, forbid_unknown_fields=True):

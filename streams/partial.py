@@ -2,8 +2,10 @@
 
 Two kinds of record, each cumulative from its chunk's start and replaced by the one with the highest end offset:
 `PanePartial`, the sketches of one chunk, pane and bucket of models; and `BooksPartial`, the chunk's books and marks for
-a bucket. The join's two, `OutcomePartial` and `LabelBooksPartial`, are cumulative over all that it has covered. Bytes
-are sealed: magic, version, checksum.
+a bucket. The join's two, `OutcomePartial` and `LabelBooksPartial`, are cumulative over all that it has covered.
+
+Bytes are sealed: magic, format, checksum. The seal itself never changes, so a record of a later release is told from a
+broken one.
 """
 
 from __future__ import annotations
@@ -11,14 +13,16 @@ from __future__ import annotations
 import struct
 import zlib
 from collections import Counter
-from typing import TypeVar
 
 import msgspec
 
-from streams.errors import UNREADABLE, SketchError
+from streams.errors import UNREADABLE, NewerError, SketchError
 
 _SEAL = struct.Struct("<4sBI")
-MAGIC, VERSION = b"FSHK", 1
+MAGIC = b"FSHK"
+WRITES, READS = 1, (1,)
+"""The format of what is written, and the formats that are read. A new one is read by a release before it is written by
+the next: then workers of both run side by side, and either may be rolled back."""
 MAX_BYTES = 64 << 20
 
 Covered = tuple[int, int]
@@ -190,7 +194,6 @@ class LabelBooksPartial(msgspec.Struct, array_like=True, forbid_unknown_fields=T
 
 Partial = PanePartial | BooksPartial | OutcomePartial | LabelBooksPartial
 _DECODER = msgspec.msgpack.Decoder(Partial)
-T = TypeVar("T")
 
 
 def key_of(partial: Partial, incarnation: str) -> bytes:
@@ -224,19 +227,34 @@ def unpack(data: bytes) -> Partial:
 
 
 def seal(payload: bytes) -> bytes:
-    return _SEAL.pack(MAGIC, VERSION, zlib.crc32(payload)) + payload
+    return _SEAL.pack(MAGIC, WRITES, zlib.crc32(payload)) + payload
 
 
 def unseal(data: bytes) -> bytes:
-    """The payload, if magic, version and checksum hold."""
+    """The payload, if magic, checksum and format hold.
+
+    Raises:
+        NewerError: it is whole, and of a later release.
+        SketchError: it is none of ours.
+    """
     if len(data) < _SEAL.size or len(data) > MAX_BYTES:
         raise SketchError(seen=f"{len(data)} bytes", expected=f"{_SEAL.size} to {MAX_BYTES}")
-    magic, version, checksum = _SEAL.unpack_from(data)
+    magic, written, checksum = _SEAL.unpack_from(data)
     payload = data[_SEAL.size :]
     if magic != MAGIC:
         raise SketchError(seen=f"magic {magic!r}", expected=f"{MAGIC!r}")
-    if version != VERSION:
-        raise SketchError(seen=f"version {version}", expected=f"version {VERSION}", mend="upgrade the older worker")
     if zlib.crc32(payload) != checksum:
         raise SketchError(seen="a wrong checksum", expected="the checksum of the payload")
+    check_format(written)
     return payload
+
+
+def check_format(written: int) -> None:
+    """Raises NewerError, or SketchError, for a format that is not read."""
+    expected = f"format {' or '.join(map(str, READS))}"
+    if written > max(READS):
+        raise NewerError(
+            seen=f"format {written}, of a later release", expected=expected, mend="upgrade this worker; nothing is lost"
+        )
+    if written not in READS:
+        raise SketchError(seen=f"format {written}", expected=expected)

@@ -253,6 +253,8 @@ def processor() -> Iterator[Json]:
         [
             target("sum by (topic, partition) (foreshock_lag_records)", "{{topic}}-{{partition}}"),
             target("foreshock_join_rebuild_records", "label join to rebuild, {{partition}}"),
+            target("sum(foreshock_merge_lag_records)", "partials"),
+            target("sum(foreshock_merge_rebuild_records)", "stage 2 to rebuild"),
         ],
     )
     yield lines(
@@ -316,6 +318,18 @@ def processor() -> Iterator[Json]:
         "holds the watermark.",
         # A stream that was drained has no watermark any more.
         [target(f"{read_until} or {judged}", "watermark"), target(judged, "judged until")],
+        unit="none",
+    )
+    yield lines(
+        "What was done again",
+        (24, 5),
+        "Restarts of workers, rebalances (every worker gives its partitions back, and takes up its own), and "
+        "publications that Kafka did not take at once. Each is harmless; many are not.",
+        [
+            target("sum(changes(foreshock_start_timestamp_seconds[$__rate_interval]))", "restarts"),
+            target("sum(increase(foreshock_rebalances_total[$__rate_interval]))", "rebalances"),
+            target("sum(increase(foreshock_publish_retries_total[$__rate_interval]))", "publications"),
+        ],
         unit="none",
     )
 

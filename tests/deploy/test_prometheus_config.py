@@ -39,17 +39,24 @@ def test_an_alert_asks_for_what_there_is(alert: dict[str, Any]) -> None:
 
 @each_alert
 def test_an_alert_can_be_answered(alert: dict[str, Any]) -> None:
-    """It waits before it cries, says how bad it is, what it means and what to do first."""
+    """It waits before it cries, says how bad it is and what it means, and where it is written what to do."""
     assert re.fullmatch(r"\d+m", alert["for"])
     assert alert["labels"].keys() == {"severity"} and alert["labels"]["severity"] in ("critical", "warning", "info")
-    assert alert["annotations"].keys() == {"summary", "runbook"}
-    assert len(alert["annotations"]["runbook"].split()) > 40
+    assert alert["annotations"].keys() == {"summary", "description", "runbook"}
+    assert len(alert["annotations"]["description"].split()) > 15
+    assert alert["annotations"]["runbook"] == f"docs/runbook.md#{alert['alert'].lower()}"
 
 
 def test_alerts_are_about_foreshock_itself() -> None:
     """Models are what rules with a response are for."""
-    assert not [alert for alert in ALERTS if "foreshock_signal" in alert["expr"] or "action" in alert["expr"]]
-    assert len(ALERTS) <= 6, "few enough to be read"
+    about_models = ("foreshock_signal", "foreshock_action", "foreshock_decisions", "foreshock_window")
+    assert not [alert for alert in ALERTS if any(metric in alert["expr"] for metric in about_models)]
+
+
+def test_every_alert_is_tried() -> None:
+    """On a timeline on which it must fire."""
+    tried = Path(__file__).with_name("rules_test.yml").read_text(encoding="utf-8")
+    assert {alert["alert"] for alert in ALERTS} == {*re.findall(r'alertname="(\w+)"', tried)}
 
 
 @needs_promtool

@@ -278,7 +278,10 @@ def test_from_a_file_over_a_broker_to_the_actions(
     asyncio.run(topics.create(connection, connection.topic("inference"), PARTITIONS))
 
     assert done(*produce).startswith("sent 24,000 records, ")
-    done("worker", *to, "--listen", "127.0.0.1:0", "--drain")
+    drained = foreshock("--log-format", "json", "worker", *to, "--listen", "127.0.0.1:0", "--drain")
+    assert drained.returncode == 0, drained.stderr
+    logged = [json.loads(line) for line in drained.stderr.splitlines()]
+    assert any(line["logger"] == "agents.app" and line["event"].startswith("metrics at") for line in logged)
     found = [json.loads(line) for line in done("actions", *to, "--json").splitlines()]
     assert {action["id"] for action in found} == {action["id"] for action in backtested.lines("actions.ndjson")}
     lines = done("actions", *to).splitlines()

@@ -43,6 +43,15 @@ def test_metrics_are_what_prometheus_reads() -> None:
     visit(visitor)
 
 
+@pytest.mark.parametrize(("ready", "status"), [(True, 200), (False, 503)])
+def test_ready_is_a_status(ready: bool, status: int) -> None:
+    async def visitor(session: aiohttp.ClientSession, url: str) -> None:
+        async with session.get(f"{url}/ready") as answer:
+            assert answer.status == status
+
+    visit(visitor, ready=lambda: ready, token="secret")
+
+
 @pytest.mark.parametrize(("healthy", "status", "word"), [(True, 200, "ok"), (False, 503, "failing")])
 def test_health_is_a_status_and_what_there_is_to_tell(healthy: bool, status: int, word: str) -> None:
     async def visitor(session: aiohttp.ClientSession, url: str) -> None:

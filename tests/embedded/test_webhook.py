@@ -139,7 +139,9 @@ def test_what_will_never_be_taken_is_told_and_does_not_hold_up_the_rest(
             assert receiver.accepted == [STORY[2].id]
 
     asyncio.run(main())
-    assert f"was refused by the webhook with {status}" in caplog.text and "no action: b'no action'" in caplog.text
+    assert (
+        f"was refused by the webhook with {status}" in caplog.text and "a record of 9 bytes is no action" in caplog.text
+    )
     assert SECRET.decode() not in caplog.text and SECRET.decode() not in repr(Webhook("http://localhost", SECRET))
 
 

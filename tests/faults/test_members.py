@@ -36,6 +36,9 @@ def test_a_restart_under_its_name_and_a_guest_change_no_count(kafka, tmp_path: P
         again.until(lambda: again.read() > 0)
         with WorkerProcess(config, kafka.bootstrap, instance="two") as guest:
             guest.until(lambda: guest.read() > 0 and len(again.health()["partitions"]) < 4)
+            # What has moved away is told of by its new owner alone.
+            guest.until(lambda: bool(again.books()) != bool(guest.books()))
+            assert not set(again.health()["partitions"]) & set(guest.health()["partitions"])
             assert guest.terminate() == 0
         assert again.process.poll() is None
         again.until(lambda: len(again.health()["partitions"]) == 4)

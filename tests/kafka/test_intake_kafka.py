@@ -191,6 +191,36 @@ def test_co_partitioned_topics_come_to_the_same_member(connection: Connection, t
     asyncio.run(main())
 
 
+def test_who_joins_and_leaves_moves_no_more_than_has_to(connection: Connection, topic: str) -> None:
+    """Partitions of both topics go from three members to four, to three, together; the rest stays where it was."""
+
+    async def main() -> None:
+        names = [topic, f"{topic}-labels"]
+        for name in names:
+            await topics.create(connection, name, 12)
+        owners = [Owner(connection, names, topic) for _ in range(4)]
+        old, guest = owners[:3], owners[3]
+
+        def evenly(among: list[Owner]) -> bool:
+            return all(len(owner.intake.assignment) == 24 // len(among) and owner.intake.settled for owner in among)
+
+        async with old[0].running(), old[1].running(), old[2].running():
+            await until(lambda: evenly(old))
+            before = [owner.intake.assignment for owner in old]
+            async with guest.running():
+                await until(lambda: evenly(owners))
+                assert all(owner.intake.assignment < had for owner, had in zip(old, before, strict=True))
+                assert all(owner.intake.unbroken for owner in old)
+                fewer = [owner.intake.assignment for owner in old]
+            await until(lambda: evenly(old))
+            assert all(owner.intake.assignment > had for owner, had in zip(old, fewer, strict=True))
+            for owner in old:
+                of = {name: {tp.partition for tp in owner.intake.assignment if tp.topic == name} for name in names}
+                assert of[names[0]] == of[names[1]]
+
+    asyncio.run(main())
+
+
 def test_a_static_member_that_restarts_disturbs_nobody(connection: Connection, topic: str) -> None:
     async def main() -> None:
         await topics.create(connection, topic, 2)

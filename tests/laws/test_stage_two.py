@@ -86,7 +86,7 @@ class Topics:
         for key, value in self.partials:
             if value is not None:
                 judge.merge.apply(unpack(value), key, fresh=False)
-        judge.ready()
+        list(judge.resume())
         return judge
 
     def compact(self) -> None:

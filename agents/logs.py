@@ -1,0 +1,78 @@
+"""Records of `logging`, ours and those of the libraries → lines on stderr: for a person, or JSON for a collector.
+
+A JSON line has `ts`, `level`, `logger`, `event` (the message), those of FIELDS that its place is known by, and
+`traceback`. What a payload holds is in neither: it is on the topic, and the line says where.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from enum import StrEnum
+from types import TracebackType
+
+from streams.times import rfc3339
+
+FIELDS = ("topic", "partition", "offset", "group", "model", "reason", "action_id", "code")
+"""What a line may say with `extra=` beside its text."""
+NO_ACTION = "actions: a record of %d bytes is no action; left out"
+
+
+class Form(StrEnum):
+    """How a line is written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+def to_stderr(form: Form, level: int = logging.INFO, *, verbose: bool = False) -> None:
+    """Where all lines go from now on; `level` is that of our own, the libraries warn only, unless `verbose`."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines() if form is Form.JSON else TextLines())
+    logging.basicConfig(handlers=[handler], level=logging.DEBUG if verbose else logging.WARNING, force=True)
+    logging.getLogger("agents").setLevel(logging.DEBUG if verbose else level)
+    logging.captureWarnings(form is Form.JSON)
+    sys.excepthook = _as_a_line if form is Form.JSON else sys.__excepthook__
+
+
+def say(text: str, *, code: str = "", level: int = logging.INFO) -> None:
+    """A line of the command itself, such as the one that it ends with: plain text, unless lines are JSON."""
+    formatter = logging.root.handlers[0].formatter if logging.root.handlers else None
+    if isinstance(formatter, JsonLines):
+        record = logging.LogRecord("foreshock", level, "", 0, text, (), None)
+        record.code = code or None
+        print(formatter.format(record), file=sys.stderr, flush=True)
+    else:
+        print(f"{text} [{code}]" if code else text, file=sys.stderr, flush=True)
+
+
+class TextLines(logging.Formatter):
+    """For a person: one line a message, then the traceback, if there is one."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = " ".join(record.message.splitlines())
+        return super().formatMessage(record)
+
+
+class JsonLines(logging.Formatter):
+    """For a collector: one object a line, whatever the message holds."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "ts": rfc3339(int(record.created * 1000)),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": record.getMessage(),
+        }
+        line |= {name: found for name in FIELDS if (found := getattr(record, name, None)) is not None}
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def _as_a_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    logging.getLogger("foreshock").critical("unexpected: %s", kind.__name__, exc_info=(kind, error, trace))

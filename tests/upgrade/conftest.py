@@ -1,0 +1,5 @@
+"""The broker of the embedded tests."""
+
+from tests.embedded.conftest import broker, topic
+
+__all__ = ["broker", "topic"]

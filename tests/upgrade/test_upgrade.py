@@ -1,0 +1,272 @@
+"""A worker goes on from what earlier releases left behind; what a later one wrote it does not pass over."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tarfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
+
+import msgspec
+import pytest
+
+import agents.sketch
+from agents import topics
+from agents.app import WebOptions, Worker
+from agents.broker import EmbeddedBroker
+from agents.clients import Connection
+from agents.files import read_plan
+from agents.ledger import LEDGER_KEY
+from agents.merge import BOOKS_KEY, UNIT_KEY, MergeStage
+from agents.replay import generate
+from agents.sketch import SketchStage
+from agents.store import Stores
+from streams import partial
+from streams.backtest import Backtest
+from streams.baseline import Baseline
+from streams.chunk import Progress
+from streams.chunk_merge import BooksState
+from streams.errors import ConfigError, NewerError, SketchError
+from streams.join.fold import JoinFold
+from streams.judge import BucketJudge, ModelState, Outcome, pack_state, pack_unit, unpack_state, unpack_unit
+from streams.ledger import LedgerState, pack_ledger, unpack_ledger
+from streams.partial import Books, key_of, pack, unpack
+from streams.plan import Facts, Plan
+from streams.records import Records
+from streams.rollup import Unit
+from streams.source import SourceFold
+from streams.truth import TruthState
+from tests.embedded.test_worker import on_topic, project, windows
+from tests.faults.harness import latest_windows, replayed
+from tests.faults.test_kill import differences
+from tests.synthetic import INCIDENTS, START_MS, events, learned, lines
+from tests.synthetic import plan as compiled
+from tests.upgrade.make_fixture import CONFIG, FOLDER, INPUTS, PARTITIONS, RECORDS, REST, STATE, WRITTEN, Pair, Record
+
+FINISHED_WITHIN_S = 60.0
+NOW_MS = START_MS + 86_400_000
+
+
+# --- From an earlier release
+
+
+@pytest.mark.parametrize("archive", sorted(FOLDER.glob("*.tar.xz")), ids=lambda archive: archive.name)
+def test_a_worker_goes_on_from_an_earlier_release(archive: Path, tmp_path: Path) -> None:
+    """The same windows and actions as without an upgrade; nothing is rebuilt, nothing is left out."""
+    with tarfile.open(archive) as tar:
+        tar.extractall(tmp_path, filter="data")
+    found = msgspec.msgpack.decode((tmp_path / RECORDS).read_bytes(), type=dict[str, list[Record]])
+    rest = msgspec.msgpack.decode((tmp_path / REST).read_bytes(), type=dict[str, list[Pair]])
+    plan = read_plan(tmp_path / CONFIG)
+    reference = replayed(plan, *whole(found, rest))
+    assert all(covered(plan, tmp_path / STATE, number) for number in range(PARTITIONS)), "no label is read twice"
+
+    async def main() -> None:
+        async with EmbeddedBroker() as broker:
+            connection = broker.connection()
+            await put_back(connection, found)
+            for name, pairs in rest.items():
+                await generate(connection, name, pairs)
+            worker = Worker(plan, connection, WebOptions(), drain=True, state=tmp_path / STATE)
+            await asyncio.wait_for(worker.run(), FINISHED_WITHIN_S)
+            assert not worker.merge.work.rejects
+            assert not (wrong := differences(await windows(connection), reference.windows)), "\n".join(wrong[:40])
+            assert {action["id"] for action in await on_topic(connection, "actions")} == reference.action_ids
+
+    asyncio.run(main())
+
+
+def covered(plan: Plan, folder: Path, number: int) -> int:
+    """Labels of a partition that the join on the disk need not read again."""
+    stores = Stores(folder)
+    try:
+        return JoinFold(plan, "labels", number, stores.open("inference", number), NOW_MS).meta.covered.labels
+    finally:
+        stores.close()
+
+
+def whole(found: dict[str, list[Record]], rest: dict[str, list[Pair]]) -> tuple[list[bytes], list[bytes], Any]:
+    """All of the input, in the order of its times."""
+
+    def values(name: str, time: str) -> list[bytes]:
+        said = [value for _, _, value in found[name] if value is not None] + [value for _, value in rest[name]]
+        return sorted(said, key=lambda value: json.loads(value)[time])
+
+    told = {Facts.FEEDBACK: "ts", Facts.RUNS: "eventTime", Facts.OUTCOMES: "ts"}
+    return values("inference", "ts"), values("labels", "label_ts"), {k: values(k, time) for k, time in told.items()}
+
+
+async def put_back(connection: Connection, found: dict[str, list[Record]]) -> None:
+    """Every record where it was: in its partition, at its offset."""
+    for name in INPUTS:
+        await topics.create(connection, name, PARTITIONS)
+    await topics.ensure(connection, inference_partitions=PARTITIONS, buckets=PARTITIONS)
+    async with connection.producer() as producer:
+        for name in (*INPUTS, *WRITTEN):
+            for number, key, value in found[name]:
+                await producer.send(name, value, key, number)
+        await producer.flush()
+
+
+# --- From a later release
+
+
+def test_a_whole_record_of_a_later_release_is_no_broken_one() -> None:
+    payload = b"anything"
+    newer = partial._SEAL.pack(partial.MAGIC, max(partial.READS) + 1, zlib.crc32(payload)) + payload
+    with pytest.raises(NewerError, match="of a later release"):
+        partial.unseal(newer)
+    with pytest.raises(SketchError, match="checksum"):
+        partial.unseal(newer[:-1])
+    with pytest.raises(ConfigError, match="upgrade"):
+        Baseline.from_bytes(newer)
+
+
+def later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on this is the next release but one: it reads the format of today, and writes another."""
+    monkeypatch.setattr(partial, "WRITES", 2)
+    monkeypatch.setattr(partial, "READS", (1, 2))
+    monkeypatch.setattr("streams.judge.WRITES", 2)
+
+
+SAVED = {
+    "progress": (lambda: Progress(3, {"m": 4}).to_bytes(), Progress.from_bytes),
+    "roll-up": (lambda: pack_unit("m", Unit(60_000, 0, {})), unpack_unit),
+    "ledger": (lambda: pack_ledger(LedgerState(model="m", truth=TruthState())), unpack_ledger),
+    "state": (
+        lambda: pack_state(ModelState(model="m", judged_until_ms=1, first_pane_ms=0, last_event_pane_ms=0)),
+        lambda data: unpack_state(data, ModelState),
+    ),
+    "books": (
+        lambda: pack_state(BooksState({0: 1}, {"m": Books(2, 2)})),
+        lambda data: unpack_state(data, BooksState),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_every_saved_record_says_its_format(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same bytes: the later release reads what this one wrote, this one ends at what the later one wrote."""
+    write, read = SAVED[name]
+    ours = write()
+    with monkeypatch.context() as patch:
+        later(patch)
+        newer = write()
+        assert read(newer) == read(ours)
+    with pytest.raises(NewerError):
+        read(newer)
+
+
+def test_a_state_without_a_format_is_of_the_first_release() -> None:
+    assert unpack_state(b'{"folded": {"0": 7}, "totals": {}}', BooksState) == BooksState({0: 7}, {})
+    with pytest.raises(SketchError, match="does not open"):
+        unpack_state(b'{"format": "one"}', BooksState)
+
+
+def test_in_a_rolling_upgrade_the_old_worker_stops_short_and_the_new_one_counts_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Stage 1 is upgraded half-way. The old stage 2 judges what it can read; the new one goes on from its state."""
+    one = compiled(learned(), lambda text: text.replace("lateness: 1d", "lateness: 10m"))
+    values = lines(events(9, 3, INCIDENTS))
+    cut = len(values) // 2
+    fold, log = SourceFold(one, "file", 0, None, NOW_MS), []
+
+    def publish(start: int, stop: int, *, final: bool = False) -> None:
+        for at in range(start, stop, 500):
+            end = min(at + 500, stop)
+            steps = fold.take(Records(range(at, end), [NOW_MS] * (end - at), values[at:end]), NOW_MS)
+            steps.append(fold.publish(NOW_MS, caught_up=False, final=final and end == stop))
+            log.extend((item.bucket, key_of(item, "w"), pack(item)) for step in steps for item in step.partials)
+
+    publish(0, cut)
+    with monkeypatch.context() as patch:
+        later(patch)
+        publish(cut, len(values), final=True)
+
+    old, outcomes = {}, []
+    with pytest.raises(NewerError):
+        for bucket, key, value in log:
+            outcomes += judged(old.setdefault(bucket, BucketJudge(one, bucket, "file", 1)), key, value)
+    saved = [pack_state(judge.state) for bucket in old.values() for judge in bucket.judges.values() if judge.state]
+    assert outcomes and saved
+
+    later(monkeypatch)
+    new = {bucket: BucketJudge(one, bucket, "file", 1) for bucket, _, _ in log}
+    for data in saved:
+        state = unpack_state(data, ModelState)
+        new[one.config.bucket(state.model)].restore(state)
+    for bucket, key, value in log:
+        new[bucket].apply(unpack(value), key, fresh=False)
+    for judge in new.values():
+        list(judge.resume())
+        outcomes += judge.advance()
+    assert told(outcomes) == told(list(Backtest(one, NOW_MS).run(values)))
+
+
+def judged(judge: BucketJudge, key: bytes, value: bytes) -> list[Outcome]:
+    judge.apply(unpack(value), key)
+    return list(judge.advance())
+
+
+def told(outcomes: list[Outcome]) -> tuple[dict[str, dict[str, Any]], set[str]]:
+    """Windows as a reader of the topic ends up with, and action ids."""
+    written = [json.loads(msgspec.json.encode(window)) for outcome in outcomes for window in outcome.windows]
+    return latest_windows(written), {action.id for outcome in outcomes for action in outcome.actions}
+
+
+SEALED = partial._SEAL.pack(partial.MAGIC, max(partial.READS) + 1, 0)
+
+
+def test_a_worker_ends_with_one_line_where_a_later_release_has_written(
+    topic: str, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    """Nothing is judged without what it cannot read."""
+    _, plan, connection = project(broker, topic, tmp_path)
+
+    async def main() -> None:
+        await topics.create(connection, connection.topic("inference"), PARTITIONS)
+        await topics.ensure(connection, inference_partitions=PARTITIONS, buckets=plan.config.kafka.buckets)
+        async with connection.producer() as producer:
+            await producer.send_and_wait(connection.topic("partials"), SEALED, b"key", 0)
+        worker = Worker(plan, connection, WebOptions(), drain=True)
+        with pytest.raises(NewerError) as error:
+            await asyncio.wait_for(worker.run(), FINISHED_WITHIN_S)
+        assert str(error.value) == (
+            "partials, bucket 0, offset 0: format 2, of a later release; expected format 1; "
+            "upgrade this worker; nothing is lost"
+        )
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [(b"shop", b'{"format": 2}'), (BOOKS_KEY, b'{"format": 2}'), (UNIT_KEY, SEALED), (LEDGER_KEY, SEALED)],
+)
+def test_no_state_of_a_later_release_is_passed_over(key: bytes, value: bytes) -> None:
+    one = compiled(learned())
+    stage = MergeStage(one, Connection(broker="none:1"), Mock(), 1, {})
+    with pytest.raises(NewerError, match=r"^state "):
+        stage._restore(BucketJudge(one, 0, "inference", 1), key, value)
+
+
+def test_no_progress_of_a_later_release_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To begin at an older one would count records twice that are in partials already."""
+
+    async def read(connection: Any, topic: str, partitions: Any, take: Callable[..., None], **how: Any) -> Any:
+        take([SimpleNamespace(partition=0, offset=7, key=b"0", value=SEALED)])
+
+    async def one_partition(topic: str) -> int:
+        return 1
+
+    monkeypatch.setattr(agents.sketch, "read_to_end", read)
+    stage = SketchStage(compiled(learned()), Connection(broker="none:1"), Mock(), "here", None)
+    monkeypatch.setattr(stage, "_partitions_of", one_partition)
+    with pytest.raises(NewerError, match=r"^progress, offset 7: "):
+        asyncio.run(stage._progress({("inference", 0)}))
