@@ -7,6 +7,7 @@ import contextlib
 import json
 import random
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from unittest.mock import Mock
 
@@ -28,15 +30,18 @@ from agents.clients import Connection
 from agents.files import read_plan
 from agents.loader import Records, read_to_end
 from agents.merge import MergeStage
-from agents.replay import generate
-from streams.backtest import Backtest
+from agents.replay import generate, partitions_of
+from streams.backtest import Backtest, label_summary
 from streams.chunk import Progress
+from streams.config import OTHER
 from streams.errors import BrokerError
 from streams.events import time_ms
 from streams.learn import learn
+from streams.merge import BucketMerge
 from streams.partial import Books
 from streams.plan import Facts, Plan
 from streams.scaffold import foreshock_yaml
+from tests.faults.payloads import BROKEN, ODD, changed
 
 START_MS = 1_767_571_200_000
 PANE_MS = 60_000
@@ -45,9 +50,11 @@ PARTITIONS = 4
 MODEL = "shop"
 WELCOME_MS = 180_000
 """How far behind a welcome event is: beyond the grace, within the lateness."""
+WEEK_MS = 7 * 86_400_000
 FUTURE_MS = 4_102_444_800_000
 """The year 2100."""
 STOP_WITHIN_S = 15.0
+PLAIN = (sys.executable, "-m", "agents")
 
 Pair = tuple[bytes | None, bytes]
 
@@ -60,38 +67,96 @@ class Stream:
     panes: Counter[tuple[int, str]] = field(default_factory=Counter)
     """Events by pane start and version: on time and welcome ones."""
     late: int = 0
-    rejected: int = 0
+    duplicate: int = 0
+    strangers: int = 0
+    """Events of models that nobody declared."""
+    broken: Counter[tuple[str, bytes]] = field(default_factory=Counter)
+    """What has to be rejected: the reason, and the bytes."""
 
     @property
     def counted(self) -> int:
         return sum(self.panes.values())
 
+    @property
+    def rejected(self) -> int:
+        return self.broken.total()
 
-def make_stream(n: int, seed: int, *, garbage: bool = True) -> Stream:
-    """`n` records: disorder within the grace, two versions, nulls, errors, welcome and late events, garbage."""
-    rng = random.Random(seed)
-    stream = Stream()
+
+@dataclass(frozen=True, kw_only=True)
+class Traits:
+    """What a stream has beside disorder within the grace, two versions, nulls, errors, welcome and late events."""
+
+    garbage: bool = True
+    """Records that are no events, and events from the future."""
+    repeats: bool = False
+    """Events that are sent again, some records later."""
+    deduplicated: bool = False
+    """A repeat is a duplicate: so it is where there are labels; else it counts again."""
+    evolving: bool = False
+    """From the half on a feature has another name, one another type, and one is new."""
+    silent: int | None = None
+    """A partition without events from a third of the stream to two thirds."""
+    strangers: int = 0
+    """So many events of models that nobody declared, each of another one."""
+
+
+def make_stream(n: int, seed: int, *, garbage: bool = True, traits: Traits | None = None) -> Stream:
+    """`n` records of our model, or hardly more or less."""
+    rng, stream = random.Random(seed), Stream()
+    traits = traits or Traits(garbage=garbage)
     panes = max(8, n // EVENTS_PER_PANE)
+    again: dict[int, list[tuple[Pair, int, str]]] = {}
     for i in range(n):
         event_id = f"{seed}-{i:09}"
-        pane = i * panes // n
+        key, pane = event_id.encode(), i * panes // n
         ts = START_MS + i * panes * PANE_MS // n
-        if garbage and rng.random() < 0.001:
-            stream.rejected += 1
-            broken = (b"{", b'{"event_id": 1}', b"\xff\xfe", event(event_id, FUTURE_MS, rng, pane, panes))
-            stream.pairs.append((event_id.encode(), rng.choice(broken)))
+        for _ in range(i * traits.strangers // n, (i + 1) * traits.strangers // n):
+            stranger = f"stranger-{stream.strangers}"
+            stream.pairs.append((stranger.encode(), event(stranger, ts, rng, model=stranger)))
+            stream.strangers += 1
+        for pair, start, version in again.pop(i, ()):
+            stream.pairs.append(pair)
+            if traits.deduplicated:
+                stream.duplicate += 1
+            else:
+                stream.panes[(start, version)] += 1
+        if traits.silent is not None and n // 3 <= i < n * 2 // 3 and partition_of(key) == traits.silent:
+            continue
+        if traits.garbage and rng.random() < 0.001:
+            reason, value = _broken(event(event_id, ts, rng, pane, panes), rng)
+            stream.broken[(reason, value)] += 1
+            stream.pairs.append((key, value))
             continue
         if i > n // 2 and rng.random() < 0.001:
             stream.late += 1
-            stream.pairs.append((event_id.encode(), event(event_id, ts - 3_600_000, rng, pane, panes)))
+            stream.pairs.append((key, event(event_id, rng.choice((ts - 3_600_000, 0, -1)), rng, pane, panes)))
             continue
         if i > n // 2 and rng.random() < 0.002:
             ts -= WELCOME_MS
         ts -= rng.randrange(20_000) if i > EVENTS_PER_PANE else 0
         version = "2" if pane > panes // 2 and i % 10 == 0 else "1"
-        stream.panes[(ts // PANE_MS * PANE_MS, version)] += 1
-        stream.pairs.append((event_id.encode(), event(event_id, ts, rng, pane, panes, version)))
+        odd = rng.choice(ODD) if traits.garbage and rng.random() < 0.005 else {}
+        value = event(event_id, ts, rng, pane, panes, version, evolved=traits.evolving and i > n // 2, odd=odd)
+        start = ts // PANE_MS * PANE_MS
+        stream.panes[(start, version)] += 1
+        stream.pairs.append((key, value))
+        if traits.repeats and rng.random() < 0.01:
+            # Soon enough to be on time once more, where a repeat counts.
+            again.setdefault(i + rng.randrange(1, 500), []).append(((key, value), start, version))
     return stream
+
+
+def _broken(good: bytes, rng: random.Random) -> tuple[str, bytes]:
+    """A record that is rejected, and why."""
+    kind = rng.choice((*BROKEN, "future"))
+    if kind == "future":
+        return "future", changed(good, ts=FUTURE_MS)
+    reason, make = BROKEN[kind]
+    return reason, make(good)
+
+
+def partition_of(key: bytes) -> int:
+    return int(partitions_of([key], PARTITIONS)[0])
 
 
 def event(
@@ -102,6 +167,9 @@ def event(
     panes: int = 10**9,
     version: str = "1",
     model: str = MODEL,
+    *,
+    evolved: bool = False,
+    odd: Mapping[str, Any] = MappingProxyType({}),
 ) -> bytes:
     """One record. Its feed is broken for three panes from a quarter of them on, its requests fail from the half on."""
     broken_feed = panes // 4 <= pane < panes // 4 + 3
@@ -115,6 +183,7 @@ def event(
             "amount": None if broken_feed and rng.random() < 0.6 else round(rng.lognormvariate(3, 1), 2),
             "age": rng.randrange(18, 90),
             "country": rng.choice(("DE", "FR", "US", "BR")),
+            **odd,
         },
         "segments": {"channel": rng.choice(("web", "app"))},
         "score": round(rng.betavariate(2, 5), 4),
@@ -123,22 +192,27 @@ def event(
     }
     if failing and rng.random() < 0.5:
         record |= {"error": "timeout", "score": None, "prediction": None}
+    if evolved:
+        features = record["features"]
+        features |= {"age_years": features.pop("age"), "amount": str(features["amount"]), "device": "phone"}
     return json.dumps(record).encode()
 
 
 def labels_of(pairs: Iterable[Pair], seed: int, *, failing: bool = True) -> list[Pair]:
     """What was true of events, minutes later: one in ten predictions is wrong, or three in the last third if `failing`.
 
-    In order of the labels' times, with repeats, corrections, withdrawals, labels that come first, or never, or belong
-    to no event, and garbage.
+    In order of the labels' times, with repeats, corrections, withdrawals, labels that come first, or a week late, or
+    never, or belong to no event, and garbage.
     """
     rng = random.Random(seed)
     found: list[tuple[int, Pair]] = []
-    rows = [(key, row) for key, value in pairs if (row := _readable(value)) is not None]
+    rows = [(key, row) for key, value in pairs if (row := _readable(value)) is not None and row["model"] == MODEL]
     for number, (key, row) in enumerate(rows):
         said = int(rng.random() < (0.3 if failing and number > len(rows) * 2 // 3 else 0.1)) ^ (row["prediction"] or 0)
         told, delay = [said], rng.randrange(30_000, 150_000)
         chance = rng.random()
+        if chance > 0.995:
+            delay += WEEK_MS
         if chance < 0.02:
             told = []
         elif chance < 0.04:
@@ -165,10 +239,12 @@ def labels_of(pairs: Iterable[Pair], seed: int, *, failing: bool = True) -> list
 
 def _readable(value: bytes) -> dict[str, Any] | None:
     try:
-        row: dict[str, Any] = json.loads(value)
-    except ValueError:
+        row = json.loads(value)
+    except (ValueError, RecursionError):
         return None
-    return row if row.get("ts", FUTURE_MS) < FUTURE_MS else None
+    if not isinstance(row, dict) or type(row.get("ts")) is not int or not isinstance(row.get("event_id"), str):
+        return None
+    return row if 0 < row["ts"] < FUTURE_MS and "model" in row else None
 
 
 def write_config(
@@ -228,13 +304,17 @@ def send(connection: Connection, records: Iterable[tuple[int, bytes | None]], **
 class WorkerProcess:
     """`foreshock worker` as a user starts it; as a context manager it is gone at the end, whatever happened."""
 
-    def __init__(self, config: Path, bootstrap: str, *options: str, instance: str = "one") -> None:
+    def __init__(
+        self, config: Path, bootstrap: str, *options: str, instance: str = "one", through: Sequence[str] = PLAIN
+    ) -> None:
+        """`through`: the command that takes foreshock's arguments."""
+        self.instance = instance
         self.log = config.parent / f"worker-{instance}.log"
-        command = [sys.executable, "-m", "agents", "worker", "-c", str(config), "--broker", bootstrap]
+        arguments = ["worker", "-c", str(config), "--broker", bootstrap, "--listen", "127.0.0.1:0"]
         with self.log.open("ab") as log:
             self._said_before = log.tell()
             self.process = subprocess.Popen(
-                [*command, "--listen", "127.0.0.1:0", "--instance", instance, *options], stdout=log, stderr=log
+                [*through, *arguments, "--instance", instance, *options], stdout=log, stderr=log
             )
 
     def __enter__(self) -> WorkerProcess:
@@ -283,6 +363,14 @@ class WorkerProcess:
         found: dict[str, Any] = json.loads(self.get("/health"))
         return found
 
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def resident_mib(self) -> float:
+        """What its process holds now."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * resource.getpagesize() / 2**20
+
     def books(self, model: str = MODEL) -> dict[str, int]:
         """The model's books by outcome, as its metrics tell them; empty before there are any."""
         return {
@@ -307,9 +395,8 @@ def drain(config: Path, bootstrap: str, *, within_s: float = 120.0) -> None:
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A record that was not counted: why, and its bytes."""
+    """An event that was not counted: why, and its bytes."""
 
-    topic: str
     reason: str
     value: bytes | None
     headers: dict[str, bytes]
@@ -323,6 +410,8 @@ class Published:
     actions: list[dict[str, Any]]
     dead_letters: dict[tuple[int, int], DeadLetter]
     """By partition and offset of the source; a restart's repeats are of one place."""
+    label_books: dict[str, dict[str, int]] = field(default_factory=dict)
+    """By model, of a backtest."""
 
     @property
     def action_ids(self) -> set[str]:
@@ -360,7 +449,8 @@ def published(connection: Connection) -> Published:
         topic, partition, offset, reason = (
             headers[f"foreshock.{name}"].decode() for name in ("topic", "partition", "offset", "reason")
         )
-        letters[int(partition), int(offset)] = DeadLetter(topic, reason, record.value, headers)
+        if topic == connection.topic("inference"):
+            letters[int(partition), int(offset)] = DeadLetter(reason, record.value, headers)
     return Published(
         latest_windows(strict_json(record.value) for record in found["windows"]),
         [strict_json(record.value) for record in found["actions"]],
@@ -379,14 +469,23 @@ def strict_json(value: bytes) -> Any:
 
 def books(connection: Connection, config: Path) -> dict[str, Books]:
     """The books by model, as the next worker would rebuild them from the topics."""
+    merges = _rebuilt(connection, config)
+    return {name: model.books for merge in merges for name, model in {**merge.models, **merge.others}.items()}
 
-    async def rebuild() -> dict[str, Books]:
+
+def label_books(connection: Connection, config: Path, model: str = MODEL) -> dict[str, int]:
+    """The model's books of labels, as the next worker would rebuild them from the topics."""
+    (found,) = [merge.models[model] for merge in _rebuilt(connection, config) if model in merge.models]
+    return label_summary(found.outcomes.total())
+
+
+def _rebuilt(connection: Connection, config: Path) -> list[BucketMerge]:
+    async def rebuild() -> list[BucketMerge]:
         plan = read_plan(config)
         stage = MergeStage(plan, connection, Mock(), PARTITIONS, {})
         topic = connection.topic("partials")
         await stage.on_assigned({TopicPartition(topic, bucket) for bucket in range(plan.config.kafka.buckets)})
-        merges = [judge.merge for judge in stage.judges.values()]
-        return {name: model.books for merge in merges for name, model in {**merge.models, **merge.others}.items()}
+        return [judge.merge for judge in stage.judges.values()]
 
     return asyncio.run(rebuild())
 
@@ -405,13 +504,13 @@ def progress(connection: Connection) -> dict[int, int]:
     return found
 
 
-def committed(connection: Connection, group: str) -> dict[int, int]:
+def committed(connection: Connection, group: str = "foreshock", topic: str = "inference") -> dict[int, int]:
     """By partition the offset that the group has committed; none as long as Kafka does not know the group."""
 
     async def ask() -> dict[int, int]:
         async with topics.admin(connection) as client:
             offsets = await client.list_consumer_group_offsets(connection.topic(group))
-        return {tp.partition: meta.offset for tp, meta in offsets.items()}
+        return {tp.partition: meta.offset for tp, meta in offsets.items() if tp.topic == connection.topic(topic)}
 
     try:
         return asyncio.run(ask())
@@ -445,7 +544,99 @@ def replayed(
     for outcome in run.run(events, labels, told or {}):
         windows += [msgspec.to_builtins(window) for window in outcome.windows]
         actions += [msgspec.to_builtins(action) for action in outcome.actions]
-    return Published(latest_windows(json.loads(msgspec.json.encode(windows))), actions, {})
+    books = {name: model.labels for name, model in run.summary().models.items()}
+    return Published(latest_windows(json.loads(msgspec.json.encode(windows))), actions, {}, books)
+
+
+# --- The oracle
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a run gave beside what it should have given."""
+
+    events: int
+    lost: int
+    """Events that should have been counted, or told as late, rejected or duplicate, and were not."""
+    duplicated: int
+    """Those that were, and should not have been, or once more than they should."""
+    missing: int
+    """Ids of actions."""
+    surplus: int
+    wrong: tuple[str, ...]
+    """Every place where anything differs."""
+
+
+def judge(
+    connection: Connection, config: Path, stream: Stream, labels: Sequence[Pair] = (), *, counts_only: bool = False
+) -> Verdict:
+    """Holds what is on the topics against the plain count and the backtest of what was sent.
+
+    `counts_only`: nothing is asked of signals and actions, where the order of the log is not that of the backtest.
+    """
+    found, reference = published(connection), expected(config, stream, labels)
+    kept = books(connection, config)
+    should = Counter({("pane", *pane): n for pane, n in stream.panes.items()})
+    should += Counter({"late": stream.late, "duplicate": stream.duplicate, OTHER: stream.strangers})
+    should += Counter(stream.broken)
+    does = Counter({("pane", *pane): n for pane, n in found.panes().items()})
+    does += Counter({"late": kept[MODEL].late, "duplicate": kept[MODEL].duplicate})
+    does += Counter({OTHER: kept[OTHER].counted if OTHER in kept else 0})
+    does += Counter((letter.reason, letter.value) for letter in found.dead_letters.values())
+    wrong = [*_unbalanced(kept, stream)]
+    if not counts_only:
+        wrong += differences(found.windows, reference.windows)
+    if reference.panes() != stream.panes:
+        wrong.append("the backtest and the plain count differ")
+    if labels:
+        wrong += differences(_settled(label_books(connection, config)), _settled(reference.label_books[MODEL]))
+    lost, duplicated = should - does, does - should
+    wrong += [f"lost {place}: {n}" for place, n in lost.items()]
+    wrong += [f"duplicated {place}: {n}" for place, n in duplicated.items()]
+    missing, surplus = reference.action_ids - found.action_ids, found.action_ids - reference.action_ids
+    if counts_only:
+        missing, surplus = set(), set()
+    wrong += [f"no action {id}" for id in missing] + [f"surplus action {id}" for id in surplus]
+    sums = lost.total(), duplicated.total(), len(missing), len(surplus)
+    return Verdict(len(stream.pairs), *sums, tuple(wrong))
+
+
+def _unbalanced(kept: Mapping[str, Books], stream: Stream) -> Iterator[str]:
+    """Where the books do not say what was sent: produced = counted + late + rejected + duplicate."""
+    if not all(item.balanced() for item in kept.values()):
+        yield "books that do not balance"
+    read = sum(item.read for item in kept.values())
+    if read != len(stream.pairs):
+        yield f"the books say {read} of {len(stream.pairs)} records"
+    if kept[MODEL].counted != stream.counted:
+        yield f"the books say that {kept[MODEL].counted} of {stream.counted} events were counted"
+    reasons = sum((Counter(item.rejected) for item in kept.values()), Counter[str]())
+    injected: Counter[str] = Counter()
+    for (reason, _), n in stream.broken.items():
+        injected[reason] += n
+    if reasons != injected:
+        yield f"the books say that {dict(reasons)} were rejected, not {dict(injected)}"
+
+
+def _settled(books: Mapping[str, int]) -> dict[str, int]:
+    """A label without a prediction is an orphan when its time is over by the clock: until then it is pending."""
+    rest = {name: n for name, n in books.items() if name not in ("pending", "orphan")}
+    return {**rest, "unmatched": books["pending"] + books["orphan"]}
+
+
+def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
+    """Every place where two answers differ, one a line: window, field, what was found, what was expected."""
+    lines: list[str] = []
+
+    def compare(place: str, one: Any, other: Any) -> None:
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            for key in sorted(one.keys() | other.keys(), key=str):
+                compare(f"{place} {key}", one.get(key, "nothing"), other.get(key, "nothing"))
+        elif one != other:
+            lines.append(f"{place}: {one} instead of {other}")
+
+    compare("", found, expected)
+    return lines
 
 
 def kill_schedule(seed: int, kills: int, shortest_s: float, longest_s: float) -> Iterator[float]:
