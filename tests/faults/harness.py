@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import random
 import re
 import resource
@@ -54,6 +55,8 @@ WEEK_MS = 7 * 86_400_000
 FUTURE_MS = 4_102_444_800_000
 """The year 2100."""
 STOP_WITHIN_S = 15.0
+SEED = int(os.environ.get("FORESHOCK_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
+"""Of tests that are random; they print it."""
 PLAIN = (sys.executable, "-m", "agents")
 
 Pair = tuple[bytes | None, bytes]
@@ -284,18 +287,20 @@ def fill(connection: Connection, pairs: Iterable[Pair], *, rate: float | None = 
     asyncio.run(send())
 
 
-def create(connection: Connection, configs: Mapping[str, str] | None = None) -> None:
-    """The topic that the worker reads."""
-    asyncio.run(topics.create(connection, connection.topic("inference"), PARTITIONS, configs))
+def create(connection: Connection, configs: Mapping[str, str] | None = None, *, topic: str = "inference") -> None:
+    """A topic that the worker reads."""
+    asyncio.run(topics.create(connection, connection.topic(topic), PARTITIONS, configs))
 
 
-def send(connection: Connection, records: Iterable[tuple[int, bytes | None]], **producer: Any) -> list[tuple[int, int]]:
+def send(
+    connection: Connection, records: Iterable[tuple[int, bytes | None]], *, topic: str = "inference", **producer: Any
+) -> list[tuple[int, int]]:
     """Sends (partition, value), in order; partition and offset of each."""
 
     async def main() -> list[tuple[int, int]]:
         async with connection.producer(**producer) as client:
-            topic = connection.topic("inference")
-            futures = [await client.send(topic, value, b"key", partition) for partition, value in records]
+            name = connection.topic(topic)
+            futures = [await client.send(name, value, b"key", partition) for partition, value in records]
             return [(sent.partition, sent.offset) for sent in await asyncio.gather(*futures)]
 
     return asyncio.run(main())
@@ -362,6 +367,12 @@ class WorkerProcess:
     def health(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.get("/health"))
         return found
+
+    def holds(self) -> set[int]:
+        """The partitions that it has; none before it has a page."""
+        if "metrics at " not in self.said:
+            return set()
+        return set(self.health()["partitions"])
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -588,7 +599,11 @@ def judge(
         wrong += differences(found.windows, reference.windows)
     if reference.panes() != stream.panes:
         wrong.append("the backtest and the plain count differ")
+    if not reference.action_ids:
+        wrong.append("the oracle has no action: this proves nothing of actions")
     if labels:
+        if {window["clock"] for window in reference.windows.values()} < {"event", "arrival", "cohort"}:
+            wrong.append("the oracle has no windows of labels: this proves nothing of them")
         wrong += differences(_settled(label_books(connection, config)), _settled(reference.label_books[MODEL]))
     lost, duplicated = should - does, does - should
     wrong += [f"lost {place}: {n}" for place, n in lost.items()]

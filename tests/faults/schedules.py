@@ -172,11 +172,11 @@ def run(schedule: Schedule, ground: Ground, folder: Path) -> Verdict:
     stream = make_stream(schedule.events, schedule.seed, traits=schedule.traits())
     labels = labels_of(stream.pairs, schedule.seed) if schedule.labelled else []
     through = next((fault.through(folder / "state") for fault in faults if fault.through), PLAIN)
-    with Stage(rng, kafka, connection, config, through) as stage:
+    with Stage(rng, kafka, connection, config, CHUNK, through) as stage:
         stage.wake()
         _play(schedule, stage, stream, labels)
     drain(config, connection.broker)
-    with Stage(rng, kafka, connection, config) as stage:
+    with Stage(rng, kafka, connection, config, CHUNK) as stage:
         for fault in faults:
             if fault.afterwards:
                 fault.strike(stage)
@@ -210,7 +210,7 @@ def _write(schedule: Schedule, stage: Stage, stream: Stream, labels: Sequence[Pa
     """Writers that take about as long as the faults do."""
     to = stage.connection
     if schedule.labelled:
-        asyncio.run(topics.create(to, to.topic("labels"), PARTITIONS))
+        create(to, topic="labels")
         stage.write(partial(fill, to, labels, rate=len(labels) / schedule.lasts_s, topic="labels"))
     rate = len(stream.pairs) / schedule.lasts_s
     if "added partitions" in schedule.streams:

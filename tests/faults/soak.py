@@ -39,6 +39,7 @@ from tests.faults.stage import FIRST, Ground, Stage
 
 RATE = 1.5 * EVENTS_PER_PANE
 LOOK_EVERY_S = 1.0
+CHUNK = 8_192
 MOST_RISE_SHARE = 0.01
 STRANGERS = 100_000
 SIGNAL_SERIES = ("foreshock_signal_value", "foreshock_signal_threshold", "foreshock_signal_breached")
@@ -46,7 +47,7 @@ SIGNAL_SERIES = ("foreshock_signal_value", "foreshock_signal_threshold", "foresh
 
 def soak(minutes: float, seed: int, folder: Path) -> list[str]:
     """What is wrong."""
-    config = write_config(folder / "worker", "soak-", labelled=True)
+    config = write_config(folder / "worker", "soak-", chunk_size=CHUNK, labelled=True)
     traits = Traits(repeats=True, deduplicated=True, strangers=STRANGERS)
     stream = make_stream(int(minutes * 60 * RATE), seed, traits=traits)
     labels = labels_of(stream.pairs, seed)
@@ -54,7 +55,7 @@ def soak(minutes: float, seed: int, folder: Path) -> list[str]:
     with Ground(folder) as ground:
         connection = Connection(broker=ground.broker.bootstrap, prefix="soak-")
         create(connection)
-        with Stage(random.Random(seed), ground.broker, connection, config) as stage:
+        with Stage(random.Random(seed), ground.broker, connection, config, CHUNK) as stage:
             worker = stage.start()
             for topic, pairs in (("inference", stream.pairs), ("labels", labels)):
                 stage.write(partial(fill, connection, pairs, rate=len(pairs) / seconds, topic=topic))

@@ -57,6 +57,7 @@ class Stage:
     kafka: Broker | Cluster
     connection: Connection
     config: Path
+    chunk_size: int
     through: Sequence[str] = PLAIN
     """The command that takes foreshock's arguments."""
     crew: dict[str, WorkerProcess] = field(default_factory=dict)
@@ -120,6 +121,7 @@ class Stage:
         worker = self.crew.pop(name)
         try:
             assert worker.terminate(STOP_WITHIN_S) == 0, worker.said[-2000:]
+            assert "Traceback" not in worker.said, worker.said[-3000:]
         finally:
             worker.end()
         return worker
@@ -144,11 +146,11 @@ class Stage:
 
     def holds_all(self, names: Sequence[str], partitions: int = PARTITIONS) -> bool:
         """Whether these have all partitions and buckets between them."""
-        with contextlib.suppress(OSError):  # a worker that starts, or rebuilds, has no page yet
-            said = [self.crew[name].health() for name in names]
-            held = {partition for health in said for partition in health["partitions"]}
-            return len(held) == partitions and sum(health["buckets"] for health in said) == BUCKETS
-        return False
+        if not all(self.crew[name].holds() for name in names):
+            return False
+        said = [self.crew[name].health() for name in names]
+        held = {partition for health in said for partition in health["partitions"]}
+        return len(held) == partitions and sum(health["buckets"] for health in said) == BUCKETS
 
     def gather(self, partitions: int = PARTITIONS) -> WorkerProcess:
         """All work is the first one's: what `--drain` needs."""

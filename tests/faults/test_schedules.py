@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,12 +9,11 @@ import pytest
 
 from deploy.kafka import Broker
 from tests.faults import schedules
-from tests.faults.harness import Verdict
+from tests.faults.harness import SEED, Verdict
 from tests.faults.injections import FAULTS
 from tests.faults.schedules import ALWAYS, KINDS, STREAMS, Played, Schedule, drawn, repeat, run, table
 from tests.faults.stage import Ground
 
-SEED = int(os.environ.get("FORESHOCK_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
 SHORT = (
     ("kill", "store", "stop", "kill", "labels", "repeats", "delete"),
     ("freeze", "guests", "schema change", "repeats"),
