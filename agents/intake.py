@@ -39,7 +39,7 @@ from mode import Service
 from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
 from agents.clients import OUTAGE, Connection
-from streams.errors import BrokerError
+from streams.errors import BrokerError, ForeshockError
 
 log = logging.getLogger(__name__)
 _value = attrgetter("value")
@@ -238,6 +238,13 @@ class Intake(Service):
             self._running.cancel()
             await asyncio.wait([self._running])
         await self._close()
+
+    async def crash(self, reason: BaseException) -> None:
+        """Whoever runs this service tells why; of what its user can mend nobody needs the stack."""
+        if isinstance(reason, ForeshockError):
+            self._crash(reason)
+        else:
+            await super().crash(reason)
 
     async def _consume(self) -> None:
         self._consumer = consumer = self.connection.consumer(

@@ -129,7 +129,10 @@ class SketchStage:
         """Where to begin; None: at the beginning of what the log still has."""
         if tp.topic in self.told:
             return self.facts[tp.topic, tp.partition].resume_offset or None
-        fold = self.folds[tp.partition]
+        fold = self.folds.get(tp.partition)
+        if fold is None:
+            log.warning("%s has no partition %d: its labels are left until it has", self.source, tp.partition)
+            return None
         if tp.topic == self.labels and fold.join is not None:
             return fold.join.meta.covered.labels or None
         return fold.resume_offset or None

@@ -70,11 +70,11 @@ STREAMS = {
     "schema change": "13",
     "late topic": "14",
     "added partitions": "14",
-    "100,000 names": "16",
+    "many names": "16",
 }
 """What a stream may have, and the row of the table of faults that it is about."""
 ALWAYS = ("disorder", "late, future, epoch 0", "garbage", "odd values")
-KINDS = (*FAULTS, "silent partition", "lagging partition", "late topic", "added partitions", "100,000 names")
+KINDS = (*FAULTS, "silent partition", "lagging partition", "late topic", "added partitions", "many names")
 """Each is the first of every so many seeds."""
 FIRST_ONLY = ("outage",)
 """Too slow to be drawn beside others."""
@@ -112,7 +112,7 @@ class Schedule:
             deduplicated=self.labelled,
             evolving="schema change" in self.streams,
             silent=self.seed % PARTITIONS if "silent partition" in self.streams else None,
-            strangers=STRANGERS if "100,000 names" in self.streams else 0,
+            strangers=STRANGERS if "many names" in self.streams else 0,
         )
 
 
@@ -171,6 +171,7 @@ def run(schedule: Schedule, ground: Ground, folder: Path) -> Verdict:
     connection = Connection(broker=kafka.bootstrap, prefix=prefix)
     stream = make_stream(schedule.events, schedule.seed, traits=schedule.traits())
     labels = labels_of(stream.pairs, schedule.seed) if schedule.labelled else []
+    (folder / "state").mkdir()  # where a disk may be mounted
     through = next((fault.through(folder / "state") for fault in faults if fault.through), PLAIN)
     with Stage(rng, kafka, connection, config, CHUNK, through) as stage:
         stage.wake()

@@ -117,7 +117,8 @@ class Stage:
         return self.crew[name]
 
     def dismiss(self, name: str) -> WorkerProcess:
-        """It is told to stop, and does."""
+        """Once it is up it is told to stop, and does."""
+        self.crew[name].until(lambda: "metrics at " in self.crew[name].said)
         worker = self.crew.pop(name)
         try:
             assert worker.terminate(STOP_WITHIN_S) == 0, worker.said[-2000:]

@@ -20,7 +20,7 @@ SHORT = (
     ("refuse", "broker", "hang", "labels", "lagging partition"),
     ("node", "kill", "late topic"),
     ("disk", "labels", "repeats"),
-    ("clock", "clock", "100,000 names"),
+    ("clock", "clock", "many names"),
     ("kill", "added partitions"),
 )
 """What goes together, in the order in which it comes."""

@@ -1,0 +1,43 @@
+"""Stage 1 of the shell: where it begins with what it is given."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+from aiokafka import TopicPartition
+
+import agents.sketch
+from agents.clients import Connection
+from agents.sketch import SketchStage
+from agents.store import Stores
+from streams.configure import load
+from streams.plan import compile_plan
+
+YAML = """
+models:
+  shop:
+    labels: {task: binary, classes: ["0", "1"], horizon: 1d}
+    rules:
+      - {name: wrong, signals: [accuracy], response: retrain}
+"""
+
+
+def test_labels_of_a_topic_that_was_deleted_are_left_until_it_is_there_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nothing(*arguments: Any, **how: Any) -> dict[int, int]:
+        return {}
+
+    async def assigned() -> Mapping[TopicPartition, int | None]:
+        producer = Mock()
+        producer.partitions_for = lambda topic: asyncio.sleep(0, {0})
+        stage = SketchStage(compile_plan(load(YAML), {}), Connection(broker="none:1"), producer, "a", Stores(tmp_path))
+        return await stage.on_assigned({TopicPartition("labels", 0)})
+
+    monkeypatch.setattr(agents.sketch, "read_to_end", nothing)
+    assert asyncio.run(assigned()) == {TopicPartition("labels", 0): None}
