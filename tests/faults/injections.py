@@ -20,6 +20,7 @@ from tests.faults.stage import FIRST, Stage
 WITHOUT_NEWS_S = 2.0
 TAKEN_OVER_WITHIN_S = 60.0
 IN_SYNC_WITHIN_S = 60.0
+REFUSED_WITHIN_S = 90.0
 MOST_GROWTH_MIB = 100.0
 """A worker that cannot go on holds what it has fetched, and no more."""
 
@@ -170,16 +171,20 @@ def _least_replicas(stage: Stage, name: str, least: int) -> None:
 def delete(stage: Stage) -> None:
     """The events' topic is deleted, and made anew: nothing of the new one is taken for what was counted."""
     topic = stage.connection.topic("inference")
-    worker = stage.start()
+    stage.start()
     stage.until(lambda: stage.holds_all([FIRST]))
     asyncio.run(_delete(stage, topic))
     stage.live(0.0, 3.0)
     create(stage.connection)
     fill(stage.connection, make_stream(1_000, stage.rng.randrange(10**6), garbage=False).pairs)
-    for worker in (stage.crew.pop(FIRST), WorkerProcess(stage.config, stage.connection.broker)):
-        with worker:
-            assert worker.wait(60) == 1, worker.said[-2000:]
-            assert "made anew" in worker.said and "Traceback" not in worker.said, worker.said[-3000:]
+    _until_it_refuses(stage.crew.pop(FIRST))
+    _until_it_refuses(WorkerProcess(stage.config, stage.connection.broker))  # whoever starts next is told the same
+
+
+def _until_it_refuses(worker: WorkerProcess) -> None:
+    with worker:
+        assert worker.wait(REFUSED_WITHIN_S) == 1, worker.said[-2000:]
+        assert "made anew" in worker.said and "Traceback" not in worker.said, worker.said[-3000:]
 
 
 async def _delete(stage: Stage, topic: str) -> None:

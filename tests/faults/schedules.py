@@ -78,6 +78,8 @@ KINDS = (*FAULTS, "silent partition", "lagging partition", "late topic", "added 
 """Each is the first of every so many seeds."""
 FIRST_ONLY = ("outage",)
 """Too slow to be drawn beside others."""
+LONG_S = 10.0
+"""Of those that last so long there is one in a schedule."""
 LEAST_S = 8.0
 
 
@@ -154,7 +156,8 @@ def _agree(name: str, other: str) -> bool:
     return (
         not (one.alone or two.alone)
         and not (one.through and two.through)
-        and not (one.replicated and (other in single or two.lasts_s > 30))
+        and min(one.lasts_s, two.lasts_s) < LONG_S
+        and not (one.replicated and other in single)
     )
 
 
