@@ -34,18 +34,16 @@ from tests.faults.harness import (
     PLAIN,
     Pair,
     Stream,
-    Traits,
-    Verdict,
     create,
     drain,
     fill,
-    judge,
     labels_of,
     make_stream,
     partition_of,
     write_config,
 )
 from tests.faults.injections import FAULTS
+from tests.faults.oracle import Verdict, judge
 from tests.faults.stage import FIRST, Ground, Stage
 
 EVENTS = 24_000
@@ -108,8 +106,10 @@ class Schedule:
         gaps_s = (len(self.faults) + 1) * sum(BETWEEN_S) / 2
         return max(LEAST_S, START_S + gaps_s + sum(FAULTS[name].lasts_s for name in self.faults))
 
-    def traits(self) -> Traits:
-        return Traits(
+    def stream(self) -> Stream:
+        return make_stream(
+            self.events,
+            self.seed,
             repeats="repeats" in self.streams,
             deduplicated=self.labelled,
             evolving="schema change" in self.streams,
@@ -172,7 +172,7 @@ def run(schedule: Schedule, ground: Ground, folder: Path) -> Verdict:
     idle = "3s" if "silent partition" in schedule.streams else "1m"
     config = write_config(folder, prefix, chunk_size=CHUNK, idle=idle, labelled=schedule.labelled)
     connection = Connection(broker=kafka.bootstrap, prefix=prefix)
-    stream = make_stream(schedule.events, schedule.seed, traits=schedule.traits())
+    stream = schedule.stream()
     labels = labels_of(stream.pairs, schedule.seed) if schedule.labelled else []
     (folder / "state").mkdir()  # where a disk may be mounted
     through = next((fault.through(folder / "state") for fault in faults if fault.through), PLAIN)

@@ -25,16 +25,15 @@ from agents.clients import Connection
 from agents.files import read_plan
 from tests.faults.harness import (
     EVENTS_PER_PANE,
-    Traits,
     WorkerProcess,
     create,
     drain,
     fill,
-    judge,
     labels_of,
     make_stream,
     write_config,
 )
+from tests.faults.oracle import judge
 from tests.faults.stage import FIRST, Ground, Stage
 
 RATE = 1.5 * EVENTS_PER_PANE
@@ -48,8 +47,7 @@ SIGNAL_SERIES = ("foreshock_signal_value", "foreshock_signal_threshold", "foresh
 def soak(minutes: float, seed: int, folder: Path) -> list[str]:
     """What is wrong."""
     config = write_config(folder / "worker", "soak-", chunk_size=CHUNK, labelled=True)
-    traits = Traits(repeats=True, deduplicated=True, strangers=STRANGERS)
-    stream = make_stream(int(minutes * 60 * RATE), seed, traits=traits)
+    stream = make_stream(int(minutes * 60 * RATE), seed, repeats=True, deduplicated=True, strangers=STRANGERS)
     labels = labels_of(stream.pairs, seed)
     seconds = minutes * 60
     with Ground(folder) as ground:

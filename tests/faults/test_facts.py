@@ -16,13 +16,13 @@ from tests.faults.harness import (
     SEED,
     WorkerProcess,
     create,
-    differences,
     drain,
     fill,
     kill_schedule,
     published,
     replayed,
 )
+from tests.faults.oracle import differences
 from tests.scenario import records, stream, write
 
 KILLS, SHORTEST_S, LONGEST_S = 4, 3.0, 7.0

@@ -15,10 +15,10 @@ from tests.faults.harness import (
     create,
     drain,
     event,
-    label_books,
     send,
     write_config,
 )
+from tests.faults.oracle import label_books
 
 BEYOND = 5_000
 

@@ -9,8 +9,9 @@ import pytest
 
 from deploy.kafka import Broker
 from tests.faults import schedules
-from tests.faults.harness import SEED, Verdict
+from tests.faults.harness import SEED
 from tests.faults.injections import FAULTS
+from tests.faults.oracle import Verdict
 from tests.faults.schedules import ALWAYS, KINDS, STREAMS, Played, Schedule, drawn, repeat, run, table
 from tests.faults.stage import Ground
 
