@@ -23,7 +23,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import msgspec
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 from prometheus_client.parser import text_string_to_metric_families
 
 from agents import topics
@@ -277,10 +277,19 @@ def _after(text: str, mark: str) -> str:
     return text.split(mark, 1)[1].split()[0]
 
 
+class _Patient(Connection):
+    """Its producer keeps what it has to send for as long as any outage of ours lasts."""
+
+    def producer(self, **settings: Any) -> AIOKafkaProducer:
+        return super().producer(request_timeout_ms=180_000, **settings)
+
+
 def fill(connection: Connection, pairs: Iterable[Pair], *, rate: float | None = None, topic: str = "inference") -> None:
+    to = _Patient(broker=connection.broker, prefix=connection.prefix)
+
     async def send() -> None:
-        await topics.create(connection, connection.topic(topic), PARTITIONS)
-        await generate(connection, connection.topic(topic), pairs, rate=rate)
+        await topics.create(to, to.topic(topic), PARTITIONS)
+        await generate(to, to.topic(topic), pairs, rate=rate)
 
     asyncio.run(send())
 
@@ -391,9 +400,15 @@ class WorkerProcess:
 
     def read(self) -> int:
         """Records that this worker has fetched."""
+        return self._sum("foreshock_records_total")
+
+    def published(self) -> int:
+        """Partials that this worker has sent, and folded."""
+        return self._sum("foreshock_partials_total")
+
+    def _sum(self, name: str) -> int:
         families = text_string_to_metric_families(self.get("/metrics"))
-        samples = [sample for family in families for sample in family.samples]
-        return sum(int(sample.value) for sample in samples if sample.name == "foreshock_records_total")
+        return int(sum(sample.value for family in families for sample in family.samples if sample.name == name))
 
 
 def drain(config: Path, bootstrap: str, *, within_s: float = 120.0) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from aiokafka import TopicPartition
 
 import agents.sketch
 from agents.clients import Connection
-from agents.sketch import SketchStage
+from agents.sketch import SketchStage, now_ms
 from agents.store import Stores
 from streams.configure import load
 from streams.plan import compile_plan
@@ -41,3 +42,12 @@ def test_labels_of_a_topic_that_was_deleted_are_left_until_it_is_there_again(
 
     monkeypatch.setattr(agents.sketch, "read_to_end", nothing)
     assert asyncio.run(assigned()) == {TopicPartition("labels", 0): None}
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+def test_a_clock_that_is_set_is_not_time_that_has_passed(hours: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = now_ms()
+    assert abs(before - time.time_ns() // 1_000_000) < 60_000
+    set_ns = time.time_ns() + hours * 3_600 * 10**9
+    monkeypatch.setattr(time, "time_ns", lambda: set_ns)
+    assert 0 <= now_ms() - before < 60_000
