@@ -54,6 +54,7 @@ WEEK_MS = 7 * 86_400_000
 FUTURE_MS = 4_102_444_800_000
 """The year 2100."""
 STOP_WITHIN_S = 15.0
+KNOWN_WITHIN_S = 30.0
 SEED = int(os.environ.get("FORESHOCK_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
 """Of tests that are random; they print it."""
 PLAIN = (sys.executable, "-m", "agents")
@@ -289,7 +290,15 @@ def fill(connection: Connection, pairs: Iterable[Pair], *, rate: float | None = 
 
     async def send() -> None:
         await topics.create(to, to.topic(topic), PARTITIONS)
-        await generate(to, to.topic(topic), pairs, rate=rate)
+        deadline = time.monotonic() + KNOWN_WITHIN_S
+        while True:
+            try:
+                await generate(to, to.topic(topic), pairs, rate=rate)
+                return
+            except BrokerError as error:  # before anything is sent: of three brokers one does not know it yet
+                if "does not exist" not in error.seen or time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.2)
 
     asyncio.run(send())
 
