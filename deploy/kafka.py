@@ -304,7 +304,7 @@ def is_ready(port: int, least: int = 1) -> bool:
     return bool(correlation == CORRELATION and brokers >= least)
 
 
-def _death_with_parent() -> Callable[[], None] | None:
+def death_with_parent() -> Callable[[], None] | None:
     """What a child calls before it becomes Java, so that Linux kills it when we die; None where that can't be had.
 
     Linux takes the end of the thread that forked for the parent's death, so it is for the main thread only.
@@ -498,7 +498,7 @@ class Broker:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 pass_fds=inherited,
-                preexec_fn=None if self.detached else _death_with_parent(),
+                preexec_fn=None if self.detached else death_with_parent(),
             )
 
     def _await_ready(self, process: subprocess.Popen[bytes], least: int) -> None:

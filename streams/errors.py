@@ -4,7 +4,8 @@ ForeshockError          exit code 1
 ├── ConfigError         exit code 2: the configuration or the arguments are unusable
 ├── DataError           a file or stream of the user's cannot be read
 ├── SketchError         bytes that are no sketch or no partial of this version
-├── BrokerError         Kafka cannot be reached, or a topic is not as it must be
+├── BrokerError         Kafka refuses something, or a topic is not as it must be
+│   └── BrokerAway      Kafka does not answer, and may do so later
 └── StoreError          the disk of the label join fails, or is full
 """
 
@@ -47,7 +48,11 @@ class SketchError(ForeshockError):
 
 
 class BrokerError(ForeshockError):
-    """Kafka cannot be reached, or a topic is not as it must be."""
+    """Kafka refuses something, or a topic is not as it must be."""
+
+
+class BrokerAway(BrokerError):
+    """Kafka does not answer, and may do so later."""
 
 
 class StoreError(ForeshockError):

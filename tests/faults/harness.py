@@ -32,6 +32,7 @@ from agents.files import read_plan
 from agents.loader import Records, read_to_end
 from agents.merge import MergeStage
 from agents.replay import generate, partitions_of
+from deploy.kafka import death_with_parent
 from streams.backtest import Backtest
 from streams.chunk import Progress
 from streams.errors import BrokerError
@@ -335,7 +336,10 @@ class WorkerProcess:
         with self.log.open("ab") as log:
             self._said_before = log.tell()
             self.process = subprocess.Popen(
-                [*through, *arguments, "--instance", instance, *options], stdout=log, stderr=log
+                [*through, *arguments, "--instance", instance, *options],
+                stdout=log,
+                stderr=log,
+                preexec_fn=death_with_parent(),
             )
 
     def __enter__(self) -> WorkerProcess:
