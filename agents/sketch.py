@@ -121,6 +121,7 @@ class SketchStage:
         if self.stores is not None:
             store = self.stores.open(self.source, partition)
             join = JoinFold(self.plan, kafka.labels, partition, store, now_ms(), PATIENCE_MS)
+            join.rebuilding = True  # whoever was here before may have published more than this store holds
         return SourceFold(self.plan, kafka.inference, partition, progress, now_ms(), join=join)
 
     def _fact_fold(self, place: Place, progress: Progress | None) -> FactFold:

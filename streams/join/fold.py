@@ -88,7 +88,8 @@ class JoinFold:
         self.cells = OutcomeCells(self.models, store)
         self._histories = Histories(store, self.meta.sequence)
         self.rebuilding = False
-        """Less is covered than has been published: nothing is published until both topics have been read."""
+        """Less may be covered than has been published: nothing is published until both topics have been read. Of two
+        publications that with more records stands, though each may have read one topic further than the other."""
         self.caught_up = False
         """No label was left to read."""
         self.unread_until_ms = NO_MARK

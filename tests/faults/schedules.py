@@ -127,11 +127,12 @@ def drawn(seed: int, wanted: Sequence[str] = (), events: int = EVENTS) -> Schedu
     kinds = first + [name for name in rng.sample(more, min(2, len(more))) if rng.random() < 0.5]
     kinds = _together(dict.fromkeys(kinds))
     faults = [name for name in kinds if name in FAULTS for _ in range(rng.randint(1, FAULTS[name].often))]
+    faults += ["kill"] if not (faults or wanted) else []
     rng.shuffle(faults)
     streams = {*ALWAYS, *(name for name in kinds if name in STREAMS)}
     streams |= {name for name in ("repeats", "schema change") if rng.random() < 0.5}
-    needs = [FAULTS[name].labelled for name in faults if FAULTS[name].labelled is not None]
-    if "added partitions" not in streams and (any(needs) or rng.random() < 0.5):
+    labelled = rng.random() < 0.5 or any(FAULTS[name].labelled for name in faults)
+    if labelled and "added partitions" not in streams:
         streams.add("labels")
     return Schedule(seed, tuple(faults), frozenset(streams), events)
 

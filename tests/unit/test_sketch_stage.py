@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -16,8 +16,11 @@ import agents.sketch
 from agents.clients import Connection
 from agents.sketch import SketchStage, now_ms
 from agents.store import Stores
+from streams.chunk import Step
 from streams.configure import load
+from streams.partial import OutcomePartial
 from streams.plan import compile_plan
+from streams.records import Records
 
 YAML = """
 models:
@@ -28,20 +31,48 @@ models:
 """
 
 
-def test_labels_of_a_topic_that_was_deleted_are_left_until_it_is_there_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SketchStage]:
+    """One that finds no progress."""
+
     async def nothing(*arguments: Any, **how: Any) -> dict[int, int]:
         return {}
 
-    async def assigned() -> Mapping[TopicPartition, int | None]:
-        producer = Mock()
-        producer.partitions_for = lambda topic: asyncio.sleep(0, {0})
-        stage = SketchStage(compile_plan(load(YAML), {}), Connection(broker="none:1"), producer, "a", Stores(tmp_path))
-        return await stage.on_assigned({TopicPartition("labels", 0)})
-
     monkeypatch.setattr(agents.sketch, "read_to_end", nothing)
-    assert asyncio.run(assigned()) == {TopicPartition("labels", 0): None}
+    producer, stores = Mock(), Stores(tmp_path)
+    producer.partitions_for = lambda topic: asyncio.sleep(0, {0})
+    yield SketchStage(compile_plan(load(YAML), {}), Connection(broker="none:1"), producer, "a", stores)
+    stores.close()
+
+
+def test_a_new_owner_tells_of_labels_only_what_is_not_less_than_was_told(stage: SketchStage) -> None:
+    """The one before has read 4 events and a label. With 3 labels and 2 events more records are read, and fewer
+    predictions."""
+    events = [b'{"event_id":"%d","ts":%d,"model":"shop","score":0.5}' % (n, n) for n in range(4)]
+    labels = [b'{"event_id":"%d","label":1,"label_ts":9}' % n for n in range(3)]
+    asyncio.run(stage.on_assigned({TopicPartition("inference", 0), TopicPartition("labels", 0)}))
+    fold = stage.folds[0]
+    fold.take_labels(records(labels), 1)
+    fold.take(records(events[:2]), 1)
+    assert not outcomes(fold.publish(2, caught_up=False))
+    fold.take(records(events[2:], 2), 3)
+    assert fold.join is not None
+    fold.join.caught_up = True
+    told = outcomes(fold.publish(4, caught_up=True))
+    assert told and {partial.end_offset for partial in told} == {7}
+
+
+def outcomes(step: Step) -> list[OutcomePartial]:
+    return [partial for partial in step.partials if isinstance(partial, OutcomePartial)]
+
+
+def records(values: list[bytes], first: int = 0) -> Records:
+    return Records(range(first, first + len(values)), [1] * len(values), values)
+
+
+def test_labels_of_a_topic_that_was_deleted_are_left_until_it_is_there_again(stage: SketchStage) -> None:
+    starts = asyncio.run(stage.on_assigned({TopicPartition("labels", 0)}))
+    assert starts == {TopicPartition("labels", 0): None}
 
 
 @pytest.mark.parametrize("hours", [1, -1])
