@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-kafka test-faults check check-nannyml check-prometheus check-reports release-archive bench format clean
+.PHONY: help setup demo test test-kafka test-faults test-soak check check-nannyml check-prometheus check-reports release-archive bench format clean
 
 help: ## Show what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -25,8 +25,14 @@ test: $(READY) ## Tests that need nothing but Python
 test-kafka: $(READY) ## Tests on Apache Kafka, which is fetched once (needs Java 17 and Maven)
 	$(BIN)/python -m pytest tests/kafka tests/faults
 
-test-faults: $(READY) ## The long run: kill -9 at KILLS moments while EVENTS events go through
-	FORESHOCK_EVENTS=$(or $(EVENTS),1000000) FORESHOCK_KILLS=$(or $(KILLS),50) $(BIN)/python -m pytest -s tests/faults/test_kill.py
+test-faults: $(READY) ## SEEDS=50 random schedules of faults; SEED=n, FAULTS=kill,node; KILLS=50 EVENTS=1000000; WRITE=1
+	$(BIN)/python -m tests.faults.schedules --seeds $(or $(SEEDS),50) $(FAULT_OPTIONS)
+
+FAULT_OPTIONS = $(if $(SEED),--seed $(SEED)) $(if $(FIRST),--first $(FIRST)) $(if $(FAULTS),--faults '$(FAULTS)') \
+	$(if $(EVENTS),--events $(EVENTS)) $(if $(KILLS),--kills $(KILLS)) $(if $(JOBS),--jobs $(JOBS)) $(if $(WRITE),--write)
+
+test-soak: $(READY) ## Hours of events in MINUTES=5: memory levels off, series stay under their cap
+	$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED))
 
 check: $(READY) ## Format, lint, types, architecture, examples in docstrings
 	$(BIN)/ruff format --check .

@@ -94,17 +94,20 @@ class Worker:
         kafka = self.plan.config.kafka
         source = self.connection.topic(kafka.inference)
         partitions = await topics.wait_for(self.connection, source)
-        await topics.ensure(self.connection, inference_partitions=partitions, buckets=kafka.buckets)
+        await topics.until_answered(
+            lambda: topics.ensure(self.connection, inference_partitions=partitions, buckets=kafka.buckets)
+        )
         async with AsyncExitStack() as stack:
             sources = [source]
             stores = None
             if any(model.outcomes is not None for model in self.plan.models.values()):
+                labels = self.connection.topic(kafka.labels)
                 sources.append(
-                    await topics.co_partitioned(self.connection, self.connection.topic(kafka.labels), source)
+                    await topics.until_answered(lambda: topics.co_partitioned(self.connection, labels, source))
                 )
                 stores = Stores(self.state or Path(stack.enter_context(tempfile.TemporaryDirectory())))
             producer = await stack.enter_async_context(_started_producer(self.connection))
-            told = {kind: await self._told(kind, source) for kind in self.plan.kinds}
+            told = {kind: await topics.until_answered(partial(self._told, kind, source)) for kind in self.plan.kinds}
             sources += [self.connection.topic(self.plan.topic_of(kind)) for kind in told]
             self.sketch = SketchStage(self.plan, self.connection, producer, secrets.token_hex(4), stores, told)
             self.merge = MergeStage(self.plan, self.connection, producer, partitions, told)

@@ -39,6 +39,7 @@ from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
 from agents.assignor import NOTHING, StickyAssignor
 from agents.clients import OUTAGE, Connection
+from streams.errors import BrokerError, ForeshockError
 from streams.events import Headers
 from streams.records import Records
 
@@ -123,7 +124,8 @@ class Intake(Service):
     take its time, and is cancelled when the next rebalance comes first. `on_revoked(partitions)` is awaited before
     others get them, and at the stop, before the group is left: the last chance to commit. It follows every call of
     `on_assigned`, even a cancelled one. `on_truncated(partition, wanted, earliest)` tells of records that were gone
-    before they could be read; reading goes on at the earliest. An exception out of a callback crashes the service.
+    before they could be read; reading goes on at the earliest. A log that ends before where it was read is another one:
+    that crashes the service, as does an exception out of a callback.
     `stored()`: the numbers of the partitions of which something is on the disk: better ours than another's.
     """
 
@@ -256,6 +258,13 @@ class Intake(Service):
             await asyncio.wait([self._running])
         await self._close()
 
+    async def crash(self, reason: BaseException) -> None:
+        """Whoever runs this service tells why; of what its user can mend nobody needs the stack."""
+        if isinstance(reason, ForeshockError):
+            self._crash(reason)
+        else:
+            await super().crash(reason)
+
     async def _consume(self) -> None:
         self._consumer = consumer = self.connection.consumer(
             group_id=self.group,
@@ -339,8 +348,17 @@ class Intake(Service):
     async def _go_on_at_the_earliest(self, consumer: AIOKafkaConsumer, wanted: Mapping[TopicPartition, int]) -> None:
         epoch = self.epoch
         earliest = await consumer.beginning_offsets(list(wanted))
+        ends = await consumer.end_offsets(list(wanted))
         if epoch != self.epoch:  # the next owner will find the same
             return
+        for tp, offset in wanted.items():
+            if ends[tp] < offset:  # to read on at the earliest would be to take new records for those that were counted
+                raise BrokerError(
+                    place=f"topic {tp.topic}, partition {tp.partition}",
+                    seen=f"a log that ends at offset {ends[tp]}, and it was read up to {offset}: it was made anew",
+                    expected="the log that was read",
+                    mend="use another kafka.prefix, or delete Foreshock's own topics too and begin with none",
+                )
         for tp, offset in wanted.items():
             consumer.seek(tp, earliest[tp])
             self._flows[tp].position = earliest[tp]

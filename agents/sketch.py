@@ -41,8 +41,13 @@ LOAD_WITHIN_S = 120.0
 LAST_WORDS_S = 5.0
 
 
+_BEGUN_MS = time.time_ns() // 1_000_000 - time.monotonic_ns() // 1_000_000
+
+
 def now_ms() -> int:
-    return time.time_ns() // 1_000_000
+    """The time since 1970 as it was when this process began, and what has passed since: setting the clock changes
+    nothing of it. What is silent, due, or over is a matter of what has passed."""
+    return _BEGUN_MS + time.monotonic_ns() // 1_000_000
 
 
 @dataclass(slots=True)
@@ -134,7 +139,10 @@ class SketchStage:
         """Where to begin; None: at the beginning of what the log still has."""
         if tp.topic in self.told:
             return self.facts[tp.topic, tp.partition].resume_offset or None
-        fold = self.folds[tp.partition]
+        fold = self.folds.get(tp.partition)
+        if fold is None:
+            log.warning("%s has no partition %d: its labels are left until it has", self.source, tp.partition)
+            return None
         if tp.topic == self.labels and fold.join is not None:
             return fold.join.meta.covered.labels or None
         return fold.resume_offset or None

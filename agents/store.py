@@ -11,12 +11,14 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rocksdict import BlockBasedOptions, Cache, Options, Rdict, WriteBatch, WriteOptions
 
+from streams.errors import StoreError
 from streams.store import Changes
 
 log = logging.getLogger(__name__)
@@ -31,15 +33,17 @@ _cache = Cache(CACHE_BYTES)
 
 
 class RocksStore:
-    """A `streams.store.Store` on disk."""
+    """A `streams.store.Store` on disk; StoreError when the disk fails."""
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._db = Rdict(str(folder), _options())
         self._sync = WriteOptions()
         self._sync.sync = True  # what is published must be in the store, whatever happens to the machine
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        found: Any = self._db.get(list(keys)) if keys else []
+        with self._disk():
+            found: Any = self._db.get(list(keys)) if keys else []
         return list(found)
 
     def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -58,10 +62,26 @@ class RocksStore:
                 batch.delete(keys[at])
             else:
                 batch.put(keys[at], values[at])
-        self._db.write(batch, self._sync)
+        with self._disk():
+            self._db.write(batch, self._sync)
+
+    @contextmanager
+    def _disk(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # rocksdict raises nothing narrower
+            raise StoreError(
+                place=str(self._folder),
+                seen=str(error),
+                expected="a disk that works and has room",
+                mend="make room, or name another folder with --state: what is lost is rebuilt from the topics",
+            ) from None
 
     def close(self) -> None:
-        self._db.close()
+        try:
+            self._db.close()
+        except Exception as error:  # rocksdict raises nothing narrower; all that counts is on disk since its write
+            log.warning("%s did not close well: %s", self._folder, error)
 
 
 class Stores:

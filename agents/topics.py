@@ -8,19 +8,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TypeVar
 
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from agents.clients import MAX_MESSAGE_BYTES, MIB, OUTAGE, Connection, Seldom
-from streams.errors import BrokerError
+from streams.errors import BrokerAway, BrokerError
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 HOUR_MS = 3_600_000
 FEW = 4
@@ -99,7 +101,7 @@ async def create(connection: Connection, name: str, partitions: int, configs: Ma
 
 
 async def find(connection: Connection, topic: str) -> int | None:
-    """How many partitions a topic has; None when there is none of this name. BrokerError when Kafka doesn't answer."""
+    """How many partitions a topic has; None when there is none of this name. BrokerAway when Kafka doesn't answer."""
     async with admin(connection) as client:
         return (await partition_counts(client)).get(topic)
 
@@ -126,6 +128,18 @@ async def wait_for(connection: Connection, topic: str, on_wait: Callable[[str], 
         await asyncio.sleep(LOOK_EVERY_S)
 
 
+async def until_answered(work: Callable[[], Awaitable[T]], on_wait: Callable[[str], None] = log.warning) -> T:
+    """What it gives, as soon as Kafka answers: until then it is begun anew, so it must be fit for that."""
+    again = Seldom(10.0)
+    while True:
+        try:
+            return await work()
+        except BrokerAway as error:
+            if again():
+                on_wait(f"{error}; trying again")
+        await asyncio.sleep(LOOK_EVERY_S)
+
+
 async def co_partitioned(connection: Connection, name: str, source: str) -> str:
     """The name of a topic whose keys go where those of `source` go: it is created if it is missing.
 
@@ -133,6 +147,8 @@ async def co_partitioned(connection: Connection, name: str, source: str) -> str:
     """
     async with admin(connection) as client:
         there = await partition_counts(client)
+    if source not in there:
+        raise BrokerAway(place=f"topic {source}", seen="no leader of all its partitions", mend="are enough brokers up?")
     if name not in there:
         await create(connection, name, there[source])
         log.info("created topic %s with %d partitions, as %s has", name, there[source], source)
@@ -148,14 +164,15 @@ async def co_partitioned(connection: Connection, name: str, source: str) -> str:
 
 @asynccontextmanager
 async def admin(connection: Connection) -> AsyncIterator[AIOKafkaAdminClient]:
-    """A started admin client; what Kafka refuses or doesn't answer becomes a BrokerError of one line."""
+    """A started admin client; what Kafka refuses becomes a BrokerError of one line, no answer a BrokerAway."""
     client = connection.admin()
     OUTAGE()  # what goes wrong is raised: aiokafka need not tell it too
     try:
         await client.start()
         yield client
     except (KafkaError, OSError, TimeoutError) as error:
-        raise BrokerError(
+        is_refusal = isinstance(error, KafkaError) and not error.retriable
+        raise (BrokerError if is_refusal else BrokerAway)(
             place=f"Kafka at {connection.broker}",
             seen=f"{type(error).__name__} {error}".strip(),
             mend="is the address right, and is the broker up?",
@@ -247,7 +264,7 @@ async def _wait_until_visible(client: AIOKafkaAdminClient, wanted: Mapping[str, 
         if not missing:
             return there
         if time.monotonic() > deadline:
-            raise BrokerError(
+            raise BrokerAway(
                 place=f"topics {', '.join(missing)}",
                 seen=f"not fit for use {VISIBLE_WITHIN_S:.0f} s after they were created",
                 mend="are enough brokers up?",

@@ -1,4 +1,4 @@
-"""Maven coordinates → a one-node Apache Kafka (KRaft) on loopback, for tests, benches and trying things out; no Docker.
+"""Maven coordinates → an Apache Kafka (KRaft) on loopback, for tests, benches and trying things out; no Docker.
 
     python deploy/kafka.py fetch                        fill the cache, print its folder
     python deploy/kafka.py run [--port N] [--dir D]     in the foreground, until Ctrl-C or SIGTERM
@@ -11,7 +11,8 @@ It needs Java 17 or later, and Maven for the first fetch, which fills a cache: `
     with Broker.start(folder) as broker:
         connect(broker.bootstrap)
 
-One node, one replica, no authentication: never a production broker.
+One node, one replica, no authentication: never a production broker. `Cluster.start` makes three nodes that keep three
+replicas, for whoever wants to lose one.
 """
 
 from __future__ import annotations
@@ -116,6 +117,19 @@ PROPERTIES: Mapping[str, str] = {
     # After a SIGKILL the controller turns the new broker away until the old one's session is over: 9 s at the default.
     "broker.session.timeout.ms": "3000",
     "broker.heartbeat.interval.ms": "500",
+}
+
+NODES = 3
+REPLICATED: Mapping[str, str] = {
+    "default.replication.factor": "3",
+    "min.insync.replicas": "2",
+    "offsets.topic.replication.factor": "3",
+    "transaction.state.log.replication.factor": "3",
+    "transaction.state.log.min.isr": "2",
+    "share.coordinator.state.topic.replication.factor": "3",
+    "share.coordinator.state.topic.min.isr": "2",
+    # A follower that is gone is missed after so long; 30 s at the default.
+    "replica.lag.time.max.ms": "5000",
 }
 
 
@@ -262,12 +276,20 @@ def free_port(*, but: int | None = None) -> int:
     raise KafkaError(f"found no free port among {PORTS.start} to {PORTS.stop - 1}: name one with --port")
 
 
+def _free_ports(count: int) -> list[int]:
+    """Different ones."""
+    found: list[int] = []
+    while len(found) < count:
+        found = list(dict.fromkeys([*found, free_port()]))
+    return found
+
+
 CORRELATION = 0x466F7265
 METADATA_OF_NO_TOPIC = struct.pack(">ihhihi", 14, 3, 1, CORRELATION, -1, 0)  # size, api, version, id, no client, topics
 
 
-def is_ready(port: int) -> bool:
-    """Whether Kafka answers on this loopback port, and lists a broker that may lead partitions.
+def is_ready(port: int, least: int = 1) -> bool:
+    """Whether Kafka answers on this loopback port, and lists `least` brokers that may lead partitions.
 
     A broker answers a moment before the controller unfences it, and until then a topic cannot be created: so Metadata,
     which lists unfenced brokers only, and not ApiVersions.
@@ -279,10 +301,10 @@ def is_ready(port: int) -> bool:
                 _, correlation, brokers = struct.unpack(">iii", answer.read(12))
     except (OSError, struct.error):
         return False
-    return bool(correlation == CORRELATION and brokers > 0)
+    return bool(correlation == CORRELATION and brokers >= least)
 
 
-def _death_with_parent() -> Callable[[], None] | None:
+def death_with_parent() -> Callable[[], None] | None:
     """What a child calls before it becomes Java, so that Linux kills it when we die; None where that can't be had.
 
     Linux takes the end of the thread that forked for the parent's death, so it is for the main thread only.
@@ -374,6 +396,11 @@ class Broker:
             self._process.kill()
             self._reap()
 
+    def send_signal(self, number: signal.Signals) -> None:
+        """SIGSTOP, for a broker that hangs; SIGCONT, and it goes on."""
+        if self._process is not None:
+            self._process.send_signal(number)
+
     def restart(self) -> None:
         """Start it again on the same data, port and properties; stop it first if it still runs."""
         self.stop()
@@ -405,6 +432,10 @@ class Broker:
 
     def _launch(self, properties: Mapping[str, str] | None) -> None:
         """Start the process and wait until it is ready; None as properties keeps those of the last time."""
+        self._begin(properties)
+        self._until_ready()
+
+    def _begin(self, properties: Mapping[str, str] | None) -> None:
         java = [find_java(), "-Djava.awt.headless=true", "-Djava.net.preferIPv4Stack=true"]
         java += ["-Dlog4j2.configurationFile=log4j2.properties", "-cp", f"{fetch()}/*"]
         lock = _lock(self.dir / "broker.lock", wait=False)
@@ -423,9 +454,12 @@ class Broker:
             os.close(lock)
         if not self.detached:
             atexit.register(self.kill)
+
+    def _until_ready(self, least: int = 1) -> None:
+        assert self._process is not None
         try:
             (self.dir / "broker.pid").write_text(f"{self._process.pid}\n")
-            self._await_ready(self._process)
+            self._await_ready(self._process, least)
         except BaseException:
             self.kill()
             raise
@@ -464,12 +498,12 @@ class Broker:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 pass_fds=inherited,
-                preexec_fn=None if self.detached else _death_with_parent(),
+                preexec_fn=None if self.detached else death_with_parent(),
             )
 
-    def _await_ready(self, process: subprocess.Popen[bytes]) -> None:
+    def _await_ready(self, process: subprocess.Popen[bytes], least: int) -> None:
         deadline = time.monotonic() + READY_TIMEOUT_S
-        while not is_ready(self.port):
+        while not is_ready(self.port, least):
             if process.poll() is not None:
                 raise KafkaError(f"Kafka ended with {process.returncode} before it was ready: {self.last_words()}")
             if time.monotonic() > deadline:
@@ -481,6 +515,54 @@ class Broker:
         self._process.wait()
         self._process = None
         atexit.unregister(self.kill)
+
+
+@dataclass(eq=False)
+class Cluster:
+    """Three nodes, each a broker and a controller: one may be lost, and no acknowledged record with it."""
+
+    brokers: list[Broker]
+
+    @classmethod
+    def start(cls, dir: str | os.PathLike[str], *, heap: str = "384m", jvm: Sequence[str] = ()) -> Self:
+        """Three nodes that are ready for clients, on folders in `dir`; KafkaError when they aren't within 60 s."""
+        identity = secrets.token_urlsafe(16)
+        ports = _free_ports(2 * NODES)
+        voters = ",".join(f"{node}@127.0.0.1:{port}" for node, port in enumerate(ports[NODES:], 1))
+        cluster = cls([])
+        try:
+            for node, (client, controller) in enumerate(zip(ports[:NODES], ports[NODES:], strict=True), 1):
+                broker = Broker(Path(dir).absolute() / f"node-{node}", client, heap, tuple(jvm))
+                broker.dir.mkdir(parents=True)
+                (broker.dir / "cluster.id").write_text(identity, encoding="utf-8")
+                listeners = f"PLAINTEXT://{broker.bootstrap},CONTROLLER://127.0.0.1:{controller}"
+                own = {"node.id": str(node), "listeners": listeners, "controller.quorum.voters": voters}
+                cluster.brokers.append(broker)
+                broker._begin({**REPLICATED, **own})
+            for broker in cluster.brokers:  # only together are they ready
+                broker._until_ready(NODES)
+        except BaseException:
+            cluster.stop()
+            raise
+        return cluster
+
+    @property
+    def bootstrap(self) -> str:
+        """What a client's `bootstrap_servers` takes: all of them, so that any may be down."""
+        return ",".join(broker.bootstrap for broker in self.brokers)
+
+    def stop(self) -> None:
+        """End them all, at once: the last ones would wait in vain for a controller to say farewell to."""
+        for broker in self.brokers:
+            broker.kill()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
 
 
 def stop_detached(folder: Path, timeout_s: float = STOP_TIMEOUT_S) -> None:

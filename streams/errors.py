@@ -5,7 +5,9 @@ ForeshockError          exit code 1
 ├── DataError           a file or stream of the user's cannot be read
 ├── SketchError         bytes that are no sketch or no partial of a format that we know
 ├── NewerError          a record in a format of a later release: to go on without it would give wrong counts
-└── BrokerError         Kafka cannot be reached, or a topic is not as it must be
+├── BrokerError         Kafka refuses something, or a topic is not as it must be
+│   └── BrokerAway      Kafka does not answer, and may do so later
+└── StoreError          the disk of the label join fails, or is full
 
 Each has a code of its own, by which docs/runbook.md is searched.
 """
@@ -66,6 +68,18 @@ class NewerError(ForeshockError):
 
 
 class BrokerError(ForeshockError):
-    """Kafka cannot be reached, or a topic is not as it must be."""
+    """Kafka refuses something, or a topic is not as it must be."""
 
     code = "FS-BROKER"
+
+
+class BrokerAway(BrokerError):
+    """Kafka does not answer, and may do so later."""
+
+    code = "FS-AWAY"
+
+
+class StoreError(ForeshockError):
+    """The disk of the label join fails, or is full."""
+
+    code = "FS-STORE"

@@ -15,7 +15,7 @@ from agents.replay import generate
 from tests.embedded.conftest import until
 from tests.embedded.test_worker import FINISHED_WITHIN_S, on_topic, running, samples, windows
 from tests.faults.harness import PARTITIONS, replayed
-from tests.faults.test_kill import differences
+from tests.faults.oracle import differences
 from tests.scenario import records, stream, write
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import random
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -16,11 +18,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from unittest.mock import Mock
 
 import msgspec
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 from prometheus_client.parser import text_string_to_metric_families
 
 from agents import topics
@@ -28,15 +31,18 @@ from agents.clients import Connection
 from agents.files import read_plan
 from agents.loader import Records, read_to_end
 from agents.merge import MergeStage
-from agents.replay import generate
+from agents.replay import generate, partitions_of
+from deploy.kafka import death_with_parent
 from streams.backtest import Backtest
 from streams.chunk import Progress
 from streams.errors import BrokerError
 from streams.events import time_ms
 from streams.learn import learn
+from streams.merge import BucketMerge
 from streams.partial import Books
 from streams.plan import Facts, Plan
 from streams.scaffold import foreshock_yaml
+from tests.faults.payloads import BROKEN, ODD, changed
 
 START_MS = 1_767_571_200_000
 PANE_MS = 60_000
@@ -45,9 +51,14 @@ PARTITIONS = 4
 MODEL = "shop"
 WELCOME_MS = 180_000
 """How far behind a welcome event is: beyond the grace, within the lateness."""
+WEEK_MS = 7 * 86_400_000
 FUTURE_MS = 4_102_444_800_000
 """The year 2100."""
 STOP_WITHIN_S = 15.0
+KNOWN_WITHIN_S = 30.0
+SEED = int(os.environ.get("FORESHOCK_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
+"""Of tests that are random; they print it."""
+PLAIN = (sys.executable, "-m", "agents")
 
 Pair = tuple[bytes | None, bytes]
 
@@ -60,38 +71,95 @@ class Stream:
     panes: Counter[tuple[int, str]] = field(default_factory=Counter)
     """Events by pane start and version: on time and welcome ones."""
     late: int = 0
-    rejected: int = 0
+    duplicate: int = 0
+    strangers: int = 0
+    """Events of models that nobody declared."""
+    broken: Counter[tuple[str, bytes]] = field(default_factory=Counter)
+    """What has to be rejected: the reason, and the bytes."""
 
     @property
     def counted(self) -> int:
         return sum(self.panes.values())
 
+    @property
+    def rejected(self) -> int:
+        return self.broken.total()
 
-def make_stream(n: int, seed: int, *, garbage: bool = True) -> Stream:
-    """`n` records: disorder within the grace, two versions, nulls, errors, welcome and late events, garbage."""
-    rng = random.Random(seed)
-    stream = Stream()
+
+@dataclass(frozen=True, kw_only=True)
+class Traits:
+    """What a stream has beside disorder within the grace, two versions, nulls, errors, welcome and late events."""
+
+    garbage: bool = True
+    """Records that are no events, and events from the future."""
+    repeats: bool = False
+    """Events that are sent again, some records later."""
+    deduplicated: bool = False
+    """A repeat is a duplicate: so it is where there are labels; else it counts again."""
+    evolving: bool = False
+    """From the half on a feature has another name, one another type, and one is new."""
+    silent: int | None = None
+    """A partition without events from a third of the stream to two thirds."""
+    strangers: int = 0
+    """So many events of models that nobody declared, each of another one."""
+
+
+def make_stream(n: int, seed: int, **having: Any) -> Stream:
+    """`n` records of our model, or hardly more or less; `having` what `Traits` has."""
+    rng, stream, traits = random.Random(seed), Stream(), Traits(**having)
     panes = max(8, n // EVENTS_PER_PANE)
+    again: dict[int, list[tuple[Pair, int, str]]] = {}
     for i in range(n):
         event_id = f"{seed}-{i:09}"
-        pane = i * panes // n
+        key, pane = event_id.encode(), i * panes // n
         ts = START_MS + i * panes * PANE_MS // n
-        if garbage and rng.random() < 0.001:
-            stream.rejected += 1
-            broken = (b"{", b'{"event_id": 1}', b"\xff\xfe", event(event_id, FUTURE_MS, rng, pane, panes))
-            stream.pairs.append((event_id.encode(), rng.choice(broken)))
+        for _ in range(i * traits.strangers // n, (i + 1) * traits.strangers // n):
+            stranger = f"stranger-{stream.strangers}"
+            stream.pairs.append((stranger.encode(), event(stranger, ts, rng, model=stranger)))
+            stream.strangers += 1
+        for pair, start, version in again.pop(i, ()):
+            stream.pairs.append(pair)
+            if traits.deduplicated:
+                stream.duplicate += 1
+            else:
+                stream.panes[(start, version)] += 1
+        if traits.silent is not None and n // 3 <= i < n * 2 // 3 and partition_of(key) == traits.silent:
+            continue
+        if traits.garbage and rng.random() < 0.001:
+            reason, value = _broken(event(event_id, ts, rng, pane, panes), rng)
+            stream.broken[(reason, value)] += 1
+            stream.pairs.append((key, value))
             continue
         if i > n // 2 and rng.random() < 0.001:
             stream.late += 1
-            stream.pairs.append((event_id.encode(), event(event_id, ts - 3_600_000, rng, pane, panes)))
+            stream.pairs.append((key, event(event_id, rng.choice((ts - 3_600_000, 0, -1)), rng, pane, panes)))
             continue
         if i > n // 2 and rng.random() < 0.002:
             ts -= WELCOME_MS
         ts -= rng.randrange(20_000) if i > EVENTS_PER_PANE else 0
         version = "2" if pane > panes // 2 and i % 10 == 0 else "1"
-        stream.panes[(ts // PANE_MS * PANE_MS, version)] += 1
-        stream.pairs.append((event_id.encode(), event(event_id, ts, rng, pane, panes, version)))
+        odd = rng.choice(ODD) if traits.garbage and rng.random() < 0.005 else {}
+        value = event(event_id, ts, rng, pane, panes, version, evolved=traits.evolving and i > n // 2, odd=odd)
+        start = ts // PANE_MS * PANE_MS
+        stream.panes[(start, version)] += 1
+        stream.pairs.append((key, value))
+        if traits.repeats and rng.random() < 0.01:
+            # Soon enough to be on time once more, where a repeat counts.
+            again.setdefault(i + rng.randrange(1, 500), []).append(((key, value), start, version))
     return stream
+
+
+def _broken(good: bytes, rng: random.Random) -> tuple[str, bytes]:
+    """A record that is rejected, and why."""
+    kind = rng.choice((*BROKEN, "future"))
+    if kind == "future":
+        return "future", changed(good, ts=FUTURE_MS)
+    reason, make = BROKEN[kind]
+    return reason, make(good)
+
+
+def partition_of(key: bytes) -> int:
+    return int(partitions_of([key], PARTITIONS)[0])
 
 
 def event(
@@ -102,6 +170,9 @@ def event(
     panes: int = 10**9,
     version: str = "1",
     model: str = MODEL,
+    *,
+    evolved: bool = False,
+    odd: Mapping[str, Any] = MappingProxyType({}),
 ) -> bytes:
     """One record. Its feed is broken for three panes from a quarter of them on, its requests fail from the half on."""
     broken_feed = panes // 4 <= pane < panes // 4 + 3
@@ -115,6 +186,7 @@ def event(
             "amount": None if broken_feed and rng.random() < 0.6 else round(rng.lognormvariate(3, 1), 2),
             "age": rng.randrange(18, 90),
             "country": rng.choice(("DE", "FR", "US", "BR")),
+            **odd,
         },
         "segments": {"channel": rng.choice(("web", "app"))},
         "score": round(rng.betavariate(2, 5), 4),
@@ -123,22 +195,27 @@ def event(
     }
     if failing and rng.random() < 0.5:
         record |= {"error": "timeout", "score": None, "prediction": None}
+    if evolved:
+        features = record["features"]
+        features |= {"age_years": features.pop("age"), "amount": str(features["amount"]), "device": "phone"}
     return json.dumps(record).encode()
 
 
 def labels_of(pairs: Iterable[Pair], seed: int, *, failing: bool = True) -> list[Pair]:
     """What was true of events, minutes later: one in ten predictions is wrong, or three in the last third if `failing`.
 
-    In order of the labels' times, with repeats, corrections, withdrawals, labels that come first, or never, or belong
-    to no event, and garbage.
+    In order of the labels' times, with repeats, corrections, withdrawals, labels that come first, or a week late, or
+    never, or belong to no event, and garbage.
     """
     rng = random.Random(seed)
     found: list[tuple[int, Pair]] = []
-    rows = [(key, row) for key, value in pairs if (row := _readable(value)) is not None]
+    rows = [(key, row) for key, value in pairs if (row := _readable(value)) is not None and row["model"] == MODEL]
     for number, (key, row) in enumerate(rows):
         said = int(rng.random() < (0.3 if failing and number > len(rows) * 2 // 3 else 0.1)) ^ (row["prediction"] or 0)
         told, delay = [said], rng.randrange(30_000, 150_000)
         chance = rng.random()
+        if chance > 0.995:
+            delay += WEEK_MS
         if chance < 0.02:
             told = []
         elif chance < 0.04:
@@ -165,10 +242,12 @@ def labels_of(pairs: Iterable[Pair], seed: int, *, failing: bool = True) -> list
 
 def _readable(value: bytes) -> dict[str, Any] | None:
     try:
-        row: dict[str, Any] = json.loads(value)
-    except ValueError:
+        row = json.loads(value)
+    except (ValueError, RecursionError):
         return None
-    return row if row.get("ts", FUTURE_MS) < FUTURE_MS else None
+    if not isinstance(row, dict) or type(row.get("ts")) is not int or not isinstance(row.get("event_id"), str):
+        return None
+    return row if 0 < row["ts"] < FUTURE_MS and "model" in row else None
 
 
 def write_config(
@@ -200,26 +279,45 @@ def _after(text: str, mark: str) -> str:
     return text.split(mark, 1)[1].split()[0]
 
 
+class _Patient(Connection):
+    """Its producer keeps what it has to send for as long as any outage of ours lasts."""
+
+    def producer(self, **settings: Any) -> AIOKafkaProducer:
+        return super().producer(request_timeout_ms=180_000, **settings)
+
+
 def fill(connection: Connection, pairs: Iterable[Pair], *, rate: float | None = None, topic: str = "inference") -> None:
+    to = _Patient(broker=connection.broker, prefix=connection.prefix)
+
     async def send() -> None:
-        await topics.create(connection, connection.topic(topic), PARTITIONS)
-        await generate(connection, connection.topic(topic), pairs, rate=rate)
+        await topics.create(to, to.topic(topic), PARTITIONS)
+        deadline = time.monotonic() + KNOWN_WITHIN_S
+        while True:
+            try:
+                await generate(to, to.topic(topic), pairs, rate=rate)
+                return
+            except BrokerError as error:  # before anything is sent: of three brokers one does not know it yet
+                if "does not exist" not in error.seen or time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.2)
 
     asyncio.run(send())
 
 
-def create(connection: Connection, configs: Mapping[str, str] | None = None) -> None:
-    """The topic that the worker reads."""
-    asyncio.run(topics.create(connection, connection.topic("inference"), PARTITIONS, configs))
+def create(connection: Connection, configs: Mapping[str, str] | None = None, *, topic: str = "inference") -> None:
+    """A topic that the worker reads."""
+    asyncio.run(topics.create(connection, connection.topic(topic), PARTITIONS, configs))
 
 
-def send(connection: Connection, records: Iterable[tuple[int, bytes | None]], **producer: Any) -> list[tuple[int, int]]:
+def send(
+    connection: Connection, records: Iterable[tuple[int, bytes | None]], *, topic: str = "inference", **producer: Any
+) -> list[tuple[int, int]]:
     """Sends (partition, value), in order; partition and offset of each."""
 
     async def main() -> list[tuple[int, int]]:
         async with connection.producer(**producer) as client:
-            topic = connection.topic("inference")
-            futures = [await client.send(topic, value, b"key", partition) for partition, value in records]
+            name = connection.topic(topic)
+            futures = [await client.send(name, value, b"key", partition) for partition, value in records]
             return [(sent.partition, sent.offset) for sent in await asyncio.gather(*futures)]
 
     return asyncio.run(main())
@@ -228,13 +326,20 @@ def send(connection: Connection, records: Iterable[tuple[int, bytes | None]], **
 class WorkerProcess:
     """`foreshock worker` as a user starts it; as a context manager it is gone at the end, whatever happened."""
 
-    def __init__(self, config: Path, bootstrap: str, *options: str, instance: str = "one") -> None:
+    def __init__(
+        self, config: Path, bootstrap: str, *options: str, instance: str = "one", through: Sequence[str] = PLAIN
+    ) -> None:
+        """`through`: the command that takes foreshock's arguments."""
+        self.instance = instance
         self.log = config.parent / f"worker-{instance}.log"
-        command = [sys.executable, "-m", "agents", "worker", "-c", str(config), "--broker", bootstrap]
+        arguments = ["worker", "-c", str(config), "--broker", bootstrap, "--listen", "127.0.0.1:0"]
         with self.log.open("ab") as log:
             self._said_before = log.tell()
             self.process = subprocess.Popen(
-                [*command, "--listen", "127.0.0.1:0", "--instance", instance, *options], stdout=log, stderr=log
+                [*through, *arguments, "--instance", instance, *options],
+                stdout=log,
+                stderr=log,
+                preexec_fn=death_with_parent(),
             )
 
     def __enter__(self) -> WorkerProcess:
@@ -283,6 +388,20 @@ class WorkerProcess:
         found: dict[str, Any] = json.loads(self.get("/health"))
         return found
 
+    def holds(self) -> set[int]:
+        """The partitions that it has; none before it has a page."""
+        if "metrics at " not in self.said:
+            return set()
+        return set(self.health()["partitions"])
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def resident_mib(self) -> float:
+        """What its process holds now."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * resource.getpagesize() / 2**20
+
     def books(self, model: str = MODEL) -> dict[str, int]:
         """The model's books by outcome, as its metrics tell them; empty before there are any."""
         return {
@@ -294,9 +413,15 @@ class WorkerProcess:
 
     def read(self) -> int:
         """Records that this worker has fetched."""
+        return self._sum("foreshock_records_total")
+
+    def published(self) -> int:
+        """Partials that this worker has sent, and folded."""
+        return self._sum("foreshock_partials_total")
+
+    def _sum(self, name: str) -> int:
         families = text_string_to_metric_families(self.get("/metrics"))
-        samples = [sample for family in families for sample in family.samples]
-        return sum(int(sample.value) for sample in samples if sample.name == "foreshock_records_total")
+        return int(sum(sample.value for family in families for sample in family.samples if sample.name == name))
 
 
 def drain(config: Path, bootstrap: str, *, within_s: float = 120.0) -> None:
@@ -307,9 +432,8 @@ def drain(config: Path, bootstrap: str, *, within_s: float = 120.0) -> None:
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A record that was not counted: why, and its bytes."""
+    """An event that was not counted: why, and its bytes."""
 
-    topic: str
     reason: str
     value: bytes | None
     headers: dict[str, bytes]
@@ -323,6 +447,8 @@ class Published:
     actions: list[dict[str, Any]]
     dead_letters: dict[tuple[int, int], DeadLetter]
     """By partition and offset of the source; a restart's repeats are of one place."""
+    label_books: dict[str, dict[str, int]] = field(default_factory=dict)
+    """By model, of a backtest."""
 
     @property
     def action_ids(self) -> set[str]:
@@ -360,7 +486,8 @@ def published(connection: Connection) -> Published:
         topic, partition, offset, reason = (
             headers[f"foreshock.{name}"].decode() for name in ("topic", "partition", "offset", "reason")
         )
-        letters[int(partition), int(offset)] = DeadLetter(topic, reason, record.value, headers)
+        if topic == connection.topic("inference"):
+            letters[int(partition), int(offset)] = DeadLetter(reason, record.value, headers)
     return Published(
         latest_windows(strict_json(record.value) for record in found["windows"]),
         [strict_json(record.value) for record in found["actions"]],
@@ -378,15 +505,20 @@ def strict_json(value: bytes) -> Any:
 
 
 def books(connection: Connection, config: Path) -> dict[str, Books]:
-    """The books by model, as the next worker would rebuild them from the topics."""
+    """The books by model, of stage 2 as it is on the topics."""
+    merges = rebuilt(connection, config)
+    return {name: model.books for merge in merges for name, model in {**merge.models, **merge.others}.items()}
 
-    async def rebuild() -> dict[str, Books]:
+
+def rebuilt(connection: Connection, config: Path) -> list[BucketMerge]:
+    """Stage 2, by bucket, as the next worker would rebuild it from the topics."""
+
+    async def rebuild() -> list[BucketMerge]:
         plan = read_plan(config)
         stage = MergeStage(plan, connection, Mock(), PARTITIONS, {})
         topic = connection.topic("partials")
         await stage.on_assigned({TopicPartition(topic, bucket) for bucket in range(plan.config.kafka.buckets)})
-        merges = [judge.merge for judge in stage.judges.values()]
-        return {name: model.books for merge in merges for name, model in {**merge.models, **merge.others}.items()}
+        return [judge.merge for judge in stage.judges.values()]
 
     return asyncio.run(rebuild())
 
@@ -405,13 +537,13 @@ def progress(connection: Connection) -> dict[int, int]:
     return found
 
 
-def committed(connection: Connection, group: str) -> dict[int, int]:
+def committed(connection: Connection, group: str = "foreshock", topic: str = "inference") -> dict[int, int]:
     """By partition the offset that the group has committed; none as long as Kafka does not know the group."""
 
     async def ask() -> dict[int, int]:
         async with topics.admin(connection) as client:
             offsets = await client.list_consumer_group_offsets(connection.topic(group))
-        return {tp.partition: meta.offset for tp, meta in offsets.items()}
+        return {tp.partition: meta.offset for tp, meta in offsets.items() if tp.topic == connection.topic(topic)}
 
     try:
         return asyncio.run(ask())
@@ -445,7 +577,8 @@ def replayed(
     for outcome in run.run(events, labels, told or {}):
         windows += [msgspec.to_builtins(window) for window in outcome.windows]
         actions += [msgspec.to_builtins(action) for action in outcome.actions]
-    return Published(latest_windows(json.loads(msgspec.json.encode(windows))), actions, {})
+    books = {name: model.labels for name, model in run.summary().models.items()}
+    return Published(latest_windows(json.loads(msgspec.json.encode(windows))), actions, {}, books)
 
 
 def kill_schedule(seed: int, kills: int, shortest_s: float, longest_s: float) -> Iterator[float]:

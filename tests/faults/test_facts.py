@@ -12,8 +12,17 @@ import pytest
 
 from agents.clients import Connection
 from agents.files import read_plan
-from tests.faults.harness import WorkerProcess, create, drain, fill, kill_schedule, published, replayed
-from tests.faults.test_kill import SEED, differences
+from tests.faults.harness import (
+    SEED,
+    WorkerProcess,
+    create,
+    drain,
+    fill,
+    kill_schedule,
+    published,
+    replayed,
+)
+from tests.faults.oracle import differences
 from tests.scenario import records, stream, write
 
 KILLS, SHORTEST_S, LONGEST_S = 4, 3.0, 7.0

@@ -1,62 +1,44 @@
-"""Fault 12: labels before their prediction, twice, corrected, withdrawn, of nothing; under kills and a lost store."""
+"""Fault 12: what waits for a prediction that never comes is capped. All else of labels is in the schedules."""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import threading
+import json
+import random
 from pathlib import Path
 from uuid import uuid4
 
-import pytest
-
 from agents.clients import Connection
+from streams.join.fold import MAX_PENDING
 from tests.faults.harness import (
-    WorkerProcess,
+    PARTITIONS,
+    START_MS,
     create,
     drain,
-    expected,
-    fill,
-    kill_schedule,
-    labels_of,
-    make_stream,
-    published,
+    event,
+    send,
     write_config,
 )
-from tests.faults.test_kill import KILLS, LONGEST_S, SEED, SHORTEST_S, differences
+from tests.faults.oracle import label_books
 
-EVENTS = 60_000
+BEYOND = 5_000
 
 
-def test_every_label_is_joined_once_whatever_dies(kafka, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    """Cohorts, arrival windows and actions are those of the batch computation; once the join's store is lost too."""
-    print(f"seed {SEED}, {EVENTS} events (FORESHOCK_SEED repeats them)")
+def test_of_labels_that_meet_no_prediction_only_so_many_wait(kafka, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """The others are orphans at once, and counted as such; one that has its prediction is joined all the same."""
     prefix = f"labels-{uuid4().hex[:6]}-"
     config = write_config(tmp_path, prefix, labelled=True)
     connection = Connection(broker=kafka.bootstrap, prefix=prefix)
-    stream = make_stream(EVENTS, SEED)
-    labels = labels_of(stream.pairs, SEED + 1)
-    create(connection)
-    rate = EVENTS / (KILLS * (SHORTEST_S + LONGEST_S) / 2)
-    writers = [
-        threading.Thread(target=fill, args=(connection, pairs), kwargs={"rate": rate, "topic": topic})
-        for topic, pairs in (("inference", stream.pairs), ("labels", labels))
-    ]
-    for writer in writers:
-        writer.start()
-    for number, alive_s in enumerate(kill_schedule(SEED, KILLS, SHORTEST_S, LONGEST_S)):
-        with WorkerProcess(config, kafka.bootstrap) as worker:
-            with pytest.raises(subprocess.TimeoutExpired):
-                worker.wait(alive_s)
-            worker.kill()
-        if number == KILLS // 2:
-            shutil.rmtree(tmp_path / "state", ignore_errors=True)
-    for writer in writers:
-        writer.join()
+    for topic in ("inference", "labels"):
+        create(connection, topic=topic)
+    rng = random.Random(12)
+    send(connection, [(number % PARTITIONS, event(f"e{number}", START_MS + number, rng)) for number in range(400)])
+    strays = [(0, label(f"stray-{number}")) for number in range(MAX_PENDING + BEYOND)]
+    send(connection, [*strays, (0, label("e0"))], topic="labels")
     drain(config, kafka.bootstrap)
+    found = label_books(connection, config)
+    assert (found["pending"], found["orphan"], found["matched"]) == (MAX_PENDING, BEYOND, 1)
+    assert found["read"] == MAX_PENDING + BEYOND + 1
 
-    found, reference = published(connection), expected(config, stream, labels)
-    assert found.panes() == stream.panes
-    assert found.action_ids == reference.action_ids
-    assert not (wrong := differences(found.windows, reference.windows)), "\n".join(wrong[:100])
-    assert {window["clock"] for window in found.windows.values()} == {"event", "arrival", "cohort"}
+
+def label(event_id: str) -> bytes:
+    return json.dumps({"event_id": event_id, "label": 1, "label_ts": START_MS + 60_000}).encode()

@@ -8,7 +8,6 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -30,41 +29,12 @@ from tests.faults.harness import (
     send,
     write_config,
 )
+from tests.faults.payloads import BROKEN, changed
 
-DEEP = 10_000
-
-
-def changed(value: bytes, **fields: Any) -> bytes:
-    """The event with other fields."""
-    return json.dumps({**json.loads(value), **fields}).encode()
-
-
-def without(value: bytes, name: str) -> bytes:
-    return json.dumps({key: item for key, item in json.loads(value).items() if key != name}).encode()
-
-
-BROKEN: dict[str, tuple[str, Callable[[bytes], bytes | None]]] = {
-    "no JSON": ("bad_json", lambda good: good[:-1]),
-    "two values": ("bad_json", lambda good: good + good),
-    "empty": ("bad_json", lambda good: b""),
-    "a NUL": ("bad_json", lambda good: b"\x00"),
-    "no UTF-8": ("bad_encoding", lambda good: good.replace(b'"web"', b'"\xff\xfe"').replace(b'"app"', b'"\xc3\x28"')),
-    "a lone surrogate": ("bad_encoding", lambda good: good.replace(b'"shop"', b'"\\ud800"')),
+UNREADABLE: dict[str, tuple[str, Callable[[bytes], bytes | None]]] = {
+    **BROKEN,
     "null": ("null_value", lambda good: None),
-    "an array": ("wrong_type", lambda good: b"[" + good + b"]"),
-    "a number": ("wrong_type", lambda good: b"1"),
-    "features are no object": ("wrong_type", lambda good: changed(good, features=[1, 2])),
-    "the id is an object": ("wrong_type", lambda good: changed(good, event_id={})),
-    "the time is a word": ("wrong_type", lambda good: changed(good, ts="yesterday")),
-    "the time is a boolean": ("wrong_type", lambda good: changed(good, ts=True)),
-    "the score is a list": ("wrong_type", lambda good: changed(good, score=[0.5])),
-    "no model": ("missing_field", lambda good: without(good, "model")),
-    "no time": ("missing_field", lambda good: without(good, "ts")),
-    "deep and closed": ("too_deep", lambda good: good[:-1] + b', "x": ' + b"[" * DEEP + b"]" * DEEP + b"}"),
-    "deep objects": ("too_deep", lambda good: good[:-1] + b', "x": ' + b'{"a":' * DEEP + b"1" + b"}" * DEEP + b"}"),
-    "deep and open": ("too_deep", lambda good: b"[" * DEEP),
 }
-"""What comes → the reason it is rejected for, and how it is made of a good event."""
 
 
 def test_a_thousand_broken_records_are_kept_as_they_were_and_cost_their_neighbours_nothing(
@@ -78,9 +48,9 @@ def test_a_thousand_broken_records_are_kept_as_they_were_and_cost_their_neighbou
     stream = make_stream(9_000, 10, garbage=False)
     rng = random.Random(10)
     records: list[tuple[str, bytes | None]] = [("", value) for _, value in stream.pairs]
-    kinds = [*BROKEN] * (1_000 // len(BROKEN))
+    kinds = [*UNREADABLE] * (1_000 // len(UNREADABLE))
     for kind in kinds:
-        reason, make = BROKEN[kind]
+        reason, make = UNREADABLE[kind]
         records.insert(rng.randrange(len(records)), (reason, make(stream.pairs[0][1])))
     large = changed(stream.pairs[0][1], features={"amount": 1, "note": "x" * 5 * MIB})
     for _ in range(3):
@@ -94,7 +64,6 @@ def test_a_thousand_broken_records_are_kept_as_they_were_and_cost_their_neighbou
         assert not re.search("Traceback|ERROR|WARNING", worker.said)
     found, kept = published(connection), books(connection, config)
     assert {place: (letter.reason, letter.value) for place, letter in found.dead_letters.items()} == injected
-    assert {letter.topic for letter in found.dead_letters.values()} == {connection.topic("inference")}
     assert found.panes() == stream.panes
     assert sum(item.read for item in kept.values()) == len(records)
     assert all(item.balanced() for item in kept.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 from pathlib import Path
 from uuid import uuid4
 
@@ -29,6 +30,7 @@ from tests.faults.harness import (
     send,
     write_config,
 )
+from tests.faults.injections import SETTABLE
 
 GRACE_MS = 60_000
 PER_PANE = 400
@@ -163,6 +165,35 @@ def test_nothing_of_a_lagging_partition_is_late(kafka, tmp_path: Path) -> None: 
     assert not any(window["revision"] for window in found.windows.values())
     kept = books(connection, config)[MODEL]
     assert (kept.read, kept.counted, kept.late) == (40 * PARTITIONS * PER_PANE // 8,) * 2 + (0,)
+
+
+def test_a_clock_that_is_set_while_nothing_comes_is_no_silence(kafka, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """Silence is how long nothing came, not what the clock says: no pane is judged before its events are there."""
+    prefix = f"clock-{uuid4().hex[:6]}-"
+    config = write_config(tmp_path, prefix, idle="10m")
+    connection = Connection(broker=kafka.bootstrap, prefix=prefix)
+    rng = random.Random(12)
+    create(connection)
+    parts = [
+        [item for pane in panes for p in range(PARTITIONS) for item in quiet_pane(pane, p, rng)]
+        for panes in (range(3), range(3, 6), range(6, 9))
+    ]
+    with WorkerProcess(config, kafka.bootstrap, through=SETTABLE) as worker:
+        for number, hour in enumerate((signal.SIGUSR1, signal.SIGUSR2)):
+            send(connection, parts[number])
+            read = PARTITIONS * PER_PANE * 3 * (number + 1)
+            worker.until(lambda read=read: worker.books().get("counted") == read)
+            worker.signal(hour)
+            told = worker.published()
+            worker.until(lambda told=told: worker.published() > told)  # that nothing more has come, and since when
+        send(connection, parts[2])
+        worker.until(lambda: worker.books().get("counted") == 9 * PARTITIONS * PER_PANE)
+        assert worker.terminate() == 0
+    drain(config, kafka.bootstrap)
+    found = published(connection)
+    assert by_pane(found) == dict.fromkeys(range(9), PARTITIONS * PER_PANE)
+    assert not any(window["revision"] for window in found.windows.values())
+    assert not found.actions
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1])

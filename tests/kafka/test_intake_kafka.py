@@ -302,6 +302,21 @@ def test_a_start_that_is_gone_is_told_and_reading_goes_on_at_the_earliest(connec
     asyncio.run(main())
 
 
+def test_a_topic_that_was_made_anew_is_not_read_as_the_one_before(connection: Connection, topic: str) -> None:
+    """Its offsets begin again: they were counted, and its records were not."""
+
+    async def main() -> None:
+        await topics.create(connection, topic, 1)
+        await produce(connection, topic, 100)
+        async with Owner(connection, [topic], topic, starts={TopicPartition(topic, 0): 101}).running() as owner:
+            await until(lambda: owner.intake.crashed)
+            assert isinstance(owner.intake.crash_reason, BrokerError)
+            assert "made anew" in str(owner.intake.crash_reason)
+            assert not owner.batches and not owner.truncated
+
+    asyncio.run(main())
+
+
 def test_records_that_go_while_they_wait_are_told(
     connection: Connection, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.store import RocksStore, Stores
+from streams.errors import StoreError
 from streams.store import MemoryStore, Store
 
 
@@ -77,3 +79,20 @@ def test_a_damaged_store_is_left_aside(tmp_path: Path) -> None:
         file.write_bytes(b"\\xff" * 100)
     assert stores.open("inference", 0).get_many([b"a"]) == [None]
     stores.close()
+
+
+def test_a_disk_without_room_is_told_in_one_line(tmp_path: Path) -> None:
+    """And nothing of what was to be written is there."""
+    store = RocksStore(tmp_path / "db")
+    store.write({b"a": b"1"})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (65_536, before[1]))  # no file may grow beyond it
+    try:
+        with pytest.raises(StoreError, match=r"db: .*; expected a disk that works and has room; make room"):
+            store.write({b"a": b"2", b"b": bytes(1_000_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        store.close()
+    again = RocksStore(tmp_path / "db")
+    assert again.get_many([b"a", b"b"]) == [b"1", None]
+    again.close()

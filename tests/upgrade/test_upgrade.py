@@ -43,7 +43,7 @@ from streams.source import SourceFold
 from streams.truth import TruthState
 from tests.embedded.test_worker import on_topic, project, windows
 from tests.faults.harness import latest_windows, replayed
-from tests.faults.test_kill import differences
+from tests.faults.oracle import differences
 from tests.synthetic import INCIDENTS, START_MS, events, learned, lines
 from tests.synthetic import plan as compiled
 from tests.upgrade.make_fixture import CONFIG, FOLDER, INPUTS, PARTITIONS, RECORDS, REST, STATE, WRITTEN, Pair, Record

@@ -1,0 +1,105 @@
+"""Hours of events in minutes, all of what a payload can name: memory levels off, series stay under their cap.
+
+    python -m tests.faults.soak --minutes 5
+
+One worker, with labels, reads at a steady pace; a pane of event time passes in less than a second, so what is kept for
+a time is let go of many times over. The line of least squares through its resident memory, over the second half, may
+rise by MOST_RISE_SHARE of its level in a minute. In the end the counts are held against the oracle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shutil
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from prometheus_client.parser import text_string_to_metric_families
+
+from agents.clients import Connection
+from agents.files import read_plan
+from tests.faults.harness import (
+    EVENTS_PER_PANE,
+    WorkerProcess,
+    create,
+    drain,
+    fill,
+    labels_of,
+    make_stream,
+    write_config,
+)
+from tests.faults.oracle import judge
+from tests.faults.stage import FIRST, Ground, Stage
+
+RATE = 1.5 * EVENTS_PER_PANE
+LOOK_EVERY_S = 1.0
+CHUNK = 8_192
+MOST_RISE_SHARE = 0.01
+STRANGERS = 100_000
+SIGNAL_SERIES = ("foreshock_signal_value", "foreshock_signal_threshold", "foreshock_signal_breached")
+
+
+def soak(minutes: float, seed: int, folder: Path) -> list[str]:
+    """What is wrong."""
+    config = write_config(folder / "worker", "soak-", chunk_size=CHUNK, labelled=True)
+    stream = make_stream(int(minutes * 60 * RATE), seed, repeats=True, deduplicated=True, strangers=STRANGERS)
+    labels = labels_of(stream.pairs, seed)
+    seconds = minutes * 60
+    with Ground(folder) as ground:
+        connection = Connection(broker=ground.broker.bootstrap, prefix="soak-")
+        create(connection)
+        with Stage(random.Random(seed), ground.broker, connection, config, CHUNK) as stage:
+            worker = stage.start()
+            for topic, pairs in (("inference", stream.pairs), ("labels", labels)):
+                stage.write(partial(fill, connection, pairs, rate=len(pairs) / seconds, topic=topic))
+            wrong = _watch(stage, worker, seconds, read_plan(config).config.web.max_series)
+            stage.write_out(seconds)
+            stage.dismiss(FIRST)
+        drain(config, connection.broker, within_s=300)
+        verdict = judge(connection, config, stream, labels)
+    print(f"{verdict.events:,} events: {verdict.lost} lost, {verdict.duplicated} duplicated")
+    return [*wrong, *verdict.wrong[:20]]
+
+
+def _watch(stage: Stage, worker: WorkerProcess, seconds: float, cap: int) -> list[str]:
+    """Looks once a second as long as the stream lasts; what is wrong with memory and series."""
+    begun = time.monotonic()
+    times, resident, most = list[float](), list[float](), 0
+    while (now := time.monotonic() - begun) < seconds:
+        times.append(now)
+        resident.append(worker.resident_mib())
+        if len(times) % 10 == 0:
+            samples = [s for family in text_string_to_metric_families(worker.get("/metrics")) for s in family.samples]
+            most = max(most, sum(sample.name in SIGNAL_SERIES for sample in samples))
+            print(f"{now:4.0f} s  {resident[-1]:5.0f} MiB  {most:6,} series of columns, {len(samples):,} in all")
+            sys.stdout.flush()
+        stage.live(LOOK_EVERY_S)
+    half = len(times) // 2
+    per_s, _ = np.polyfit(times[half:], resident[half:], 1)
+    level = float(np.mean(resident[half:]))
+    print(f"memory over the second half: {level:.0f} MiB, {per_s * 60:+.2f} MiB a minute")
+    wrong = [f"memory rises by {per_s * 60:.1f} MiB a minute"] if per_s * 60 > MOST_RISE_SHARE * level else []
+    return wrong + ([f"{most:,} series of columns, the cap is {cap:,}"] if most > cap else [])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="soak", description="Memory and series over hours of events, in minutes.")
+    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1, 10**6))
+    chosen = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="foreshock-soak-"))
+    print(f"make test-soak MINUTES={chosen.minutes:g} SEED={chosen.seed} repeats it")
+    wrong = soak(chosen.minutes, chosen.seed, folder)
+    print("\n".join(wrong) or "passed")
+    if not wrong:
+        shutil.rmtree(folder, ignore_errors=True)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""The short run: every kind of fault once, by a seed of its own each time; `make test-faults` is the long one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.kafka import Broker
+from tests.faults import schedules
+from tests.faults.harness import SEED
+from tests.faults.injections import FAULTS
+from tests.faults.oracle import Verdict
+from tests.faults.schedules import ALWAYS, KINDS, STREAMS, Played, Schedule, drawn, repeat, run, table
+from tests.faults.stage import Ground
+
+SHORT = (
+    ("kill", "store", "stop", "kill", "labels", "repeats", "delete"),
+    ("freeze", "guests", "schema change", "repeats"),
+    ("refuse", "broker", "hang", "labels", "lagging partition"),
+    ("node", "kill", "late topic"),
+    ("disk", "labels", "repeats"),
+    ("clock", "clock", "many names"),
+    ("kill", "added partitions"),
+)
+"""What goes together, in the order in which it comes."""
+ELSEWHERE = {"outage", "silent partition"}
+"""Half a minute is for the long run; a silent partition has a test of its own."""
+
+
+@pytest.fixture(scope="module")
+def ground(kafka: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    with Ground(tmp_path_factory.mktemp("ground"), kafka) as found:
+        yield found
+
+
+@pytest.mark.parametrize("kinds", SHORT, ids=", ".join)
+def test_whatever_happens_nothing_is_lost_and_nothing_told_twice(
+    ground: Ground, tmp_path: Path, kinds: tuple[str, ...]
+) -> None:
+    """Windows, actions, books and dead letters are those of the oracle."""
+    print(f"seed {SEED} (FORESHOCK_SEED repeats it)")
+    faults = tuple(name for name in kinds if name in FAULTS)
+    schedule = Schedule(SEED, faults, frozenset(STREAMS.keys() & {*ALWAYS, *kinds}), events=16_000)
+    verdict = run(schedule, ground, tmp_path)
+    assert not verdict.wrong, "\n".join(verdict.wrong[:100])
+
+
+def test_the_short_run_has_every_kind_of_fault() -> None:
+    assert {name for kinds in SHORT for name in kinds} | ELSEWHERE >= {*KINDS, *STREAMS} - {*ALWAYS}
+
+
+# --- The long run's own parts
+
+
+def test_a_seed_always_draws_the_same_schedule_and_few_draw_every_kind() -> None:
+    found = [drawn(seed) for seed in range(100, 100 + len(KINDS))]
+    assert found == [drawn(schedule.seed) for schedule in found]
+    assert {name for schedule in found for name in schedule.kinds} >= {*KINDS}
+    for schedule in (drawn(seed) for seed in range(500)):
+        needs = [FAULTS[name] for name in schedule.faults]
+        assert schedule.labelled or not any(fault.labelled for fault in needs)
+        assert len({fault.through for fault in needs if fault.through}) <= 1
+        assert not schedule.labelled or "added partitions" not in schedule.streams
+
+
+def test_only_wanted_kinds_are_drawn_and_the_command_repeats_them() -> None:
+    schedule = drawn(7, ["kill", "node"])
+    assert {*schedule.faults} <= {"kill", "node"}
+    assert repeat(schedule, "kill,node") == "make test-faults SEED=7 FAULTS='kill,node'"
+
+
+def test_the_table_sums_by_kind_and_counts_what_failed() -> None:
+    good, bad = Verdict(100, 0, 0, 0, 0, ()), Verdict(50, 2, 1, 1, 0, ("lost",))
+    one, two = Schedule(1, ("kill",), frozenset({"labels"})), Schedule(2, ("kill", "stop"), frozenset())
+    text = table([Played(one, good, 1.0), Played(two, bad, 1.0)])
+    assert "| 1, 2 | kill | 2 | 150 | 2 | 1 | 1 | 0 | 1 |" in text
+    assert "| 12 | labels | 1 | 100 | 0 | 0 | 0 | 0 | 0 |" in text
+    assert "| | **all** | 2 | 150 | 2 | 1 | 1 | 0 | 1 |" in text
+    assert "outage" not in text
+
+
+def test_the_table_is_written_between_its_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = tmp_path / "reliability.md"
+    document.write_text(f"before\n{schedules.BEGIN}\nold\n{schedules.END}\nafter\n")
+    monkeypatch.setattr(schedules, "REPORT", document)
+    schedules.write_report("new")
+    assert document.read_text() == f"before\n{schedules.BEGIN}\n\nnew\n\n{schedules.END}\nafter\n"
