@@ -300,11 +300,10 @@ class TestBytes:
             lambda data: data[:-1],
             lambda data: data[: len(data) // 2],
             lambda data: b"x" + data,
-            lambda data: data[:4] + b"\x63" + data[5:],
             lambda data: data[:40] + bytes([data[40] ^ 1]) + data[41:],
             lambda data: b"models:\n",
         ],
-        ids=["empty", "short", "half", "shifted", "a later version", "a bit", "another file"],
+        ids=["empty", "short", "half", "shifted", "a bit", "another file"],
     )
     def test_a_damaged_file_is_told_in_one_line_that_names_it(self, damage: Callable[[bytes], bytes]) -> None:
         data = damage(of_values([1, 2, 3]).baseline.to_bytes())
@@ -312,3 +311,11 @@ class TestBytes:
             Baseline.from_bytes(data, "fraud.baseline")
         assert str(caught.value).startswith("fraud.baseline: no baseline (")
         assert str(caught.value).endswith("run it again")
+
+    def test_a_file_of_a_later_release_is_none_to_be_learned_again_at_once(self) -> None:
+        data = of_values([1, 2, 3]).baseline.to_bytes()
+        with pytest.raises(ConfigError) as caught:
+            Baseline.from_bytes(data[:4] + b"\x63" + data[5:], "fraud.baseline")
+        assert str(caught.value) == (
+            "fraud.baseline: format 99, of a later release; expected format 1; upgrade, or run 'foreshock init' again"
+        )
