@@ -20,6 +20,7 @@ from typing import Any
 
 import click
 import msgspec
+from aiokafka.errors import KafkaError
 
 from agents import acks as acknowledging
 from agents import alertmanager as alerting
@@ -33,6 +34,7 @@ from agents.clients import Connection
 from agents.clients import Security as ClientSecurity
 from agents.files import lines, read_plan, reference
 from agents.progress import Told
+from agents.refusals import refusal
 from agents.replay import replay
 from streams.ack import Ack, Acks, Status, read_ack
 from streams.action import Action
@@ -625,6 +627,9 @@ def main() -> None:
     except ForeshockError as error:
         print(f"foreshock: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except KafkaError as error:
+        print(f"foreshock: Kafka: {'; '.join(refusal(error, 'READ'))}", file=sys.stderr)
+        sys.exit(1)
     except (KeyboardInterrupt, click.Abort):
         sys.exit(130)
     except BrokenPipeError:

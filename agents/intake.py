@@ -39,6 +39,7 @@ from mode import Service
 from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
 from agents.clients import OUTAGE, Connection
+from agents.refusals import words
 
 log = logging.getLogger(__name__)
 _value = attrgetter("value")
@@ -184,7 +185,7 @@ class Intake(Service):
         try:
             found = await asyncio.wait_for(self._consumer.end_offsets(list(self._held)), ANSWER_WITHIN_S)
         except (KafkaError, TimeoutError) as error:
-            log.info("group %s: nobody says where the topics end: %s", self.group, _told(error))
+            log.info("group %s: nobody says where the topics end: %s", self.group, words(error, "READ"))
             return {}
         return dict(found)
 
@@ -207,7 +208,7 @@ class Intake(Service):
             # While the broker is away, aiokafka would try for ever.
             await asyncio.wait_for(self._consumer.commit(ours), ANSWER_WITHIN_S)
         except (KafkaError, TimeoutError) as error:
-            log.info("group %s: offsets not committed: %s", self.group, _told(error))
+            log.info("group %s: offsets not committed: %s", self.group, words(error, "READ"))
             return False
         return True
 
@@ -222,7 +223,8 @@ class Intake(Service):
                 await self._consume()
             except (KafkaError, ConsumerStoppedError, OSError, TimeoutError) as error:
                 if OUTAGE():
-                    log.warning("no records from Kafka at %s: %s; trying again", self.connection.broker, _told(error))
+                    seen = words(error, "READ")
+                    log.warning("no records from Kafka at %s: %s; trying again", self.connection.broker, seen)
             await self._release()
             await self._close()
             await self.sleep(RETRY_S)
@@ -366,7 +368,7 @@ class Intake(Service):
                 return known | (await consumer.beginning_offsets(list(unknown)) if unknown else {})
             except KafkaError as error:
                 if OUTAGE():
-                    log.warning("where do the partitions begin? %s; trying again", _told(error))
+                    log.warning("where do the partitions begin? %s; trying again", words(error, "READ"))
                 await asyncio.sleep(RETRY_S)
 
     async def _release(self) -> None:
@@ -493,7 +495,3 @@ def _spare_record_objects(consumer: AIOKafkaConsumer) -> None:
 def _is_fresh(answered_ms: int | None) -> bool:
     """Whether this time of an answer is of the last moments. Both ways: the clock may have been set back."""
     return answered_ms is not None and abs(time.time() * 1000 - answered_ms) <= FRESH_MS
-
-
-def _told(error: Exception) -> str:
-    return str(error) or type(error).__name__

@@ -286,8 +286,8 @@ async def _look_up(connection: Connection, topic: str) -> tuple[int, int]:
         if partitions is None:
             raise BrokerError(
                 place=f"topic {topic}",
-                seen=f"it does not exist on {connection.broker}",
-                mend="create it first, or check the name and the prefix",
+                seen=f"it does not exist on {connection.broker}, or DESCRIBE on it is not allowed to us",
+                mend="create it first, or check the name, the prefix and the ACLs",
             )
         limit = await max_message_bytes(client, topic)
     return partitions, min(limit or MAX_RECORD_BYTES, MAX_RECORD_BYTES)
@@ -301,11 +301,9 @@ async def _producer(connection: Connection, limit: int) -> AsyncIterator[AIOKafk
         await producer.start()
         yield producer
     except (KafkaError, OSError) as error:
-        raise BrokerError(
-            place=f"Kafka at {connection.broker}",
-            seen=f"{type(error).__name__} {error}".strip(),
-            mend="is the broker up? Sending again repeats what was sent already",
-        ) from None
+        failure = await connection.failure(error, "WRITE")
+        failure.mend += "; sending again repeats what was sent already"
+        raise failure from None
     finally:
         try:
             await asyncio.wait_for(producer.stop(), STOP_WITHIN_S)  # all has arrived, or something went wrong
