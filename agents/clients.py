@@ -308,9 +308,14 @@ OUTAGE = Seldom(10.0)
 
 
 class _OneLine(logging.Filter):
-    """Of aiokafka's complaints (a dozen a second while a broker is away, some with tracebacks), one line in a while."""
+    """Of aiokafka's complaints (a dozen a second while a broker is away, some with tracebacks), one line in a while.
+
+    And none of its requests: at DEBUG it logs them whole, with passwords, tokens, and what records say.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.INFO and record.name == "aiokafka.conn":
+            return False
         if record.levelno < logging.WARNING:
             return True
         if not OUTAGE():
@@ -330,7 +335,6 @@ def calm_logs() -> None:
     for name in list(logging.root.manager.loggerDict):
         if name.startswith("aiokafka"):
             logging.getLogger(name).addFilter(_ONE_LINE)
-    logging.getLogger("aiokafka.conn").setLevel(logging.INFO)  # at DEBUG it logs requests whole, passwords in them
 
 
 # --- Small things

@@ -31,7 +31,10 @@ def refusal(error: BaseException, operation: str = "") -> tuple[str, str]:
     if isinstance(error, NOT_AUTHORIZED):
         return _denied(error, operation), ACL
     if isinstance(error, NOT_AUTHENTICATED):
-        return f"it did not let us in: {_words(error)}", "correct kafka.security, or the secret that it names"
+        return (
+            f"it did not let us in: {error.args[0] if error.args else _words(error)}",
+            "correct kafka.security, or the secret that it names",
+        )
     below = error.__cause__ if isinstance(error, KafkaConnectionError) else error
     if isinstance(below, ssl.SSLCertVerificationError):
         return (
@@ -62,4 +65,5 @@ def _denied(error: BaseException, operation: str) -> str:
 
 
 def _words(error: BaseException) -> str:
-    return f"{type(error).__name__} {error}".strip()
+    name, said = type(error).__name__, str(error)
+    return said if name in said else f"{name} {said}".strip()

@@ -266,7 +266,7 @@ async def _send(
 ) -> Sent:
     partitions, limit = await _look_up(connection, topic)
     sent, told = Sent(), time.monotonic()
-    async with _producer(connection, limit) as producer:
+    async with _producer(connection, topic, limit) as producer:
         lanes = _Lanes(producer, topic, partitions, limit, sent)
         async for block in _paced(blocks, due) if due is not None else _at_once(blocks):
             await lanes.send(block)
@@ -294,7 +294,7 @@ async def _look_up(connection: Connection, topic: str) -> tuple[int, int]:
 
 
 @asynccontextmanager
-async def _producer(connection: Connection, limit: int) -> AsyncIterator[AIOKafkaProducer]:
+async def _producer(connection: Connection, topic: str, limit: int) -> AsyncIterator[AIOKafkaProducer]:
     producer = connection.producer(max_batch_size=min(PRODUCER["max_batch_size"], limit))
     OUTAGE()  # what goes wrong is raised: aiokafka need not tell it too
     try:
@@ -302,6 +302,7 @@ async def _producer(connection: Connection, limit: int) -> AsyncIterator[AIOKafk
         yield producer
     except (KafkaError, OSError) as error:
         failure = await connection.failure(error, "WRITE")
+        failure.place = f"topic {topic}, {failure.place}"
         failure.mend += "; sending again repeats what was sent already"
         raise failure from None
     finally:

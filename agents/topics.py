@@ -263,6 +263,6 @@ async def _wait_until_visible(client: AIOKafkaAdminClient, wanted: Mapping[str, 
             raise BrokerError(
                 place=f"topics {', '.join(missing)}",
                 seen=f"not fit for use {VISIBLE_WITHIN_S:.0f} s after they were created",
-                mend="are enough brokers up?",
+                mend="are enough brokers up, and is DESCRIBE on them allowed to us (READ and WRITE include it)?",
             )
         await asyncio.sleep(0.05)

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,6 +27,9 @@ REAUTH_MS = 3_000
 SCRAM_PASSWORD, PLAIN_PASSWORD = "planted-scram-7f1c", "planted-plain-93ad"
 OAUTH, SASL, LOGIN = "oauthbearer", "listener.name.sasl_tls", "sasl.jaas.config=org.apache.kafka.common.security"
 
+USERS = ("worker", "webhook", "alertmanager", "actions", "ack", "ledger", "report", "produce")
+"""By password, with SCRAM."""
+
 TYPES = {"topic": 2, "group": 3}
 OPERATIONS = {"READ": 3, "WRITE": 4, "CREATE": 5, "ALTER": 7, "DESCRIBE": 8, "DESCRIBE_CONFIGS": 10}
 LITERAL, ALLOW = 3, 3
@@ -37,7 +40,7 @@ Acl = tuple[str, str, str]
 
 @dataclass
 class Secured:
-    """A started broker: `tls` demands a certificate of the client's, `sasl` a password or a token. `folder`: of keys."""
+    """A started broker: `tls` wants a certificate of the client's, `sasl` a password or a token. `folder`: of keys."""
 
     broker: Broker
     folder: Path
@@ -111,8 +114,8 @@ def _text(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-def start(folder: Path, users: Sequence[str]) -> Secured:
-    """A broker with these users, none of whom may do anything yet. Its own PLAINTEXT listener is the operator's."""
+def start(folder: Path) -> Secured:
+    """A broker with users of whom none may do anything yet. Its own PLAINTEXT listener is the operator's."""
     ca, signer = trustme.CA(), Signer()
     keys = folder / "keys"
     keys.mkdir()
@@ -131,7 +134,7 @@ def start(folder: Path, users: Sequence[str]) -> Secured:
             f"-Dorg.apache.kafka.sasl.oauthbearer.allowed.files={keys / 'key-set.json'}",
         ],
         listeners=ports,
-        scram=dict.fromkeys(users, SCRAM_PASSWORD),
+        scram=dict.fromkeys(USERS, SCRAM_PASSWORD),
         properties=dict(line.split("=", 1) for line in _properties(keys, key_set)),
     )
     return Secured(broker, keys, ca, signer, f"localhost:{ports['TLS']}", f"localhost:{ports['SASL_TLS']}")
