@@ -22,7 +22,7 @@ from streams.ack import Ack, Acks
 from streams.action import action_line, advice
 from streams.chunk_merge import BooksState
 from streams.duration import format_ms
-from streams.errors import SketchError
+from streams.errors import UNREADABLE, SketchError
 from streams.judge import BucketJudge, ModelState, Outcome, pack_unit, unpack_unit
 from streams.ledger import pack_ledger, unpack_ledger
 from streams.partial import unpack
@@ -110,7 +110,7 @@ class MergeStage:
                 judge.restore_ledger(unpack_ledger(value))
             else:
                 judge.restore(msgspec.json.decode(value, type=ModelState))
-        except (msgspec.MsgspecError, SketchError) as error:
+        except (*UNREADABLE, SketchError) as error:
             log.error("state %r: %s; left out", key[:80], error)
 
     def _fold(self, judge: BucketJudge, records: Sequence[Record], *, fresh: bool) -> None:

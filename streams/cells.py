@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from streams.batch import Columns
 from streams.config import MAX_VERSION, OTHER
+from streams.errors import SketchError
 from streams.partial import Cell, CellKey
 from streams.sketch.counts import Counts
 from streams.sketch.distinct import Distinct
@@ -181,6 +182,17 @@ def packed(cells: Cells) -> list[Cell]:
 def opened(found: Iterable[Cell]) -> Cells:
     """The reverse of `packed`."""
     return {cell.key: Profile.from_bytes(cell.profile) for cell in found}
+
+
+def check_cells(found: Iterable[Cell], length: int) -> None:
+    """Raises SketchError unless every cell opens, and was counted by a layout of this length.
+
+    What does not must be refused where it comes in: it is kept packed, and opened when its pane is judged.
+    """
+    for cell in found:
+        seen = Profile.from_bytes(cell.profile).counts.length
+        if seen != length:
+            raise SketchError(seen=f"a cell of {seen} slots", expected=f"{length}, as its layout has")
 
 
 def added(cells: Cells, key: CellKey, profile: Profile, segmentation: Segmentation) -> None:

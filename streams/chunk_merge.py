@@ -12,7 +12,8 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from streams.cells import Cells, Segmentation, opened
+from streams.cells import Cells, Segmentation, check_cells, opened
+from streams.config import MAX_MODELS
 from streams.errors import SketchError
 from streams.panes import NO_MARK
 from streams.partial import Books, BooksPart, BooksPartial, PanePart, PanePartial, Partial
@@ -116,6 +117,8 @@ class ModelPanes(ModelBooks):
     plan: ModelPlan
     layout: str
     """The digest of the layout that its panes have."""
+    length: int
+    """Its slots."""
     panes: dict[int, PaneState] = field(default_factory=dict)
     judged_until_ms: int | None = None
     expired_before_ms: int = NO_MARK
@@ -162,6 +165,10 @@ class ChunkMerge(Generic[M]):
         return partial.topic == self.topic and partial.bucket == self.bucket
 
     def _apply_pane(self, partial: PanePartial, key: bytes) -> None:
+        for part in partial.models:
+            model = self.models.get(part.model)
+            if model is not None and part.layout == model.layout:
+                check_cells((*part.on_time, *part.welcome), model.length)
         if key:
             self.keys.setdefault(partial.pane_ms, set()).add(key)
         source = self.sources.setdefault(partial.partition, Source())
@@ -183,6 +190,9 @@ class ChunkMerge(Generic[M]):
                     model.changed.add(partial.pane_ms)
 
     def _apply_books(self, partial: BooksPartial, key: bytes, fresh: bool) -> None:
+        strange = {part.model for part in partial.models} - self.models.keys() - self.others.keys()
+        if len(self.others) + len(strange) > MAX_MODELS:
+            raise SketchError(seen="books of ever more models", expected=f"at most {MAX_MODELS} that are not declared")
         if key:
             self.book_keys[key] = (partial.partition, partial.chunk)
         source = self.sources.setdefault(partial.partition, Source())

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from streams.cells import Cells, Segmentation
+from streams.cells import Cells, Segmentation, check_cells
 from streams.chunk_merge import FINAL_MARK, ChunkMerge, ModelPanes, PaneState, open_cells
 from streams.panes import NO_MARK
 from streams.partial import LabelBooks, LabelBooksPartial, OutcomePartial, PanePart, Partial
@@ -115,7 +115,12 @@ class BucketMerge(ChunkMerge[ModelMerge]):
 
     def __init__(self, plan: Plan, bucket: int, topic: str, partitions: int) -> None:
         models = {
-            model.name: ModelMerge(plan=model, layout=model.layout.digest, outcomes=ModelOutcomes(model.segmentation))
+            model.name: ModelMerge(
+                plan=model,
+                layout=model.layout.digest,
+                length=model.layout.length,
+                outcomes=ModelOutcomes(model.segmentation),
+            )
             for model in plan.in_bucket(bucket)
         }
         super().__init__(plan, bucket, topic, partitions, models)
@@ -138,6 +143,11 @@ class BucketMerge(ChunkMerge[ModelMerge]):
         return super()._is_ours(partial)
 
     def _apply_outcome(self, partial: OutcomePartial, key: bytes) -> None:
+        for part in partial.models:
+            model = self.models.get(part.model)
+            outcomes = model.plan.outcomes if model is not None else None
+            if outcomes is not None and part.layout == outcomes.digest:
+                check_cells((*part.on_time, *part.welcome), outcomes.length)
         if key:
             self.outcome_keys.setdefault((partial.cohort, partial.pane_ms), set()).add(key)
         for part in partial.models:

@@ -10,15 +10,26 @@ from __future__ import annotations
 import struct
 import zlib
 from collections import Counter
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from streams.errors import UNREADABLE, SketchError
+from streams.events import MAX_TIME_MS, MIN_TIME_MS
 
 _SEAL = struct.Struct("<4sBI")
 MAGIC, VERSION = b"FSHK", 1
 MAX_BYTES = 64 << 20
+
+Natural = Annotated[int, Meta(ge=0, le=1 << 62)]
+"""Offsets, chunks and counts."""
+Place = Annotated[int, Meta(ge=0, lt=1 << 20)]
+"""Partitions and buckets."""
+Start = Annotated[int, Meta(ge=MIN_TIME_MS - (1 << 40), le=MAX_TIME_MS)]
+"""Where a pane or a roll-up begins; of the earliest event's, that is before the event."""
+Mark = Annotated[int, Meta(ge=-(1 << 62), le=1 << 62)]
+"""Marks and clocks, with those that stand for none and for the end."""
 
 CellKey = tuple[str, str, str]
 """Version, segment dimension, segment value; the last two are empty for the whole."""
@@ -50,13 +61,13 @@ class PanePartial(msgspec.Struct, array_like=True, forbid_unknown_fields=True, t
     """`lap`: how often stage 1 had let go of this pane of the chunk before. A later lap is of other models."""
 
     topic: str
-    partition: int
-    chunk: int
-    end_offset: int
-    bucket: int
-    pane_ms: int
+    partition: Place
+    chunk: Natural
+    end_offset: Natural
+    bucket: Place
+    pane_ms: Start
     models: list[PanePart]
-    lap: int = 0
+    lap: Natural = 0
 
 
 def _both(left: dict[str, int], right: dict[str, int]) -> dict[str, int]:
@@ -66,11 +77,11 @@ def _both(left: dict[str, int], right: dict[str, int]) -> dict[str, int]:
 class Books(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """read = counted + late + rejected + duplicate, of one model in one chunk."""
 
-    read: int = 0
-    counted: int = 0
-    late: int = 0
-    duplicate: int = 0
-    rejected: dict[str, int] = {}
+    read: Natural = 0
+    counted: Natural = 0
+    late: Natural = 0
+    duplicate: Natural = 0
+    rejected: dict[str, Natural] = {}
 
     def balanced(self) -> bool:
         return self.read == self.counted + self.late + self.duplicate + sum(self.rejected.values())
@@ -90,19 +101,19 @@ class BooksPart(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 
     model: str
     books: Books
-    mark_ms: int | None
-    seen_at_ms: int
+    mark_ms: Mark | None
+    seen_at_ms: Mark
 
 
 class BooksPartial(msgspec.Struct, array_like=True, forbid_unknown_fields=True, tag="books"):
     """`complete`: the chunk is full. `caught_up`: nothing was left to read at `clock_ms`. `final`: the stream ended."""
 
     topic: str
-    partition: int
-    chunk: int
-    end_offset: int
-    bucket: int
-    clock_ms: int
+    partition: Place
+    chunk: Natural
+    end_offset: Natural
+    bucket: Place
+    clock_ms: Mark
     complete: bool
     caught_up: bool
     final: bool
@@ -117,11 +128,11 @@ class OutcomePartial(msgspec.Struct, array_like=True, forbid_unknown_fields=True
     """
 
     topic: str
-    partition: int
+    partition: Place
     cohort: bool
-    end_offset: int
-    bucket: int
-    pane_ms: int
+    end_offset: Natural
+    bucket: Place
+    pane_ms: Start
     models: list[PanePart]
 
 
@@ -171,12 +182,12 @@ class LabelBooksPartial(msgspec.Struct, array_like=True, forbid_unknown_fields=T
     """Label books of a bucket. `mark_ms`: the highest label time; `seen_at_ms`: stage 1's clock when a label came."""
 
     topic: str
-    partition: int
-    end_offset: int
-    bucket: int
-    clock_ms: int
-    seen_at_ms: int
-    mark_ms: int | None
+    partition: Place
+    end_offset: Natural
+    bucket: Place
+    clock_ms: Mark
+    seen_at_ms: Mark
+    mark_ms: Mark | None
     caught_up: bool
     final: bool
     models: list[LabelBooksPart]
@@ -215,6 +226,22 @@ def unpack(data: bytes) -> Partial:
     except UNREADABLE as error:
         raise SketchError(seen=f"a partial that does not open ({error})", expected="a packed partial") from None
     return partial
+
+
+def inflate(data: bytes) -> bytes:
+    """What was compressed, if it is no larger than a record may be: a few bytes can be told to become gigabytes.
+
+    Raises:
+        SketchError: if it is larger, or is not what `zlib.compress` wrote.
+    """
+    opening = zlib.decompressobj()
+    try:
+        found = opening.decompress(data, MAX_BYTES)
+    except zlib.error as error:
+        raise SketchError(seen=f"bytes that do not inflate ({error})", expected="compressed bytes") from None
+    if not opening.eof or opening.unused_data:
+        raise SketchError(seen="bytes that inflate to no end of their own", expected=f"{MAX_BYTES} bytes at the most")
+    return found
 
 
 def seal(payload: bytes) -> bytes:

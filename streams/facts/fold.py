@@ -16,7 +16,7 @@ from streams.cells import added
 from streams.chunk import ChunkFold, Progress
 from streams.config import OTHER, Feedback
 from streams.events import Headers, Invalid, Reason, Reject
-from streams.facts.layout import KPI_DIGEST, RUNS_DIGEST, Counter, kpi_vector, score_bin
+from streams.facts.layout import KPI_DIGEST, RUNS_DIGEST, RUNS_LENGTH, Counter, kpi_vector, score_bin
 from streams.facts.read import Observation, RunEvent, Told, read_feedback, read_outcome, read_run
 from streams.join.fold import JoinFold
 from streams.panes import NO_MARK, Timeliness
@@ -266,7 +266,7 @@ class RunFold(FactFold):
             books.counted -= 1
             books.rejected[TOO_MANY_RUNS] = books.rejected.get(TOO_MANY_RUNS, 0) + 1
             return
-        cells[key] = Profile.empty(1)
+        cells[key] = Profile.empty(RUNS_LENGTH)
 
 
 def fact_fold(

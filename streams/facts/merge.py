@@ -13,7 +13,7 @@ from typing import Protocol
 from streams.cells import Cells
 from streams.chunk_merge import FINAL_MARK, ChunkMerge, ModelPanes
 from streams.duration import HOUR_MS
-from streams.facts.layout import KPI_DIGEST, RUNS_DIGEST
+from streams.facts.layout import KPI_DIGEST, KPI_LENGTH, RUNS_DIGEST, RUNS_LENGTH
 from streams.merge import MOST_EMPTY_PANES, ModelMerge, longest_over_ms
 from streams.plan import Facts, ModelPlan, Plan, kpi_name, model_of
 
@@ -56,7 +56,7 @@ class FactsMerge:
         self.topics: dict[Facts, ChunkMerge[ModelPanes]] = {}
         for kind, partitions in told.items():
             models = {
-                name: ModelPanes(plan=model, layout=_layout(kind, model))
+                name: ModelPanes(plan=model, layout=_layout(kind, model), length=_length(kind, model))
                 for name, model in plan.facts[kind].items()
                 if plan.config.bucket(model_of(name)) == bucket
             }
@@ -204,3 +204,10 @@ def _layout(kind: Facts, plan: ModelPlan) -> str:
         assert plan.feedback is not None
         return plan.feedback.digest
     return RUNS_DIGEST if kind is Facts.RUNS else KPI_DIGEST
+
+
+def _length(kind: Facts, plan: ModelPlan) -> int:
+    if kind is Facts.FEEDBACK:
+        assert plan.feedback is not None
+        return plan.feedback.length
+    return RUNS_LENGTH if kind is Facts.RUNS else KPI_LENGTH

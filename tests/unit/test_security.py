@@ -43,7 +43,7 @@ def test_on_loopback_no_token_is_needed(listen: str) -> None:
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:6066", "[::]:6066", "10.1.2.3:6066", "worker.example:6066"])
 def test_beyond_loopback_it_takes_a_token_or_a_word(listen: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match="not loopback, and no token.*--open"):
+    with pytest.raises(ConfigError, match=r"not loopback, and no token.*--open"):
         cli.web_options(configured(), listen)
     monkeypatch.setenv("TOKEN", PLANTED)
     assert cli.web_options(configured(Web(token_env="TOKEN")), listen).token == PLANTED
