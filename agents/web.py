@@ -91,7 +91,7 @@ class Web(Service):
         return await handler(request)
 
     def _may(self, request: web.Request) -> bool:
-        """Whether no token is wanted, or it came with one. The time that takes does not tell how much of it is right."""
+        """Whether no token is wanted, or it came with one. (The time of the comparison tells nothing of it.)"""
         if self._token is None:
             return True
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")

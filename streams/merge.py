@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from streams.cells import Cells, Segmentation, check_cells
+from streams.cells import MOST_SUM, Cells, Segmentation, checked_part
 from streams.chunk_merge import FINAL_MARK, ChunkMerge, ModelPanes, PaneState, open_cells
 from streams.panes import NO_MARK
 from streams.partial import LabelBooks, LabelBooksPartial, OutcomePartial, PanePart, Partial
@@ -119,6 +119,7 @@ class BucketMerge(ChunkMerge[ModelMerge]):
                 plan=model,
                 layout=model.layout.digest,
                 length=model.layout.length,
+                takes=model.segmentation.takes,
                 outcomes=ModelOutcomes(model.segmentation),
             )
             for model in plan.in_bucket(bucket)
@@ -143,14 +144,10 @@ class BucketMerge(ChunkMerge[ModelMerge]):
         return super()._is_ours(partial)
 
     def _apply_outcome(self, partial: OutcomePartial, key: bytes) -> None:
-        for part in partial.models:
-            model = self.models.get(part.model)
-            outcomes = model.plan.outcomes if model is not None else None
-            if outcomes is not None and part.layout == outcomes.digest:
-                check_cells((*part.on_time, *part.welcome), outcomes.length)
+        parts = [self._checked_outcomes(part) for part in partial.models]
         if key:
             self.outcome_keys.setdefault((partial.cohort, partial.pane_ms), set()).add(key)
-        for part in partial.models:
+        for part in parts:
             model = self.models.get(part.model)
             if model is None or model.plan.outcomes is None:
                 continue
@@ -158,6 +155,13 @@ class BucketMerge(ChunkMerge[ModelMerge]):
                 model.foreign += 1
             elif partial.pane_ms >= model.outcomes.expired_before_ms[partial.cohort]:
                 model.outcomes.apply(partial, part)
+
+    def _checked_outcomes(self, part: PanePart) -> PanePart:
+        model = self.models.get(part.model)
+        outcomes = model.plan.outcomes if model is not None else None
+        if model is None or outcomes is None or part.layout != outcomes.digest:
+            return part  # it will be left out
+        return checked_part(part, outcomes.length, model.takes, MOST_SUM)
 
     def _apply_labels(self, partial: LabelBooksPartial, fresh: bool) -> None:
         known = self.label_sources.get(partial.partition)
