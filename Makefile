@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-kafka test-faults check check-nannyml check-prometheus check-reports bench format clean
+.PHONY: help setup demo test test-kafka test-faults check check-nannyml check-prometheus check-reports audit sbom fuzz bench format clean
 
 help: ## Show what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -43,6 +43,16 @@ check-prometheus: $(READY) ## Debian's Prometheus on our configuration, every qu
 
 check-reports: $(READY) ## The reports of a year in Debian's Chromium: width, figures, print, accessibility by axe (apt-get)
 	$(BIN)/python -m pytest -s tests/deploy/report_check.py
+
+audit: $(READY) ## Known vulnerabilities of the locked dependencies (pip-audit, installed apart)
+	$(BIN)/python deploy/supply_chain.py audit
+
+sbom: $(READY) ## A CycloneDX bill of materials of the environment, in build/ (cyclonedx-bom, installed apart)
+	@mkdir -p build
+	$(BIN)/python deploy/supply_chain.py sbom build/sbom.json
+
+fuzz: $(READY) ## Every decoder on hostile bytes, for SECONDS (300) in all
+	$(BIN)/python -m tests.fuzz $(or $(SECONDS),300)
 
 bench: $(READY) ## Throughput on Apache Kafka beside other tools, and where the time goes
 	$(BIN)/python bench/throughput.py
