@@ -199,18 +199,10 @@ def test_what_a_command_lacks_is_one_line(site: Site, tmp_path: Path, command: s
 
 LACKS: dict[Acl, str] = {
     ("topic", "inference", "READ"): "READ on topic {} is not allowed",
-    ("topic", "partials", "READ"): "READ on topic {} is not allowed",
-    ("topic", "progress", "READ"): "READ on topic {} is not allowed",
-    ("topic", "acks", "READ"): "READ on topic {} is not allowed",
-    ("topic", "actions", "READ"): "READ on topic {} is not allowed",
     ("topic", "partials", "WRITE"): "WRITE on topic {} is not allowed",
-    ("topic", "windows", "WRITE"): "WRITE on topic {} is not allowed",
-    ("topic", "dead-letter", "WRITE"): "WRITE on topic {} is not allowed",
-    ("topic", "state", "CREATE"): "topic {}: CREATE on it is not allowed",
+    ("topic", "state", "CREATE"): "neither DESCRIBE nor CREATE on it is allowed",
     ("topic", "windows", "DESCRIBE_CONFIGS"): "topic {}: its settings are not checked: DESCRIBE_CONFIGS",
     ("group", "foreshock", "READ"): "READ on group {} is not allowed",
-    ("group", "foreshock-merge", "READ"): "READ on group {} is not allowed",
-    ("group", "foreshock-worker", "READ"): "READ on group {} is not allowed",
 }
 """Of each kind of use some: what the worker says."""
 
