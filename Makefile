@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-kafka test-faults test-soak check check-nannyml check-prometheus check-reports release-archive bench format clean
+.PHONY: help setup demo test test-kafka test-faults test-soak check check-nannyml check-prometheus check-reports release-archive audit sbom fuzz bench format clean
 
 help: ## Show what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -52,6 +52,16 @@ check-reports: $(READY) ## The reports of a year in Debian's Chromium: width, fi
 
 release-archive: $(READY) ## What a worker of this release leaves behind, for the upgrade tests: once per release
 	$(BIN)/python -m tests.upgrade.make_fixture
+
+audit: $(READY) ## Known vulnerabilities of the locked dependencies (pip-audit, installed apart)
+	$(BIN)/python deploy/supply_chain.py audit
+
+sbom: $(READY) ## A CycloneDX bill of materials of the environment, in build/ (cyclonedx-bom, installed apart)
+	@mkdir -p build
+	$(BIN)/python deploy/supply_chain.py sbom build/sbom.json
+
+fuzz: $(READY) ## Every decoder on hostile bytes, for SECONDS (300) in all
+	$(BIN)/python -m tests.fuzz $(or $(SECONDS),300)
 
 bench: $(READY) ## Throughput on Apache Kafka beside other tools, and where the time goes
 	$(BIN)/python bench/throughput.py

@@ -22,7 +22,7 @@ def check_address(url: str, hosts: Iterable[str]) -> str:
         raise ConfigError(
             place="--url", seen=repr(url), expected="https://host/path, without a password", mend="correct it"
         )
-    if parts.scheme == "http" and not _is_loopback(host) and host not in allowed:
+    if parts.scheme == "http" and not is_loopback(host) and host not in allowed:
         raise ConfigError(
             place="--url", seen=f"http to {host}", expected="https, or http on loopback", mend="use https"
         )
@@ -36,7 +36,8 @@ def check_address(url: str, hosts: Iterable[str]) -> str:
     return url
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether nobody but this machine is there."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

@@ -20,6 +20,7 @@ from typing import Any
 
 import click
 import msgspec
+from aiokafka.errors import KafkaError
 
 from agents import acks as acknowledging
 from agents import alertmanager as alerting
@@ -27,12 +28,13 @@ from agents import demo as demonstration
 from agents import follow, logs, reports
 from agents import ledger as books
 from agents import webhook as webhooks
-from agents.address import check_address
+from agents.address import check_address, is_loopback
 from agents.app import WebOptions, Worker
 from agents.clients import Connection
 from agents.clients import Security as ClientSecurity
 from agents.files import lines, read_plan, reference
 from agents.progress import Told
+from agents.refusals import refusal
 from agents.replay import replay
 from streams.ack import Ack, Acks, Status, read_ack
 from streams.action import Action
@@ -286,6 +288,7 @@ def _tell(summary: Summary, run: Backtest) -> None:
 @BROKER
 @EMBEDDED
 @click.option("--listen", help="host:port of /metrics and /health; instead of the configuration's.")
+@click.option("--open", "is_open", is_flag=True, help="Let anybody in reach read them, without a token.")
 @click.option("--drain", is_flag=True, help="Stop when everything has been read: closes and judges every open pane.")
 @click.option("--instance", help="A name of its own for this worker: its restart then is no rebalance.")
 @click.option(
@@ -297,6 +300,7 @@ def worker(
     broker: str | None,
     embedded: bool,
     listen: str | None,
+    is_open: bool,
     drain: bool,
     instance: str | None,
     state: Path | None,
@@ -305,7 +309,7 @@ def worker(
     """Run the stream processor until SIGTERM or Ctrl-C."""
     log_to_stderr(verbose)
     plan = read_plan(config_file)
-    options = web_options(plan.config, listen)
+    options = web_options(plan.config, listen, is_open)
     to = connection(plan.config, broker, embedded)
     tune_memory()
     run_async(
@@ -555,9 +559,18 @@ def connection(config: Config, broker: str | None, embedded: bool) -> Connection
     return Connection(broker=broker or kafka.broker, prefix=kafka.prefix, embedded=embedded, security=security)
 
 
-def web_options(config: Config, listen: str | None) -> WebOptions:
+def web_options(config: Config, listen: str | None, is_open: bool = False) -> WebOptions:
+    """Where the pages are. ConfigError where strangers could read them and nobody has said that they may."""
     host, port = _address(listen or config.web.listen)
-    return WebOptions(host=host, port=port, token=_token(config))
+    token = _token(config)
+    if token is None and not (is_open or config.web.open) and not is_loopback(host):
+        raise ConfigError(
+            place="web",
+            seen=f"{host}, which is not loopback, and no token",
+            expected="web.token_file or web.token_env",
+            mend="name one, listen on 127.0.0.1, or say --open if anybody in reach may read",
+        )
+    return WebOptions(host=host, port=port, token=token)
 
 
 def _address(text: str) -> tuple[str, int]:
@@ -569,6 +582,8 @@ def _address(text: str) -> tuple[str, int]:
 
 def _token(config: Config) -> str | None:
     web = config.web
+    if web.token_env and web.token_file:
+        raise ConfigError(place="web", seen="token_env and token_file", expected="one of them", mend="leave one out")
     options = {"web.token_env": web.token_env, "web.token_file": web.token_file}
     return secret(options) if any(options.values()) else None
 
@@ -632,6 +647,9 @@ def main() -> None:
     except ForeshockError as error:
         logs.say(f"foreshock: {error}", code=error.code, level=logging.CRITICAL)
         sys.exit(error.exit_code)
+    except KafkaError as error:
+        print(f"foreshock: Kafka: {'; '.join(refusal(error, 'READ'))}", file=sys.stderr)
+        sys.exit(1)
     except (KeyboardInterrupt, click.Abort):
         sys.exit(130)
     except BrokenPipeError:

@@ -13,16 +13,23 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.conn import create_conn
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.errors import AuthenticationFailedError, KafkaConnectionError, KafkaError, NodeNotReadyError
 from aiokafka.helpers import create_ssl_context
+from aiokafka.protocol.metadata import MetadataRequest
 from faust.auth import Credentials, OAuthCredentials, SASLCredentials, SSLCredentials
 
-from streams.errors import ConfigError
+from agents.refusals import is_final, refusal
+from streams.errors import BrokerAway, BrokerError, ConfigError
 
 MIB = 1 << 20
 
 PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
+
+PROBE_MS = 5_000
+"""So long a server has to answer, when we look for why it does not."""
 
 MAX_MESSAGE_BYTES = 16 * MIB
 """The largest batch of records that our topics take."""
@@ -78,12 +85,36 @@ class Security:
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
             raise _unusable("protocol", self.protocol, f"one of {', '.join(PROTOCOLS)}")
+        self._refuse_unused()
         if self.is_sasl and self.sasl_mechanism not in MECHANISMS:
             raise _unusable("sasl_mechanism", str(self.sasl_mechanism), f"one of {', '.join(MECHANISMS)}")
         if self.is_oauth and not self.token_file:
             raise _unusable("token_file", "nothing", "the file with the bearer token")
         if self.is_sasl and not self.is_oauth and not (self.username and (self.password_env or self.password_file)):
             raise _unusable("username and password", "not both", "username, and password_env or password_file")
+
+    def _refuse_unused(self) -> None:
+        """Who names a certificate or a password means it to be used: less than that is no security."""
+        tls = {"ca_file": self.ca_file, "cert_file": self.cert_file, "key_file": self.key_file}
+        passwords = {
+            "username": self.username,
+            "password_env": self.password_env,
+            "password_file": self.password_file,
+        }
+        unused = {} if self.is_ssl else dict(tls)
+        if not self.is_sasl:
+            unused |= {"sasl_mechanism": self.sasl_mechanism}
+        if not self.is_oauth:
+            unused |= {"token_file": self.token_file}
+        if self.is_oauth or not self.is_sasl:
+            unused |= passwords
+        for name in (name for name, value in unused.items() if value is not None):
+            how = " ".join(filter(None, (self.protocol, self.sasl_mechanism if self.is_sasl else None)))
+            raise _unusable(name, f"it is set, and {how} does not use it", f"another protocol, or no {name}")
+        if self.key_file and not self.cert_file:
+            raise _unusable("key_file", "no cert_file beside it", "both, or neither")
+        if self.password_env and self.password_file:
+            raise _unusable("password_env and password_file", "both", "one of them")
 
     @property
     def is_ssl(self) -> bool:
@@ -101,7 +132,7 @@ class Security:
         """The password, from its variable or its file; ConfigError when it isn't there."""
         if self.password_env:
             found = os.environ.get(self.password_env)
-            if found is None:
+            if not found:
                 raise _unusable("password_env", f"{self.password_env} not set", "the password in it")
             return found
         return _read_secret("password_file", self.password_file or "")
@@ -121,7 +152,7 @@ class Security:
         """The keyword arguments of an aiokafka client."""
         settings: dict[str, Any] = {"security_protocol": self.protocol, "ssl_context": self.ssl_context()}
         if self.is_oauth:
-            settings["sasl_oauth_token_provider"] = TokenFile(self.token_file or "")
+            settings["sasl_oauth_token_provider"] = self._token()
         elif self.is_sasl:
             settings |= {"sasl_plain_username": self.username, "sasl_plain_password": self.password()}
         if self.is_sasl:
@@ -132,22 +163,33 @@ class Security:
         """What Faust calls `broker_credentials`; None when there is nothing to prove."""
         context = self.ssl_context()
         if self.is_oauth:
-            return OAuthCredentials(oauth_cb=TokenFile(self.token_file or ""), ssl_context=context)
+            return OAuthCredentials(oauth_cb=self._token(), ssl_context=context)
         if self.is_sasl:
             return SASLCredentials(
                 username=self.username, password=self.password(), ssl_context=context, mechanism=self.sasl_mechanism
             )
         return SSLCredentials(context) if context is not None else None
 
+    def _token(self) -> TokenFile:
+        _read_secret("token_file", self.token_file or "")  # what cannot be read at the start is a wrong configuration
+        return TokenFile(self.token_file or "")
+
 
 class TokenFile:
-    """A bearer token in a file that something else renews: read again for every connection."""
+    """A bearer token in a file that something else renews: read again for every connection.
+
+    Kafka closes a connection when its token has expired, if `connections.max.reauth.ms` is set there.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
 
     async def token(self) -> str:
-        return _read_secret("token_file", self.path)
+        """AuthenticationFailedError while there is none to read: the client tries again."""
+        try:
+            return _read_secret("token_file", self.path)
+        except ConfigError as error:
+            raise AuthenticationFailedError(str(error)) from None
 
     def extensions(self) -> dict[str, str]:
         return {}
@@ -209,6 +251,34 @@ class Connection:
         credentials = self.security.faust_credentials() if self.security else None
         return options | ({"broker_credentials": credentials} if credentials else {})
 
+    async def failure(self, error: BaseException, operation: str = "") -> BrokerError:
+        """What a client of ours raised, as one line. Of a connection that was not made it looks for the reason."""
+        # aiokafka logs that, and raises one error for all.
+        if isinstance(error, (KafkaConnectionError, NodeNotReadyError)):
+            error = await self._why_unreachable() or error
+        seen, mend = refusal(error, operation)
+        return (BrokerError if is_final(error) else BrokerAway)(place=f"Kafka at {self.broker}", seen=seen, mend=mend)
+
+    async def _why_unreachable(self) -> BaseException | None:
+        """What goes wrong when one question is sent to a server; None if nothing does."""
+        found: BaseException | None = None
+        for server in self.servers:
+            host, _, port = server.rpartition(":")
+            settings = {key: value for key, value in self._client().items() if key != "bootstrap_servers"}
+            try:
+                connected = await create_conn(host.strip("[]"), int(port), request_timeout_ms=PROBE_MS, **settings)
+                try:
+                    answer = await connected.send(MetadataRequest([]))
+                finally:
+                    connected.close()
+                if not answer.brokers:  # to a token that it refuses; aiokafka does not read what it said of the token
+                    raise AuthenticationFailedError("is the token expired, or not for it?")
+            except (KafkaError, OSError, TimeoutError, ValueError) as error:  # ValueError: a server that is an impostor
+                found = error
+            else:
+                return None
+        return found
+
     def _client(self) -> dict[str, Any]:
         calm_logs()
         secured = self.security.client_settings() if self.security else {}
@@ -238,9 +308,14 @@ OUTAGE = Seldom(10.0)
 
 
 class _OneLine(logging.Filter):
-    """Of aiokafka's complaints (a dozen a second while a broker is away, some with tracebacks), one line in a while."""
+    """Of aiokafka's complaints (a dozen a second while a broker is away, some with tracebacks), one line in a while.
+
+    And none of its requests: at DEBUG it logs them whole, with passwords, tokens, and what records say.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.INFO and record.name == "aiokafka.conn":
+            return False
         if record.levelno < logging.WARNING:
             return True
         if not OUTAGE():
@@ -255,7 +330,7 @@ _ONE_LINE = _OneLine()
 
 
 def calm_logs() -> None:
-    """Keep aiokafka's loggers from flooding the log; call it as often as you like."""
+    """Keep aiokafka's loggers from flooding the log, and from telling secrets; call it as often as you like."""
     # A filter on the parent would not see the children's records: it has to be on each of them.
     for name in list(logging.root.manager.loggerDict):
         if name.startswith("aiokafka"):
@@ -276,6 +351,10 @@ def _is_address(server: str) -> bool:
 
 def _read_secret(what: str, path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+        found = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise _unusable(what, f"{path}: {error}", "a readable file with the secret") from None
+        seen = getattr(error, "strerror", None) or "no UTF-8"
+        raise _unusable(what, f"{path}: {seen}", "a readable file with the secret") from None
+    if not found:
+        raise _unusable(what, f"{path}: it is empty", "the secret in it")
+    return found

@@ -28,9 +28,9 @@ async def read_all(
     partitions = await topics.find(connection, topic)
     if partitions is None:
         raise BrokerError(
-            seen=f"no topic {topic} on {connection.broker}",
+            seen=f"no topic {topic} on {connection.broker}, or DESCRIBE on it is not allowed to us",
             expected="a worker to have made it",
-            mend="start 'foreshock worker', or check --broker and the prefix",
+            mend="start 'foreshock worker', or check --broker, the prefix and the ACLs",
         )
     ends = await read_to_end(connection, topic, range(partitions), take, deadline_s=READ_WITHIN_S)
     return {TopicPartition(topic, partition): offset for partition, offset in ends.items()}

@@ -39,6 +39,7 @@ from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
 from agents.assignor import NOTHING, StickyAssignor
 from agents.clients import OUTAGE, Connection
+from agents.refusals import words
 from streams.errors import BrokerError, ForeshockError
 from streams.events import Headers
 from streams.records import Records
@@ -202,9 +203,8 @@ class Intake(Service):
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 found = await self._consumer.end_offsets(list(self._held))
         except (KafkaError, TimeoutError) as error:
-            log.info(
-                "group %s: nobody says where the topics end: %s", self.group, _told(error), extra={"group": self.group}
-            )
+            seen = words(error, "READ")
+            log.info("group %s: nobody says where the topics end: %s", self.group, seen, extra={"group": self.group})
             return {}
         return dict(found)
 
@@ -228,7 +228,8 @@ class Intake(Service):
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 await self._consumer.commit(ours)
         except (KafkaError, TimeoutError) as error:
-            log.info("group %s: offsets not committed: %s", self.group, _told(error), extra={"group": self.group})
+            seen = words(error, "READ")
+            log.info("group %s: offsets not committed: %s", self.group, seen, extra={"group": self.group})
             return False
         return True
 
@@ -243,7 +244,8 @@ class Intake(Service):
                 await self._consume()
             except (KafkaError, ConsumerStoppedError, OSError, TimeoutError) as error:
                 if OUTAGE():
-                    log.warning("no records from Kafka at %s: %s; trying again", self.connection.broker, _told(error))
+                    seen = words(error, "READ")
+                    log.warning("no records from Kafka at %s: %s; trying again", self.connection.broker, seen)
             await self._release()
             await self._close()
             await self.sleep(RETRY_S)
@@ -408,7 +410,7 @@ class Intake(Service):
                 return known | (await consumer.beginning_offsets(list(unknown)) if unknown else {})
             except KafkaError as error:
                 if OUTAGE():
-                    log.warning("where do the partitions begin? %s; trying again", _told(error))
+                    log.warning("where do the partitions begin? %s; trying again", words(error, "READ"))
                 await asyncio.sleep(RETRY_S)
 
     async def _release(self) -> None:
@@ -559,7 +561,3 @@ def _generation(consumer: AIOKafkaConsumer) -> int:
 def _is_fresh(answered_ms: int | None) -> bool:
     """Whether this time of an answer is of the last moments. Both ways: the clock may have been set back."""
     return answered_ms is not None and abs(time.time() * 1000 - answered_ms) <= FRESH_MS
-
-
-def _told(error: Exception) -> str:
-    return str(error) or type(error).__name__

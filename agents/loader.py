@@ -11,6 +11,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 from aiokafka.structs import ConsumerRecord
 
 from agents.clients import OUTAGE, Connection
+from agents.refusals import words
 from streams.errors import BrokerError
 
 Records = list[ConsumerRecord]
@@ -53,7 +54,7 @@ async def read_to_end(
     except TimeoutError:
         raise reading.failure(f"its end was not reached within {deadline_s:g} s") from None
     except (KafkaError, OSError) as error:
-        raise reading.failure(f"{type(error).__name__} {error}") from None
+        raise reading.failure(words(error, "READ")) from None
     finally:
         await reading.consumer.stop()
         if (task := asyncio.current_task()) is not None and task.cancelling():

@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, OutOfOrderSequenceNumber, UnknownProducerId
 
 from agents.clients import MAX_RECORD_BYTES, OUTAGE
+from agents.refusals import words
 from streams.errors import BrokerError
 
 log = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ async def publish(
         except KafkaError as error:
             retried()
             if OUTAGE():
-                log.warning("not sent: %s; trying again", error or type(error).__name__)
+                log.warning("not sent: %s; trying again", words(error, "WRITE"))
             await asyncio.sleep(RETRY_S)
     return {}
 

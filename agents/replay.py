@@ -266,7 +266,7 @@ async def _send(
 ) -> Sent:
     partitions, limit = await _look_up(connection, topic)
     sent, told = Sent(), time.monotonic()
-    async with _producer(connection, limit) as producer:
+    async with _producer(connection, topic, limit) as producer:
         lanes = _Lanes(producer, topic, partitions, limit, sent)
         async for block in _paced(blocks, due) if due is not None else _at_once(blocks):
             await lanes.send(block)
@@ -286,26 +286,25 @@ async def _look_up(connection: Connection, topic: str) -> tuple[int, int]:
         if partitions is None:
             raise BrokerError(
                 place=f"topic {topic}",
-                seen=f"it does not exist on {connection.broker}",
-                mend="create it first, or check the name and the prefix",
+                seen=f"it does not exist on {connection.broker}, or DESCRIBE on it is not allowed to us",
+                mend="create it first, or check the name, the prefix and the ACLs",
             )
         limit = await max_message_bytes(client, topic)
     return partitions, min(limit or MAX_RECORD_BYTES, MAX_RECORD_BYTES)
 
 
 @asynccontextmanager
-async def _producer(connection: Connection, limit: int) -> AsyncIterator[AIOKafkaProducer]:
+async def _producer(connection: Connection, topic: str, limit: int) -> AsyncIterator[AIOKafkaProducer]:
     producer = connection.producer(max_batch_size=min(PRODUCER["max_batch_size"], limit))
     OUTAGE()  # what goes wrong is raised: aiokafka need not tell it too
     try:
         await producer.start()
         yield producer
     except (KafkaError, OSError) as error:
-        raise BrokerError(
-            place=f"Kafka at {connection.broker}",
-            seen=f"{type(error).__name__} {error}".strip(),
-            mend="is the broker up? Sending again repeats what was sent already",
-        ) from None
+        failure = await connection.failure(error, "WRITE")
+        failure.place = f"topic {topic}, {failure.place}"
+        failure.mend += "; sending again repeats what was sent already"
+        raise failure from None
     finally:
         try:
             async with asyncio.timeout(STOP_WITHIN_S):

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, TopicAuthorizationFailedError, for_code
 
 from agents.clients import MAX_MESSAGE_BYTES, MIB, OUTAGE, Connection, Seldom
 from streams.errors import BrokerAway, BrokerError
@@ -121,7 +121,8 @@ async def wait_for(connection: Connection, topic: str, on_wait: Callable[[str], 
             if found is not None:
                 return found
             reason = (
-                f"waiting for topic {topic}: it does not exist on {connection.broker}; create it, or start its writer"
+                f"waiting for topic {topic}: it does not exist on {connection.broker}, or DESCRIBE on it is not "
+                "allowed to us; create it, or start its writer"
             )
         if again():
             on_wait(reason)
@@ -171,12 +172,7 @@ async def admin(connection: Connection) -> AsyncIterator[AIOKafkaAdminClient]:
         await client.start()
         yield client
     except (KafkaError, OSError, TimeoutError) as error:
-        is_refusal = isinstance(error, KafkaError) and not error.retriable
-        raise (BrokerError if is_refusal else BrokerAway)(
-            place=f"Kafka at {connection.broker}",
-            seen=f"{type(error).__name__} {error}".strip(),
-            mend="is the address right, and is the broker up?",
-        ) from None
+        raise await connection.failure(error) from None
     finally:
         await client.close()
 
@@ -225,7 +221,14 @@ async def _adapt(client: AIOKafkaAdminClient, name: str, topic: Topic, found: in
             mend="alter the topic's configuration",
         )
     if topic.partitions is Partitions.AS_INFERENCE and found < count:
-        await client.create_partitions({name: NewPartitions(count)})  # its records are put by number, so none moves
+        # Its records are put by number, so none moves.
+        answer = await client.create_partitions({name: NewPartitions(count)})
+        if for_code(answer.topic_errors[0][1]) is TopicAuthorizationFailedError:
+            raise BrokerError(
+                place=f"topic {name}",
+                seen=f"ALTER on it is not allowed to us, and it has {found} partitions of {count}",
+                mend="add partitions to it by hand, or allow ALTER: see the ACLs of docs/security.md",
+            )
         await _wait_until_visible(client, {name: count})
 
 
@@ -234,6 +237,8 @@ async def _config(client: AIOKafkaAdminClient, name: str, key: str) -> str | Non
     # All of them are asked for: at a question for one, the embedded broker hangs up.
     for answer in await client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)]):
         for error_code, _, _, _, entries, *_ in answer.resources:
+            if for_code(error_code) is TopicAuthorizationFailedError:
+                log.warning("topic %s: its settings are not checked: DESCRIBE_CONFIGS on it is not allowed to us", name)
             for entry in () if error_code else entries:
                 if entry[0] == key:
                     return str(entry[1])
@@ -248,10 +253,17 @@ async def _create(client: AIOKafkaAdminClient, wanted: Mapping[str, tuple[int, M
     rows = [NewTopic(name, count, replicas, topic_configs=dict(configs)) for name, (count, configs) in wanted.items()]
     for name, code, message in (await client.create_topics(rows)).topic_errors:
         if code and for_code(code) is not TopicAlreadyExistsError:  # another worker was faster
+            kind = for_code(code)
+            if kind is TopicAuthorizationFailedError:  # as Kafka answers for one that is there, but not for us to see
+                raise BrokerError(
+                    place=f"topic {name}",
+                    seen="neither DESCRIBE nor CREATE on it is allowed to us",
+                    mend="create it by hand and allow DESCRIBE, or allow CREATE: see the ACLs of docs/security.md",
+                )
             raise BrokerError(
                 place=f"topic {name}",
-                seen=f"Kafka would not create it: {for_code(code).__name__} {message or ''}".strip(),
-                mend="allow this client to create topics, or create it by hand",
+                seen=f"Kafka would not create it: {kind.__name__} {message or ''}".strip(),
+                mend="create it by hand",
             )
 
 
@@ -267,6 +279,6 @@ async def _wait_until_visible(client: AIOKafkaAdminClient, wanted: Mapping[str, 
             raise BrokerAway(
                 place=f"topics {', '.join(missing)}",
                 seen=f"not fit for use {VISIBLE_WITHIN_S:.0f} s after they were created",
-                mend="are enough brokers up?",
+                mend="are enough brokers up, and is DESCRIBE on them allowed to us (READ and WRITE include it)?",
             )
         await asyncio.sleep(0.05)

@@ -32,8 +32,8 @@ PAGE = """<!doctype html>
 class Web(Service):
     """Serves `/metrics`, `/health`, `/ready` and an index page. `port` 0 takes a free one; `url` tells which.
 
-    `health()` → (healthy, what else to tell), and `ready()`: 200 or 503. `token`: what everything but these two must
-    come with, as `Authorization: Bearer …`. ForeshockError when it can't listen.
+    `health()` → (healthy, what else to tell), and `ready()`: 200 or 503. `token`: what everything must come with, as
+    `Authorization: Bearer …`. Without it there is but the status of these two. ForeshockError when it can't listen.
     """
 
     def __init__(
@@ -96,13 +96,16 @@ class Web(Service):
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        if self._token is not None and request.path not in OPEN and not self._has_token(request, self._token):
+        if request.path not in OPEN and not self._may(request):
             return web.Response(status=401, text="a bearer token is needed\n", headers={"WWW-Authenticate": "Bearer"})
         return await handler(request)
 
-    def _has_token(self, request: web.Request, token: str) -> bool:
+    def _may(self, request: web.Request) -> bool:
+        """Whether no token is wanted, or it came with one. (The time of the comparison tells nothing of it.)"""
+        if self._token is None:
+            return True
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        same = hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), token.encode())
+        same = hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), self._token.encode())
         return same and scheme.lower() == "bearer"
 
     async def _metrics(self, request: web.Request) -> web.Response:
@@ -110,7 +113,8 @@ class Web(Service):
 
     async def _tell_health(self, request: web.Request) -> web.Response:
         healthy, told = self._health()
-        body = json.dumps({"status": "ok" if healthy else "failing", **told}, default=str)
+        details = told if self._may(request) else {}
+        body = json.dumps({"status": "ok" if healthy else "failing", **details}, default=str)
         return web.Response(status=200 if healthy else 503, text=body, content_type="application/json")
 
     async def _tell_ready(self, request: web.Request) -> web.Response:

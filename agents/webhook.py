@@ -21,8 +21,10 @@ import aiohttp
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
+from agents import topics
 from agents.clients import Connection
 from agents.logs import NO_ACTION
+from agents.refusals import NOT_AUTHORIZED
 from streams.action import State, read_action
 
 log = logging.getLogger(__name__)
@@ -108,9 +110,11 @@ async def run(connection: Connection, group: str, webhook: Webhook, instance: st
 
     `instance`: its name in the group; who comes back under it takes over at once, and not when the dead one is missed.
     """
+    topic = connection.topic("actions")
+    await topics.wait_for(connection, topic)
     consumer = connection.consumer(group_id=group, group_instance_id=instance)
     first = _First(consumer, {})
-    consumer.subscribe([connection.topic("actions")], listener=first)
+    consumer.subscribe([topic], listener=first)
     timeout = aiohttp.ClientTimeout(total=ANSWER_WITHIN_S)
     wait_s = FIRST_WAIT_S
     try:
@@ -120,6 +124,8 @@ async def run(connection: Connection, group: str, webhook: Webhook, instance: st
                 try:
                     fetched = await consumer.getmany(timeout_ms=POLL_MS)
                     all_done = await deliver(consumer, session, webhook, fetched, first.offsets)
+                except NOT_AUTHORIZED as error:
+                    raise await connection.failure(error, "READ") from None
                 except (KafkaError, TimeoutError) as error:  # what was not committed is known by its id
                     log.warning("Kafka: %s; trying again", str(error) or type(error).__name__)
                     all_done = False

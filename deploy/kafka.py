@@ -11,7 +11,8 @@ It needs Java 17 or later, and Maven for the first fetch, which fills a cache: `
     with Broker.start(folder) as broker:
         connect(broker.bootstrap)
 
-One node, one replica, no authentication: never a production broker. `Cluster.start` makes three nodes that keep three
+One node, one replica, and its own PLAINTEXT listener asks nobody who they are: never a production broker. Tests add
+listeners that do, with `listeners`, `scram` and `properties`. `Cluster.start` makes three nodes that keep three
 replicas, for whoever wants to lose one.
 """
 
@@ -335,6 +336,8 @@ class Broker:
     heap: str
     jvm: Sequence[str] = ()
     detached: bool = False
+    listeners: Mapping[str, int] = field(default_factory=dict)
+    scram: Mapping[str, str] = field(default_factory=dict, repr=False)
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     _log_offset: int = field(default=0, repr=False)  # where this launch's part of the log begins
 
@@ -348,19 +351,24 @@ class Broker:
         heap: str = "512m",
         jvm: Sequence[str] = (),
         detached: bool = False,
+        listeners: Mapping[str, int] | None = None,
+        scram: Mapping[str, str] | None = None,
     ) -> Self:
         """A broker that is ready for clients, on the data in `dir` if there is any.
 
         `port`: any free one when None. `properties`: server properties, over ours. `heap`: the JVM's -Xmx. `jvm`: more
         options of the JVM, such as QUICK_START. `detached`: it outlives this process. Otherwise it dies with it: always
         at a normal exit, and on Linux even when the process is killed, if this call came from the main thread.
-        KafkaError when it isn't ready within 60 s.
+        `listeners`: names and ports of more listeners, advertised as `localhost`; `properties` say their protocols.
+        `scram`: passwords of the users that a new data folder has. KafkaError when it isn't ready within 60 s.
         """
         if port is not None and not is_free(port):
             raise KafkaError(f"port {port} is in use on 127.0.0.1: give another, or none for a free one")
         folder = Path(dir).absolute()
         folder.mkdir(parents=True, exist_ok=True)
-        broker = cls(folder, free_port() if port is None else port, heap, tuple(jvm), detached)
+        broker = cls(
+            folder, free_port() if port is None else port, heap, tuple(jvm), detached, listeners or {}, scram or {}
+        )
         broker._launch(properties or {})
         return broker
 
@@ -467,13 +475,16 @@ class Broker:
     def _write_configuration(self, properties: Mapping[str, str]) -> None:
         client, controller = f"127.0.0.1:{self.port}", f"127.0.0.1:{free_port(but=self.port)}"
         addresses = {
-            "listeners": f"PLAINTEXT://{client},CONTROLLER://{controller}",
-            "advertised.listeners": f"PLAINTEXT://{client}",
+            "listeners": ",".join([f"PLAINTEXT://{client}", f"CONTROLLER://{controller}", *self._more("127.0.0.1")]),
+            "advertised.listeners": ",".join([f"PLAINTEXT://{client}", *self._more("localhost")]),
             "controller.quorum.voters": f"1@{controller}",
         }
         lines = [f"{name}={value}\n" for name, value in {**PROPERTIES, **addresses, **properties}.items()]
         (self.dir / "server.properties").write_text("".join(lines), encoding="utf-8")
         (self.dir / "log4j2.properties").write_text(LOGGING, encoding="utf-8")
+
+    def _more(self, host: str) -> list[str]:
+        return [f"{name}://{host}:{port}" for name, port in self.listeners.items()]
 
     def _format_once(self, java: Sequence[str]) -> None:
         if (self.dir / "data" / "meta.properties").exists():
@@ -483,6 +494,9 @@ class Broker:
             cluster.write_text(secrets.token_urlsafe(16), encoding="utf-8")
         command = [*java, *QUICK_START, "kafka.tools.StorageTool", "format", "--ignore-formatted"]
         command += [f"--cluster-id={cluster.read_text(encoding='utf-8')}", "--config=server.properties"]
+        for user, password in self.scram.items():
+            for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512"):
+                command.append(f"--add-scram={mechanism}=[name={user},password={password}]")
         code = self._spawn(command).wait()
         if code != 0:
             raise KafkaError(f"Kafka could not format its data folder: {self.last_words()}")

@@ -57,7 +57,7 @@ def read_ack(value: bytes | None) -> Ack:
     except msgspec.ValidationError as error:
         missing = "missing required field" in str(error)
         raise Invalid(Reason.MISSING_FIELD if missing else Reason.WRONG_TYPE, str(error)) from None
-    except (*UNREADABLE, RecursionError) as error:
+    except UNREADABLE as error:
         raise Invalid(Reason.BAD_JSON, str(error)[:MAX_DETAIL]) from None
     if not MIN_TIME_MS <= ack.ts_ms <= MAX_TIME_MS:
         raise Invalid(Reason.WRONG_TYPE, f"ts {str(ack.ts)[:40]!r} is no time")

@@ -13,7 +13,7 @@ from functools import cached_property
 import msgspec
 
 from streams.errors import UNREADABLE, ConfigError, NewerError, SketchError
-from streams.partial import seal, unseal
+from streams.partial import inflate, seal, unseal
 from streams.sketch.counts import Counts
 from streams.sketch.layout import Column, Counter, Layout
 from streams.sketch.outcomes import OutcomeLayout
@@ -102,7 +102,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     @classmethod
     def from_bytes(cls, data: bytes, place: str = "") -> Baseline:
         try:
-            baseline = _DECODER.decode(zlib.decompress(unseal(data)))
+            baseline = _DECODER.decode(inflate(unseal(data)))
             length = Layout(baseline.columns).length
             if len(baseline.statistics) != len(baseline.columns) or any(
                 counts.length != length for counts in baseline.totals.values()
@@ -114,7 +114,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             raise ConfigError(
                 place=place, seen=error.seen, expected=error.expected, mend="upgrade, or run 'foreshock init' again"
             ) from None
-        except (SketchError, *UNREADABLE, zlib.error) as error:
+        except (SketchError, *UNREADABLE) as error:
             raise ConfigError(
                 place=place,
                 seen=f"no baseline ({error})",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from streams.batch import Columns
 from streams.config import MAX_VERSION, OTHER
-from streams.partial import Cell, CellKey
+from streams.errors import SketchError
+from streams.partial import Cell, CellKey, PanePart
 from streams.sketch.counts import Counts
 from streams.sketch.distinct import Distinct
 from streams.sketch.heavy import HeavyValues
@@ -53,6 +54,12 @@ class Segmentation:
     def declared(self) -> list[tuple[str, str]]:
         """The whole, and every declared segment: dimension and value."""
         return [("", ""), *((name, value) for name, values in self.dimensions for value in values)]
+
+    def takes(self, dimension: str, value: str) -> bool:
+        """Whether this is the whole or a declared segment."""
+        return (dimension, value) == ("", "") or any(
+            name == dimension and value in values for name, values in self.dimensions
+        )
 
 
 def profiles(
@@ -204,6 +211,32 @@ def packed(cells: Cells) -> list[Cell]:
 def opened(found: Iterable[Cell]) -> Cells:
     """The reverse of `packed`."""
     return {cell.key: Profile.from_bytes(cell.profile) for cell in found}
+
+
+Takes = Callable[[str, str], bool]
+"""Whether cells of a dimension and a value are counted."""
+
+
+MOST_COUNT, MOST_SUM = 1 << 40, 1 << 62
+"""Beyond these no count and no sum in fixed point can be true; and statistics of such counts take for ever."""
+
+
+def checked_part(part: PanePart, length: int, takes: Takes, most: int) -> PanePart:
+    """The part with those cells that are counted; of others, another configuration may have written them.
+
+    Cells are kept packed, and opened when their pane is judged: what does not open must be refused where it comes in.
+
+    Raises:
+        SketchError: unless every cell opens, and was counted by a layout of this length, in numbers up to `most`.
+    """
+    for cell in (*part.on_time, *part.welcome):
+        counts = Profile.from_bytes(cell.profile).counts
+        if counts.length != length:
+            raise SketchError(seen=f"a cell of {counts.length} slots", expected=f"{length}, as its layout has")
+        if counts.highest > most:
+            raise SketchError(seen=f"a count of {counts.highest}", expected=f"at most {most}")
+    on_time, welcome = ([c for c in found if takes(c.dimension, c.value)] for found in (part.on_time, part.welcome))
+    return PanePart(part.model, part.layout, on_time, welcome)
 
 
 def added(cells: Cells, key: CellKey, profile: Profile, segmentation: Segmentation) -> None:

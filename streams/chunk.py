@@ -19,7 +19,18 @@ from streams.config import bucket_of
 from streams.errors import UNREADABLE, SketchError
 from streams.events import Reject
 from streams.panes import NO_MARK, Timeliness
-from streams.partial import Books, BooksPart, BooksPartial, PanePart, PanePartial, Partial, seal, unseal
+from streams.partial import (
+    Books,
+    BooksPart,
+    BooksPartial,
+    Mark,
+    Natural,
+    PanePart,
+    PanePartial,
+    Partial,
+    seal,
+    unseal,
+)
 from streams.plan import Plan
 from streams.records import Records, RejectedRecord
 
@@ -35,8 +46,8 @@ _KEPT = (Timeliness.ON_TIME, Timeliness.WELCOME)
 class Progress(msgspec.Struct, frozen=True):
     """Where a source partition resumes: its next offset, always at a chunk's bound, and every model's mark."""
 
-    next_offset: int
-    marks_ms: dict[str, int]
+    next_offset: Natural
+    marks_ms: dict[str, Mark]
 
     def to_bytes(self) -> bytes:
         return seal(msgspec.msgpack.encode(self))

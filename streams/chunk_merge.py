@@ -12,7 +12,8 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from streams.cells import Cells, Segmentation, opened
+from streams.cells import MOST_COUNT, Cells, Segmentation, Takes, checked_part, opened
+from streams.config import MAX_MODELS
 from streams.errors import SketchError
 from streams.panes import NO_MARK
 from streams.partial import Books, BooksPart, BooksPartial, PanePart, PanePartial, Partial
@@ -116,6 +117,12 @@ class ModelPanes(ModelBooks):
     plan: ModelPlan
     layout: str
     """The digest of the layout that its panes have."""
+    length: int
+    """Its slots."""
+    takes: Takes
+    """The cells that are counted."""
+    most: int = MOST_COUNT
+    """So high a slot may be."""
     panes: dict[int, PaneState] = field(default_factory=dict)
     judged_until_ms: int | None = None
     expired_before_ms: int = NO_MARK
@@ -162,13 +169,14 @@ class ChunkMerge(Generic[M]):
         return partial.topic == self.topic and partial.bucket == self.bucket
 
     def _apply_pane(self, partial: PanePartial, key: bytes) -> None:
+        parts = [self._checked(part) for part in partial.models]
         if key:
             self.keys.setdefault(partial.pane_ms, set()).add(key)
         source = self.sources.setdefault(partial.partition, Source())
         if partial.chunk <= source.folded_chunk:
             return
         place = (partial.partition, partial.chunk)
-        for part in partial.models:
+        for part in parts:
             model = self.models.get(part.model)
             if model is None or part.layout != model.layout:
                 if model is not None:
@@ -182,7 +190,16 @@ class ChunkMerge(Generic[M]):
                 if model.judged_until_ms is not None and partial.pane_ms < model.judged_until_ms:
                     model.changed.add(partial.pane_ms)
 
+    def _checked(self, part: PanePart) -> PanePart:
+        model = self.models.get(part.model)
+        if model is None or part.layout != model.layout:
+            return part  # it will be left out
+        return checked_part(part, model.length, model.takes, model.most)
+
     def _apply_books(self, partial: BooksPartial, key: bytes, fresh: bool) -> None:
+        strange = {part.model for part in partial.models} - self.models.keys() - self.others.keys()
+        if len(self.others) + len(strange) > MAX_MODELS:
+            raise SketchError(seen="books of ever more models", expected=f"at most {MAX_MODELS} that are not declared")
         if key:
             self.book_keys[key] = (partial.partition, partial.chunk)
         source = self.sources.setdefault(partial.partition, Source())

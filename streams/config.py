@@ -80,9 +80,13 @@ class Kafka(_Strict, frozen=True):
 
 
 class Web(_Strict, frozen=True):
-    """Where /metrics and /health answer."""
+    """Where /metrics and /health answer, and the bearer token that they ask for, from a variable or a file.
+
+    Beyond loopback there has to be one, unless `open` says that anybody in reach may read.
+    """
 
     listen: str = "127.0.0.1:6066"
+    open: bool = False
     token_env: str | None = None
     token_file: str | None = None
     max_series: int = 20_000

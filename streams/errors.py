@@ -16,8 +16,9 @@ from typing import ClassVar, Self
 
 import msgspec
 
-UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError)
-"""What msgspec raises for bytes that are not what was asked for; for an invalid text it is Python's own error."""
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that are not what was asked for; for an invalid text and for what is nested too deep it
+is Python's own errors."""
 
 
 class ForeshockError(Exception):

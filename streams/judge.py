@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from streams.ack import Ack, Acks
 from streams.action import Action, action_of, layer_of
@@ -27,7 +28,7 @@ from streams.judge_outcomes import Arrival, LabelledJudge
 from streams.ledger import Ledger, LedgerState, terms_of
 from streams.merge import BucketMerge, ClosedPane, ModelMerge, ModelOutcomes
 from streams.panes import NO_MARK
-from streams.partial import WRITES, Cell, Partial, check_format, seal, unseal
+from streams.partial import WRITES, Cell, Partial, Start, check_format, seal, unseal
 from streams.plan import Facts, ModelPlan, Plan
 from streams.rollup import Rollup, Unit, UnitId, merged_cells
 from streams.signals.estimate import Estimate
@@ -479,8 +480,8 @@ def unpack_state(data: bytes, kind: type[State]) -> State:
 
 class _PackedUnit(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     model: str
-    level_ms: int
-    start_ms: int
+    level_ms: Annotated[int, Meta(ge=1, le=1 << 40)]
+    start_ms: Start
     cells: list[Cell]
     stream: str = ""
 

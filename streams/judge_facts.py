@@ -18,7 +18,7 @@ from streams.decide import Decision, Judged, RuleState, Situation, decide
 from streams.facts.history import History, Stretch
 from streams.facts.layout import EVENTS, KPI_LENGTH, OBSERVED, Counter
 from streams.facts.merge import KpiPane, ToldPane
-from streams.facts.read import Turn
+from streams.facts.read import Turn, run_of
 from streams.inhibit import Incidents
 from streams.plan import Facts, ModelPlan
 from streams.rollup import Unit, merged_cells
@@ -67,8 +67,7 @@ class FactsJudge:
     def _note_runs(self, cells: Cells) -> None:
         events: dict[str, list[tuple[int, Turn, str]]] = {}
         for _, job, said in cells:
-            ts_ms, turn, run = said.split("/", 2)
-            events.setdefault(job, []).append((int(ts_ms), Turn(turn), run))
+            events.setdefault(job, []).append(run_of(said))
         for job, found in events.items():
             self.jobs[job] = self.jobs.get(job, JobState()).after(found)
 

@@ -29,7 +29,7 @@ from streams.incidents import (
     place_of,
     speaks_of_the_model,
 )
-from streams.partial import seal, unseal
+from streams.partial import inflate, seal, unseal
 from streams.plan import ModelPlan
 from streams.signals.names import SIGNALS
 from streams.signals.outcome import wilson
@@ -542,8 +542,8 @@ def pack_ledger(state: LedgerState) -> bytes:
 def unpack_ledger(data: bytes) -> LedgerState:
     """Raises SketchError for what is none."""
     try:
-        return msgspec.msgpack.decode(zlib.decompress(unseal(data)), type=LedgerState)
-    except (*UNREADABLE, zlib.error) as error:
+        return msgspec.msgpack.decode(inflate(unseal(data)), type=LedgerState)
+    except UNREADABLE as error:
         raise SketchError(seen=f"a ledger that does not open ({error})", expected="a packed ledger") from None
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from streams.cells import Cells, Segmentation
+from streams.cells import MOST_SUM, Cells, Segmentation, checked_part
 from streams.chunk_merge import FINAL_MARK, ChunkMerge, ModelPanes, PaneState, open_cells
 from streams.panes import NO_MARK
 from streams.partial import Covered, LabelBooks, LabelBooksPartial, OutcomePartial, PanePart, Partial
@@ -117,7 +117,13 @@ class BucketMerge(ChunkMerge[ModelMerge]):
 
     def __init__(self, plan: Plan, bucket: int, topic: str, partitions: int) -> None:
         models = {
-            model.name: ModelMerge(plan=model, layout=model.layout.digest, outcomes=ModelOutcomes(model.segmentation))
+            model.name: ModelMerge(
+                plan=model,
+                layout=model.layout.digest,
+                length=model.layout.length,
+                takes=model.segmentation.takes,
+                outcomes=ModelOutcomes(model.segmentation),
+            )
             for model in plan.in_bucket(bucket)
         }
         super().__init__(plan, bucket, topic, partitions, models)
@@ -140,9 +146,10 @@ class BucketMerge(ChunkMerge[ModelMerge]):
         return super()._is_ours(partial)
 
     def _apply_outcome(self, partial: OutcomePartial, key: bytes) -> None:
+        parts = [self._checked_outcomes(part) for part in partial.models]
         if key:
             self.outcome_keys.setdefault((partial.cohort, partial.pane_ms), set()).add(key)
-        for part in partial.models:
+        for part in parts:
             model = self.models.get(part.model)
             if model is None or model.plan.outcomes is None:
                 continue
@@ -150,6 +157,13 @@ class BucketMerge(ChunkMerge[ModelMerge]):
                 model.foreign += 1
             elif partial.pane_ms >= model.outcomes.expired_before_ms[partial.cohort]:
                 model.outcomes.apply(partial, part)
+
+    def _checked_outcomes(self, part: PanePart) -> PanePart:
+        model = self.models.get(part.model)
+        outcomes = model.plan.outcomes if model is not None else None
+        if model is None or outcomes is None or part.layout != outcomes.digest:
+            return part  # it will be left out
+        return checked_part(part, outcomes.length, model.takes, MOST_SUM)
 
     def _apply_labels(self, partial: LabelBooksPartial, fresh: bool) -> None:
         known = self.label_sources.get(partial.partition)

@@ -13,10 +13,13 @@ from __future__ import annotations
 import struct
 import zlib
 from collections import Counter
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from streams.errors import UNREADABLE, NewerError, SketchError
+from streams.events import MAX_TIME_MS, MIN_TIME_MS
 
 _SEAL = struct.Struct("<4sBI")
 MAGIC = b"FSHK"
@@ -25,7 +28,15 @@ WRITES, READS = 1, (1,)
 the next: then workers of both run side by side, and either may be rolled back."""
 MAX_BYTES = 64 << 20
 
-Covered = tuple[int, int]
+Natural = Annotated[int, Meta(ge=0, le=1 << 62)]
+"""Offsets, chunks and counts."""
+Place = Annotated[int, Meta(ge=0, lt=1 << 20)]
+"""Partitions and buckets."""
+Start = Annotated[int, Meta(ge=MIN_TIME_MS - (1 << 40), le=MAX_TIME_MS)]
+"""Where a pane or a roll-up begins; of the earliest event's, that is before the event."""
+Mark = Annotated[int, Meta(ge=-(1 << 62), le=1 << 62)]
+"""Marks and clocks, with those that stand for none and for the end."""
+Covered = tuple[Natural, Natural]
 """Next offsets of inference and of labels. Of what the join publishes the greater one stands, compared in this order: a
 join that begins anew may have read more labels than the one before, and fewer of the predictions that the marks of the
 events speak of."""
@@ -59,13 +70,13 @@ class PanePartial(msgspec.Struct, array_like=True, forbid_unknown_fields=True, t
     """`lap`: how often stage 1 had let go of this pane of the chunk before. A later lap is of other models."""
 
     topic: str
-    partition: int
-    chunk: int
-    end_offset: int
-    bucket: int
-    pane_ms: int
+    partition: Place
+    chunk: Natural
+    end_offset: Natural
+    bucket: Place
+    pane_ms: Start
     models: list[PanePart]
-    lap: int = 0
+    lap: Natural = 0
 
 
 def _both(left: dict[str, int], right: dict[str, int]) -> dict[str, int]:
@@ -75,11 +86,11 @@ def _both(left: dict[str, int], right: dict[str, int]) -> dict[str, int]:
 class Books(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """read = counted + late + rejected + duplicate, of one model in one chunk."""
 
-    read: int = 0
-    counted: int = 0
-    late: int = 0
-    duplicate: int = 0
-    rejected: dict[str, int] = {}
+    read: Natural = 0
+    counted: Natural = 0
+    late: Natural = 0
+    duplicate: Natural = 0
+    rejected: dict[str, Natural] = {}
 
     def balanced(self) -> bool:
         return self.read == self.counted + self.late + self.duplicate + sum(self.rejected.values())
@@ -99,19 +110,19 @@ class BooksPart(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 
     model: str
     books: Books
-    mark_ms: int | None
-    seen_at_ms: int
+    mark_ms: Mark | None
+    seen_at_ms: Mark
 
 
 class BooksPartial(msgspec.Struct, array_like=True, forbid_unknown_fields=True, tag="books"):
     """`complete`: the chunk is full. `caught_up`: nothing was left to read at `clock_ms`. `final`: the stream ended."""
 
     topic: str
-    partition: int
-    chunk: int
-    end_offset: int
-    bucket: int
-    clock_ms: int
+    partition: Place
+    chunk: Natural
+    end_offset: Natural
+    bucket: Place
+    clock_ms: Mark
     complete: bool
     caught_up: bool
     final: bool
@@ -126,11 +137,11 @@ class OutcomePartial(msgspec.Struct, array_like=True, forbid_unknown_fields=True
     """
 
     topic: str
-    partition: int
+    partition: Place
     cohort: bool
     covered: Covered
-    bucket: int
-    pane_ms: int
+    bucket: Place
+    pane_ms: Start
     models: list[PanePart]
 
 
@@ -174,19 +185,19 @@ class LabelBooksPart(msgspec.Struct, array_like=True, forbid_unknown_fields=True
 
     model: str
     books: LabelBooks
-    mark_ms: int | None
+    mark_ms: Mark | None
 
 
 class LabelBooksPartial(msgspec.Struct, array_like=True, forbid_unknown_fields=True, tag="labels"):
     """Label books of a bucket. `mark_ms`: the highest label time; `seen_at_ms`: stage 1's clock when a label came."""
 
     topic: str
-    partition: int
+    partition: Place
     covered: Covered
-    bucket: int
-    clock_ms: int
-    seen_at_ms: int
-    mark_ms: int | None
+    bucket: Place
+    clock_ms: Mark
+    seen_at_ms: Mark
+    mark_ms: Mark | None
     caught_up: bool
     final: bool
     models: list[LabelBooksPart]
@@ -224,6 +235,22 @@ def unpack(data: bytes) -> Partial:
     except UNREADABLE as error:
         raise SketchError(seen=f"a partial that does not open ({error})", expected="a packed partial") from None
     return partial
+
+
+def inflate(data: bytes) -> bytes:
+    """What was compressed, if it is no larger than a record may be: a few bytes can be told to become gigabytes.
+
+    Raises:
+        SketchError: if it is larger, or is not what `zlib.compress` wrote.
+    """
+    opening = zlib.decompressobj()
+    try:
+        found = opening.decompress(data, MAX_BYTES)
+    except zlib.error as error:
+        raise SketchError(seen=f"bytes that do not inflate ({error})", expected="compressed bytes") from None
+    if not opening.eof or opening.unused_data:
+        raise SketchError(seen="bytes that inflate to no end of their own", expected=f"{MAX_BYTES} bytes at the most")
+    return found
 
 
 def seal(payload: bytes) -> bytes:

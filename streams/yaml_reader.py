@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import msgspec
 import yaml
@@ -122,6 +122,7 @@ def _fields(kind: Any, keys: Iterable[str | int]) -> list[str]:
     """Names of the fields of the record that stands at the end of a path of field names."""
     for key in keys:
         kind = next(field.type for field in msgspec.structs.fields(kind) if field.encode_name == key)
+        kind = next((one for one in get_args(kind) if one is not type(None)), kind)  # of an optional one
     return [field.encode_name for field in msgspec.structs.fields(kind)]
 
 

@@ -16,8 +16,8 @@ from streams.cells import added
 from streams.chunk import ChunkFold, Progress
 from streams.config import OTHER, Feedback
 from streams.events import Headers, Invalid, Reason, Reject
-from streams.facts.layout import KPI_DIGEST, RUNS_DIGEST, Counter, kpi_vector, score_bin
-from streams.facts.read import Observation, RunEvent, Told, read_feedback, read_outcome, read_run
+from streams.facts.layout import KPI_DIGEST, RUNS_DIGEST, RUNS_LENGTH, Counter, kpi_vector, score_bin
+from streams.facts.read import Observation, RunEvent, Told, read_feedback, read_outcome, read_run, run_text
 from streams.join.fold import JoinFold
 from streams.panes import NO_MARK, Timeliness
 from streams.partial import CellKey, Partial
@@ -260,13 +260,13 @@ class RunFold(FactFold):
         if pane_ms is None or item.turn is None or job is None:
             return
         cells = self._share(name, clock_ms).cells(pane_ms, Timeliness.ON_TIME)
-        key = ("", job, f"{item.ts_ms}/{item.turn}/{item.run_id}")
+        key = ("", job, run_text(item.ts_ms, item.turn, item.run_id))
         if key not in cells and sum(found[1] == job for found in cells) >= MAX_RUN_EVENTS:
             books = self._share(name, clock_ms).books
             books.counted -= 1
             books.rejected[TOO_MANY_RUNS] = books.rejected.get(TOO_MANY_RUNS, 0) + 1
             return
-        cells[key] = Profile.empty(1)
+        cells[key] = Profile.empty(RUNS_LENGTH)
 
 
 def fact_fold(

@@ -30,7 +30,7 @@ _ABOVE, _BELOW, _SQUARES, KPI_LENGTH = 2, 5, 8, 12
 _UNIT_BITS, _ROOT_BITS = 30, 20
 """A sum is in units of 2^-30, a square is that of a value in units of 2^-20."""
 KPI_DIGEST = "kpi/1"
-RUNS_DIGEST = "runs/1"
+RUNS_DIGEST, RUNS_LENGTH = "runs/1", 1
 
 
 class FeedbackLayout(msgspec.Struct, frozen=True, dict=True):

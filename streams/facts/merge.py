@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from streams.cells import Cells
+from streams.cells import MOST_COUNT, MOST_SUM, Cells, Takes
 from streams.chunk_merge import FINAL_MARK, ChunkMerge, ModelPanes
 from streams.duration import HOUR_MS
-from streams.facts.layout import KPI_DIGEST, RUNS_DIGEST
+from streams.facts.layout import KPI_DIGEST, KPI_LENGTH, RUNS_DIGEST, RUNS_LENGTH
+from streams.facts.read import is_run
 from streams.merge import MOST_EMPTY_PANES, ModelMerge, longest_over_ms
 from streams.plan import Facts, ModelPlan, Plan, kpi_name, model_of
 
@@ -56,7 +57,13 @@ class FactsMerge:
         self.topics: dict[Facts, ChunkMerge[ModelPanes]] = {}
         for kind, partitions in told.items():
             models = {
-                name: ModelPanes(plan=model, layout=_layout(kind, model))
+                name: ModelPanes(
+                    plan=model,
+                    layout=_layout(kind, model),
+                    length=_length(kind, model),
+                    takes=_takes(kind, model),
+                    most=MOST_SUM if kind is Facts.OUTCOMES else MOST_COUNT,
+                )
                 for name, model in plan.facts[kind].items()
                 if plan.config.bucket(model_of(name)) == bucket
             }
@@ -204,3 +211,14 @@ def _layout(kind: Facts, plan: ModelPlan) -> str:
         assert plan.feedback is not None
         return plan.feedback.digest
     return RUNS_DIGEST if kind is Facts.RUNS else KPI_DIGEST
+
+
+def _length(kind: Facts, plan: ModelPlan) -> int:
+    if kind is Facts.FEEDBACK:
+        assert plan.feedback is not None
+        return plan.feedback.length
+    return RUNS_LENGTH if kind is Facts.RUNS else KPI_LENGTH
+
+
+def _takes(kind: Facts, plan: ModelPlan) -> Takes:
+    return is_run if kind is Facts.RUNS else plan.segmentation.takes

@@ -10,7 +10,18 @@ from typing import Any
 import msgspec
 
 from streams.config import MAX_VERSION, Feedback
-from streams.events import MAX_NAME, Headers, Invalid, Reason, checked_size, nearest, read_object, time_ms
+from streams.events import (
+    MAX_NAME,
+    MAX_TIME_MS,
+    MIN_TIME_MS,
+    Headers,
+    Invalid,
+    Reason,
+    checked_size,
+    nearest,
+    read_object,
+    time_ms,
+)
 
 MOST = 1e12
 """A KPI's value beyond ±1e12 is rejected: its sums are exact."""
@@ -57,6 +68,29 @@ class RunEvent(msgspec.Struct, gc=False, kw_only=True):
     ts_ms: int
     turn: Turn | None
     run_id: str
+
+
+def run_text(ts_ms: int, turn: Turn, run_id: str) -> str:
+    """One turn of a run, as the value of its cell."""
+    return f"{ts_ms}/{turn}/{run_id}"
+
+
+def run_of(text: str) -> tuple[int, Turn, str]:
+    """The reverse of `run_text`; ValueError for what it has not written."""
+    ts_ms, turn, run_id = text.split("/", 2)
+    found = int(ts_ms)
+    if not MIN_TIME_MS <= found <= MAX_TIME_MS:
+        raise ValueError(f"{ts_ms[:40]} is no time")
+    return found, Turn(turn), run_id
+
+
+def is_run(job: str, text: str) -> bool:
+    """Whether a cell of this dimension and value is a turn of a run."""
+    try:
+        run_of(text)
+    except ValueError:
+        return False
+    return bool(job)
 
 
 def read_feedback(value: bytes | None, headers: Headers, limit: int) -> Told:

@@ -51,6 +51,10 @@ class Counts:
         vector[self._slots] = self._values
         return vector
 
+    @property
+    def highest(self) -> int:
+        return int(self._values.max(initial=0))
+
     def merged(self, other: Counts) -> Counts:
         if self.length != other.length:
             raise SketchError(seen=f"{other.length} slots", expected=f"{self.length} slots")
@@ -71,7 +75,7 @@ class Counts:
         return hash((self.length, self.dense().tobytes()))
 
     def to_bytes(self) -> bytes:
-        top = int(self._values.max(initial=0))
+        top = self.highest
         width = 1 if top < 1 << 8 else 2 if top < 1 << 16 else 4 if top < 1 << 32 else 8
         values = self._values.astype(_WIDTHS[width]).tobytes()
         form, slots = (_DENSE, b"") if self._slots is None else (_SPARSE, self._slots.astype("<u4").tobytes())

@@ -268,7 +268,8 @@ def test_a_topic_is_waited_for(connection: Connection, topic: str) -> None:
         await topics.create(connection, topic, 7)
         assert await waiting == 7
         assert lines == [
-            f"waiting for topic {topic}: it does not exist on {connection.broker}; create it, or start its writer"
+            f"waiting for topic {topic}: it does not exist on {connection.broker}, or DESCRIBE on it is not "
+            "allowed to us; create it, or start its writer"
         ]
 
     asyncio.run(main())

@@ -89,7 +89,7 @@ def test_the_index_leads_to_the_rest_and_there_is_nothing_else() -> None:
         ({"Authorization": "bearer s3cret"}, 200),
     ],
 )
-def test_with_a_token_only_health_is_open(header: dict[str, str], status: int) -> None:
+def test_with_a_token_only_the_status_is_open(header: dict[str, str], status: int) -> None:
     async def visitor(session: aiohttp.ClientSession, url: str) -> None:
         for path in ("/metrics", "/"):
             async with session.get(url + path, headers=header) as answer:
@@ -98,6 +98,7 @@ def test_with_a_token_only_health_is_open(header: dict[str, str], status: int) -
             assert answer.status == (401 if status == 401 else 404)
         async with session.get(f"{url}/health", headers=header) as answer:
             assert answer.status == 200
+            assert await answer.json() == {"status": "ok"} | ({"lag": 7} if status == 200 else {})
 
     visit(visitor, token="s3cret")
 

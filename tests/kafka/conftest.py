@@ -9,6 +9,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2]))  # `deploy` is a folder of scripts, not an installed package
 
 from deploy.kafka import QUICK_START, Broker
+from tests.kafka import secured as locks
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +17,11 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """A started broker, shared: give topics and groups names of their own."""
     with Broker.start(tmp_path_factory.mktemp("kafka"), jvm=QUICK_START) as broker:
         yield broker
+
+
+@pytest.fixture(scope="session")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[locks.Secured]:
+    """A started broker that demands TLS and who one is, and allows nobody anything."""
+    started = locks.start(tmp_path_factory.mktemp("secured"))
+    with started.broker:
+        yield started

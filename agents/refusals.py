@@ -1,0 +1,77 @@
+"""What Kafka's clients raise → what was refused, and the mend, in words that a person can act on."""
+
+from __future__ import annotations
+
+import ssl
+
+from aiokafka.errors import (
+    AuthenticationFailedError,
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    IllegalSaslStateError,
+    KafkaConnectionError,
+    KafkaError,
+    SaslAuthenticationFailed,
+    TopicAuthorizationFailedError,
+    UnsupportedSaslMechanismError,
+)
+
+NOT_AUTHORIZED = (ClusterAuthorizationFailedError, GroupAuthorizationFailedError, TopicAuthorizationFailedError)
+NOT_AUTHENTICATED = (
+    AuthenticationFailedError,
+    IllegalSaslStateError,
+    SaslAuthenticationFailed,
+    UnsupportedSaslMechanismError,
+)
+ACL = "give its user the ACLs of docs/security.md"
+UNREACHABLE = "is the address right, and is the broker up?"
+
+
+def refusal(error: BaseException, operation: str = "") -> tuple[str, str]:
+    """(what was seen, the mend). `operation`: what was tried, by Kafka's name, for a topic that may not be used so."""
+    if isinstance(error, NOT_AUTHORIZED):
+        return _denied(error, operation), ACL
+    if isinstance(error, NOT_AUTHENTICATED):
+        return (
+            f"it did not let us in: {error.args[0] if error.args else _words(error)}",
+            "correct kafka.security, or the secret that it names",
+        )
+    below = error.__cause__ if isinstance(error, KafkaConnectionError) else error
+    if isinstance(below, ssl.SSLCertVerificationError):
+        return (
+            f"its certificate is not to be trusted: {below.verify_message}",
+            "correct kafka.security.ca_file, or the host name in the address",
+        )
+    if isinstance(below, ssl.SSLError):
+        why = (below.reason or str(below)).replace("_", " ").lower()
+        return f"TLS failed: {why}", "correct kafka.security: protocol, cert_file, key_file"
+    if isinstance(below, ConnectionResetError) or (isinstance(error, KafkaConnectionError) and "closed" in str(error)):
+        return "it hangs up on us", f"does it demand another kafka.security.protocol? {UNREACHABLE}"
+    return _words(error), UNREACHABLE
+
+
+def is_final(error: BaseException) -> bool:
+    """Whether trying again is of no use until somebody has mended something."""
+    if isinstance(error, ssl.SSLError):
+        return True
+    return isinstance(error, KafkaError) and not error.retriable
+
+
+def words(error: BaseException, operation: str = "") -> str:
+    """What was seen, for a line in the log."""
+    return refusal(error, operation)[0]
+
+
+def _denied(error: BaseException, operation: str) -> str:
+    named = error.args[0] if error.args else ""
+    names = ", ".join(sorted(named)) if isinstance(named, set | frozenset | list | tuple) else str(named)
+    if isinstance(error, TopicAuthorizationFailedError):
+        return f"{operation or 'that'} on topic {names or '(not named)'} is not allowed to us"
+    if isinstance(error, GroupAuthorizationFailedError):
+        return f"READ on group {names or '(not named)'} is not allowed to us"
+    return "WRITE is not allowed to us on any topic, nor IDEMPOTENT_WRITE on the cluster"
+
+
+def _words(error: BaseException) -> str:
+    name, said = type(error).__name__, str(error)
+    return said if name in said else f"{name} {said}".strip()
