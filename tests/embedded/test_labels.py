@@ -37,7 +37,7 @@ def test_a_live_run_with_labels_says_what_a_backtest_says(broker: EmbeddedBroker
         await asyncio.wait_for(last.run(), FINISHED_WITHIN_S)
         found = await windows(connection)
         assert found == reference.windows
-        assert {window["clock"] for window in found.values()} == {"event", "arrival", "cohort"}
+        assert {window["clock"] for window in found.values()} == {"event", "arrival", "cohort", "truth"}
         actions = await on_topic(connection, "actions")
         assert {action["id"] for action in actions} == reference.action_ids
         assert "performance-falling" in {action["data"]["rule"] for action in actions}

@@ -130,39 +130,39 @@ def store(stage: Stage) -> None:
 
 
 def refuse(stage: Stage) -> None:
-    """A topic of results takes nothing: reading stops, nothing is committed, memory stays, and all goes on."""
-    worker = stage.pick()
-    worker.until(lambda: worker.read() > 0)
-    name = stage.rng.choice(("partials", "windows", "progress"))
-    _least_replicas(stage, name, 2)
+    """The topic of partials takes nothing: reading and commits stop, memory stays, and all goes on afterwards."""
+    # Kafka caps what a topic demands at its number of replicas, so it takes three of them, and one that is lost.
+    _least_replicas(stage, "partials", 3)
+    lost = stage.rng.choice(stage.brokers)
+    lost.stop()
     try:
-        if name == "partials":
-            _until_it_stands(stage, worker)
-            before = worker.resident_mib()
-            stage.live(WITHOUT_NEWS_S)
-            grown = worker.resident_mib() - before
-            assert grown < MOST_GROWTH_MIB, f"{grown:.0f} MiB more"
-        else:  # written seldom: reading may go on for a while
-            stage.live(2.0, 6.0)
+        _until_they_stand(stage)
+        before = {name: worker.resident_mib() for name, worker in stage.crew.items()}
+        stage.live(WITHOUT_NEWS_S)
+        grown = [worker.resident_mib() - before[name] for name, worker in stage.crew.items()]
+        assert max(grown) < MOST_GROWTH_MIB, grown
     finally:
-        _least_replicas(stage, name, 1)
+        lost.restart()
+        _least_replicas(stage, "partials", 2)
+    stage.until(lambda: _is_in_sync(stage), IN_SYNC_WITHIN_S)
 
 
-def _until_it_stands(stage: Stage, worker: WorkerProcess) -> None:
+def _until_they_stand(stage: Stage) -> None:
     """Until nothing more is read and nothing committed for a while, though there is more."""
     seen, since = None, time.monotonic()
 
-    def stands() -> bool:
+    def stand() -> bool:
         nonlocal seen, since
-        if (now := (worker.read(), committed(stage.connection))) != seen:
+        now = ([worker.read() for worker in stage.crew.values()], committed(stage.connection))
+        if now != seen:
             seen, since = now, time.monotonic()
-        return time.monotonic() - since >= WITHOUT_NEWS_S and worker.health()["lag"] > 0
+        return time.monotonic() - since >= WITHOUT_NEWS_S and any(w.health()["lag"] for w in stage.crew.values())
 
-    stage.until(stands)
+    stage.until(stand)
 
 
 def _least_replicas(stage: Stage, name: str, least: int) -> None:
-    """So many replicas a record must reach. There is one."""
+    """So many replicas a record must reach."""
     (row,) = [row for row in topics.TOPICS if row.name == name]
     configs = {**row.configs(), "min.insync.replicas": str(least)}
     resource = ConfigResource(ConfigResourceType.TOPIC, stage.connection.topic(name), configs=configs)
@@ -171,6 +171,7 @@ def _least_replicas(stage: Stage, name: str, least: int) -> None:
         async with topics.admin(stage.connection) as client:
             await client.alter_configs([resource])
 
+    stage.until(lambda: asyncio.run(topics.find(stage.connection, stage.connection.topic(name))))
     asyncio.run(alter())
 
 
@@ -288,7 +289,7 @@ FAULTS: dict[str, Fault] = {
     "store": Fault(row="12", strike=store, lasts_s=1.0, labelled=True),
     "disk": Fault(row="15", strike=disk, lasts_s=4.0, labelled=True, alone=True, through=on_small_disk),
     "delete": Fault(row="14", strike=delete, lasts_s=0.0, afterwards=True),
-    "refuse": Fault(row="15", strike=refuse, lasts_s=8.0),
+    "refuse": Fault(row="15", strike=refuse, lasts_s=14.0, replicated=True),
     "hang": Fault(row="15", strike=hang, lasts_s=5.0),
     "clock": Fault(row="16", strike=clock, lasts_s=3.0, often=3, through=lambda state: SETTABLE),
 }

@@ -153,7 +153,7 @@ def _agree(name: str, other: str) -> bool:
         return name != "added partitions"
     if two is None:
         return not one.alone
-    single = {"broker", "outage", "refuse", "hang"}
+    single = {"broker", "outage", "hang"}
     return (
         not (one.alone or two.alone)
         and not (one.through and two.through)
@@ -303,10 +303,15 @@ def play_all(schedules: Sequence[Schedule], folder: Path, jobs: int) -> Iterator
 
 def repeat(schedule: Schedule, wanted: str) -> str:
     """The command that plays it again."""
+    return f"make test-faults SEED={schedule.seed}{_options(schedule, wanted)}"
+
+
+def _options(schedule: Schedule, wanted: str) -> str:
+    """Of the command: what the seed does not say."""
     chosen = f" FAULTS='{wanted}'" if wanted else ""
     size = f" EVENTS={schedule.events}" if schedule.events != EVENTS else ""
-    kills = f" KILLS={len(schedule.faults)}" if schedule.faults == ("kill",) * len(schedule.faults) else ""
-    return f"make test-faults SEED={schedule.seed}{chosen}{size}{kills if size else ''}"
+    kills = f" KILLS={len(schedule.faults)}" if {*schedule.faults} == {"kill"} and size else ""
+    return f"{chosen}{size}{kills}"
 
 
 def table(played: Sequence[Played]) -> str:
@@ -379,7 +384,7 @@ def _tell(schedules: Sequence[Schedule], wanted: str, jobs: int, write: bool) ->
         print(f"failed: {repeat(item.schedule, wanted)}")
     if write:
         first, last = schedules[0].seed, schedules[-1].seed
-        command = f"make test-faults SEEDS={len(schedules)} FIRST={first}"
+        command = f"make test-faults SEEDS={len(schedules)} FIRST={first}{_options(schedules[0], wanted)}"
         write_report(f"Seeds {first} to {last}; `{command}` repeats them.\n\n{text}")
     if not failed:
         shutil.rmtree(folder, ignore_errors=True)

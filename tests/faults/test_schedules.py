@@ -18,8 +18,8 @@ from tests.faults.stage import Ground
 SHORT = (
     ("kill", "store", "stop", "kill", "labels", "repeats", "delete"),
     ("freeze", "guests", "schema change", "repeats"),
-    ("refuse", "broker", "hang", "labels", "lagging partition"),
-    ("node", "kill", "late topic"),
+    ("broker", "hang", "labels", "lagging partition"),
+    ("node", "refuse", "kill", "late topic"),
     ("disk", "labels", "repeats"),
     ("clock", "clock", "many names"),
     ("kill", "added partitions"),
