@@ -32,7 +32,7 @@ from sketching import PANE_MS, Sketcher
 
 from agents import topics
 from agents.clients import Connection
-from bench.environments import NotInstalled, environment
+from bench.environments import NotInstalled, environment, jar
 from bench.stream import MODEL, fill, label_pairs, pairs, project
 from deploy.kafka import Broker
 from streams.batch import Gathered
@@ -41,7 +41,9 @@ from streams.sketch.layout import ERROR_SLOT, OK_SLOT, Kind, Role
 
 HERE = Path(__file__).parent
 OURS = ("fetch", "decode", "stage-one", "foreshock", "labelled")
-PEERS = ("faust", "whylogs", "quixstreams", "quixstreams_sink", "bytewax")
+PEERS = ("faust", "whylogs", "quixstreams", "quixstreams_sink", "bytewax", "flink")
+CONNECTOR = ("org.apache.flink", "flink-sql-connector-kafka", "5.0.0-2.2")
+"""Of Flink 2.2, as `peers/flink.txt` has it."""
 PREFIX = "bench-"
 TOPIC, LABELS_TOPIC, SHORT_TOPIC = f"{PREFIX}inference", f"{PREFIX}labels", "short"
 PARTITIONS = 2
