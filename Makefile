@@ -44,8 +44,8 @@ check-prometheus: $(READY) ## Debian's Prometheus on our configuration, every qu
 check-reports: $(READY) ## The reports of a year in Debian's Chromium: width, figures, print, accessibility by axe (apt-get)
 	$(BIN)/python -m pytest -s tests/deploy/report_check.py
 
-bench: $(READY) ## Throughput on Apache Kafka beside other tools, and where the time goes
-	$(BIN)/python bench/throughput.py
+bench: $(READY) ## All benches, 25 minutes (ONLY=throughput,curves,latency,startup,join; FIGURES=docs/figures draws the curves)
+	$(BIN)/python bench/run.py $(if $(ONLY),--only $(ONLY)) $(if $(FIGURES),--figures $(FIGURES))
 
 format: $(READY) ## Format and mend what can be
 	$(BIN)/ruff format .

@@ -12,6 +12,7 @@ the two take turns; processor time of the thread, so that other programs disturb
 from __future__ import annotations
 
 import argparse
+import functools
 import gc
 import itertools
 import statistics
@@ -20,7 +21,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -33,14 +33,16 @@ from bench.figures import figure
 from bench.profile_stage_one import fetched, fetches, sketch, taken
 from streams.chunk import BLOCK_RECORDS
 from streams.configure import load
-from streams.learn import learn
+from streams.learn import Learned, learn
 from streams.plan import Plan, compile_plan
 from streams.records import Records
 from streams.reports.svg import Mark, Series
 from streams.scaffold import foreshock_yaml
 
 EVENTS = 65_536
-"""A chunk, at the default."""
+"""A chunk, at the default; less of events that cost more, for what is published in a second falls with them."""
+MOST_FEATURES = 2_000_000
+"""Of the events of a point together."""
 DISTINCT_BYTES = 24 << 20
 """Events are repeated when they would be more than this: they hold seconds of event time, far within the grace."""
 REFERENCE_EVENTS = 2_000
@@ -129,8 +131,7 @@ def events(shape: Shape, n: int, seed: int = 1) -> Iterator[bytes]:
 
 def plan_of(shape: Shape) -> Plan:
     """Each of the models as learned from the same reference; the segments are declared."""
-    values = list(events(replace(shape, models=1, padding=0, panes=0), REFERENCE_EVENTS, seed=0))
-    learned = learn("model-0000", lambda: values)
+    learned = learned_of(shape.features)
     config = load(foreshock_yaml(learned, "synthetic events", "model.baseline"))
     segments = {
         f"segment_{column}": tuple(f"value-{value}" for value in range(shape.values))
@@ -142,12 +143,19 @@ def plan_of(shape: Shape) -> Plan:
     return compile_plan(config, dict.fromkeys(names, learned.baseline))
 
 
+@functools.cache
+def learned_of(features: int) -> Learned:
+    values = list(events(Shape(features=features), REFERENCE_EVENTS, seed=0))
+    return learn("model-0000", lambda: values)
+
+
 # --- Measuring
 
 
 def measure(place: int, shape: Shape, n: int, rounds: int) -> Point:
     """The first round warms up, and does not count."""
     plan = plan_of(shape)
+    n = min(n, MOST_FEATURES // shape.features)
     one = len(next(events(shape, 1)))
     values = list(events(shape, min(n, max(shape.batch, DISTINCT_BYTES // one))))
     wire = fetched(values)

@@ -254,7 +254,7 @@ def show_scenarios(rounds: int) -> None:
     Console(width=120).print(table)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])  # type: ignore[union-attr]
     parser.add_argument("--events", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=5)
@@ -265,7 +265,7 @@ def main() -> None:
     parser.add_argument("--careful", type=float, default=0.0, help="share of events with a value of another type")
     parser.add_argument("--versions", type=int, default=1)
     parser.add_argument("--panes", type=int, default=0, help="panes in each batch")
-    chosen = vars(parser.parse_args())
+    chosen = vars(parser.parse_args(arguments))
     rounds, scenarios = chosen.pop("rounds"), chosen.pop("scenarios")
     if scenarios:
         show_scenarios(rounds)

@@ -3,7 +3,8 @@
 All of it runs in Flink's JVM, which is measured: its processor time and memory are in the figures, and its compiler's
 too. The clock starts when the job runs. What SQL cannot say as the others do:
 
-- The format takes a field that is absent, and one of another type, for a null; it does not see fields that nobody declared.
+- The format takes a field that is absent, and one of another type, for a null.
+- It does not see fields that nobody declared.
 - Unseen values are counted exactly, by COUNT(DISTINCT …), for Flink has no approximate count in a stream.
 - Windows are published once, when they close, and not every second.
 - The whole is not published beside the segments: whoever reads the table adds them up.
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +103,7 @@ def sketches() -> Iterator[tuple[str, str]]:
 def histogram(name: str, value: str, edges: list[float]) -> Iterator[tuple[str, str]]:
     yield f"{name}_null", f"COUNT(*) FILTER (WHERE {value} IS NULL)"
     bounds = [None, *edges, None]
-    for number, (low, high) in enumerate(zip(bounds, bounds[1:], strict=False)):
+    for number, (low, high) in enumerate(pairwise(bounds)):
         within = [f"{value} >= {low!r}"] * (low is not None) + [f"{value} < {high!r}"] * (high is not None)
         yield f"{name}_bin{number}", f"COUNT(*) FILTER (WHERE {' AND '.join(within)})"
 
