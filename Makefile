@@ -63,8 +63,8 @@ sbom: $(READY) ## A CycloneDX bill of materials of the environment, in build/ (c
 fuzz: $(READY) ## Every decoder on hostile bytes, for SECONDS (300) in all
 	$(BIN)/python -m tests.fuzz $(or $(SECONDS),300)
 
-bench: $(READY) ## Throughput on Apache Kafka beside other tools, and where the time goes
-	$(BIN)/python bench/throughput.py
+bench: $(READY) ## All benches, 25 minutes (ONLY=throughput,curves,latency,startup,join; FIGURES=docs/figures draws the curves)
+	$(BIN)/python bench/run.py $(if $(ONLY),--only $(ONLY)) $(if $(FIGURES),--figures $(FIGURES))
 
 format: $(READY) ## Format and mend what can be
 	$(BIN)/ruff format .

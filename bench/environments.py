@@ -1,12 +1,16 @@
-"""A requirements file → an environment of its own for a tool that we are compared with: ours has none of them."""
+"""A requirements file → an environment of its own for a tool that we are compared with; Maven coordinates → a jar."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from deploy.kafka import cache_folder
+
+COPY_GOAL = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy"
 
 
 class NotInstalled(Exception):
@@ -14,7 +18,7 @@ class NotInstalled(Exception):
 
 
 def environment(requirements: Path) -> Path:
-    """The interpreter of the environment, which is kept for the next time."""
+    """The interpreter of the environment, which is kept for the next time. What has no wheels the file names."""
     wanted = requirements.read_text()
     folder = cache_folder() / "bench-venvs" / requirements.stem
     python, ready = folder / "bin" / "python", folder / ".ready"
@@ -29,3 +33,23 @@ def environment(requirements: Path) -> Path:
             raise NotInstalled(f"it cannot be installed here: {said[-1]}") from None
         ready.write_text(wanted)
     return python
+
+
+def jar(group: str, artifact: str, version: str) -> Path:
+    """A jar from Maven Central, which is kept for the next time."""
+    folder = cache_folder() / "bench-jars"
+    kept = folder / f"{artifact}-{version}.jar"
+    if not kept.exists():
+        maven = shutil.which("mvn")
+        if maven is None:
+            raise NotInstalled("there is no mvn on the PATH to fetch its jar with")
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            wanted = [f"-Dartifact={group}:{artifact}:{version}", f"-DoutputDirectory={scratch}"]
+            command = [maven, "-q", "-B", "--strict-checksums", COPY_GOAL, *wanted]
+            done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+            if done.returncode:
+                said = done.stdout.strip().splitlines() or ["no reason given"]
+                raise NotInstalled(f"Maven could not fetch {kept.name}: {said[0]}")
+            (Path(scratch) / kept.name).rename(kept)
+    return kept

@@ -15,6 +15,7 @@ import resource
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -38,11 +39,11 @@ COMMIT_EVERY = 32
 """Batches between two commits: about a second's worth."""
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--predictions", type=int, default=1_000_000)
     parser.add_argument("--labels", type=int, default=200_000)
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(arguments)
     plan, now_ms = labelled(project().plan), START_MS + 10**10
     with tempfile.TemporaryDirectory() as folder:
         store = RocksStore(Path(folder))

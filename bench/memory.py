@@ -16,7 +16,7 @@ import random
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -120,9 +120,10 @@ class Worker:
         self.fold = SourceFold(self.plan, TOPIC, 0, None, START_MS)
         buckets = range(self.plan.config.kafka.buckets)
         self.judges = {bucket: BucketJudge(self.plan, bucket, TOPIC, 1) for bucket in buckets}
-        sketch = SimpleNamespace(intake=None, work=Work())
+        sketch = SimpleNamespace(intake=None, work=Work(), folds={0: self.fold})
         merge = SimpleNamespace(intake=None, judges=self.judges, work=Work(), rebuild_seconds=0.0, to_rebuild=0)
-        self.exporter = Exporter(sketch, merge, SimpleNamespace(rejected=0), self.plan.config.web.max_series)  # type: ignore[arg-type]
+        acks = SimpleNamespace(rejected=0)
+        self.exporter = Exporter(sketch, merge, acks, self.plan.config.web.max_series)  # type: ignore[arg-type]
 
     def take(self, values: list[bytes]) -> None:
         """A batch, published and judged."""
@@ -156,7 +157,7 @@ class Worker:
 
     def cells(self) -> int:
         """Profiles that both stages hold."""
-        stage_one = sum(len(cells) for part in self.fold._models.values() for cells in part.panes.values())
+        stage_one = sum(len(cells) for part in self.fold.shares.values() for cells in part.panes.values())
         models = [model for judge in self.judges.values() for model in judge.merge.models.values()]
         panes = [pane for model in models for pane in model.panes.values()]
         opened = sum(len(part.on_time) + len(part.welcome) for pane in panes for _, part in pane.open.values())
@@ -212,12 +213,12 @@ def _books(books: dict[str, int], n: int, out: Console) -> Iterator[str]:
         yield f"the books do not balance over {n:,} events"
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Memory under names and values that never repeat.")
     parser.add_argument("--events", type=int, default=1_150_000, help="so that ours have 1,000,000 values and more")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--max-series", type=int, default=20_000)
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(arguments)
     out = Console()
     wrong = run(chosen.events, chosen.steps, chosen.max_series, Names(), out)
     for line in wrong:

@@ -9,7 +9,7 @@ one (1 is perfect, 1.5 wasteful). Deterministic by its seed.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -87,7 +87,7 @@ def rates(args: argparse.Namespace) -> Iterator[str]:
             )
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", nargs="*", choices=METHODS, default=[*METHODS])
@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--references", type=int, default=10_000)
     parser.add_argument("--windows", type=int, default=20, help="windows drawn for each reference")
     parser.add_argument("--seed", type=int, default=1)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     for table in (distances(args), rates(args)):
         for line in table:
             print(line, flush=True)

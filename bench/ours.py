@@ -24,7 +24,7 @@ from streams.chunk import BLOCK_RECORDS, Step
 from streams.partial import BooksPartial
 from streams.plan import Plan
 
-setting: dict[str, Any] = json.loads(sys.argv[2])
+setting: dict[str, Any] = {}
 clock = Clock()
 
 
@@ -123,6 +123,7 @@ async def foreshock(connection: Connection, plan: Plan) -> None:
 
 
 def main() -> None:
+    setting.update(json.loads(sys.argv[2]))
     plan = read_plan(Path(setting["config"]))
     connection = Connection(broker=setting["broker"], prefix=setting["prefix"])
     work = {
@@ -138,4 +139,5 @@ def main() -> None:
     sampler.show()
 
 
-main()
+if __name__ == "__main__":
+    main()

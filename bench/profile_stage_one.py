@@ -16,7 +16,7 @@ import itertools
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from agents import intake
 from bench import stream
 from streams import batch, cells, chunk, decode, partial, source
 from streams.duration import DAY_MS
+from streams.plan import Plan
 from streams.records import Records
 
 FETCH_BYTES = 512 << 10
@@ -184,37 +185,42 @@ def measure(scenario: Scenario, rounds: int) -> dict[str, float]:
     }
 
 
-def _round(scenario: Scenario, values: Sequence[bytes], wire: Sequence[bytes], plan: Any) -> dict[str, float]:
+def _round(scenario: Scenario, values: Sequence[bytes], wire: Sequence[bytes], plan: Plan) -> dict[str, float]:
     watch = Stopwatch()
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in STAGES if hasattr(owner, name)]
     try:
         for owner, name, stage in STAGES:
             if hasattr(owner, name):  # a bench does not break when a function of the product is renamed
                 setattr(owner, name, watch.timed(stage, getattr(owner, name)))
-        fold = source.SourceFold(plan, "inference", 0, None, 0)
-        fetches = _fetches(wire)
-        fetch = watch.timed("fetch: parse the wire", functools.partial(_fetch, fetches, scenario.batch))
-        for first in range(0, len(values), scenario.batch):
-            for step in fold.take(fetch(first), 0):
-                _pack(step)
-        _pack(fold.publish(0, caught_up=True, final=True))
+        records = fetches(wire)
+        fetch = watch.timed("fetch: parse the wire", functools.partial(taken, records, scenario.batch))
+        sketch(plan, map(fetch, range(0, len(values), scenario.batch)))
     finally:
         for owner, name, function in before:
             setattr(owner, name, function)
     return watch.own
 
 
-def _fetches(wire: Sequence[bytes]) -> Iterator[Any]:
+def fetches(wire: Iterable[bytes]) -> Iterator[Any]:
     """Records out of the bytes of fetches, by the client's own parser and as the intake takes them."""
     for data in wire:
         fetched = PartitionRecords(TopicPartition("inference", 0), MemoryRecords(data), [], 0, None, None, True, 0)
         yield from itertools.chain.from_iterable(intake._batches(fetched))
 
 
-def _fetch(records: Iterator[Any], n: int, first: int) -> Records:
+def taken(records: Iterator[Any], n: int, first: int) -> Records:
     """The next `n`; the offsets are counted on, for each batch in memory begins at 0."""
     found = intake.taken_apart(itertools.islice(records, n))
     return replace(found, offsets=range(first, first + len(found)))
+
+
+def sketch(plan: Plan, batches: Iterable[Records]) -> None:
+    """Stage 1 of one partition: a publication for each full chunk, and one at the end."""
+    fold = source.SourceFold(plan, "inference", 0, None, 0)
+    for records in batches:
+        for step in fold.take(records, 0):
+            _pack(step)
+    _pack(fold.publish(0, caught_up=True, final=True))
 
 
 def _pack(step: chunk.Step) -> None:
@@ -248,7 +254,7 @@ def show_scenarios(rounds: int) -> None:
     Console(width=120).print(table)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])  # type: ignore[union-attr]
     parser.add_argument("--events", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=5)
@@ -259,7 +265,7 @@ def main() -> None:
     parser.add_argument("--careful", type=float, default=0.0, help="share of events with a value of another type")
     parser.add_argument("--versions", type=int, default=1)
     parser.add_argument("--panes", type=int, default=0, help="panes in each batch")
-    chosen = vars(parser.parse_args())
+    chosen = vars(parser.parse_args(arguments))
     rounds, scenarios = chosen.pop("rounds"), chosen.pop("scenarios")
     if scenarios:
         show_scenarios(rounds)

@@ -12,13 +12,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import uuid
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,8 @@ from sketching import PANE_MS, Sketcher
 
 from agents import topics
 from agents.clients import Connection
-from bench.environments import NotInstalled, environment
+from bench.environments import NotInstalled, environment, jar
+from bench.machine import cores, pin
 from bench.stream import MODEL, fill, label_pairs, pairs, project
 from deploy.kafka import Broker
 from streams.batch import Gathered
@@ -41,7 +42,11 @@ from streams.sketch.layout import ERROR_SLOT, OK_SLOT, Kind, Role
 
 HERE = Path(__file__).parent
 OURS = ("fetch", "decode", "stage-one", "foreshock", "labelled")
-PEERS = ("faust", "whylogs", "quixstreams", "quixstreams_sink", "bytewax")
+PEERS = ("faust", "whylogs", "quixstreams", "quixstreams_sink", "bytewax", "flink")
+LONG = (*OURS, "flink")
+"""What is given all events: a JVM is slow at first."""
+CONNECTOR = ("org.apache.flink", "flink-sql-connector-kafka", "5.0.0-2.2")
+"""Of Flink 2.2, as `peers/flink.txt` has it."""
 PREFIX = "bench-"
 TOPIC, LABELS_TOPIC, SHORT_TOPIC = f"{PREFIX}inference", f"{PREFIX}labels", "short"
 PARTITIONS = 2
@@ -51,26 +56,29 @@ Setting = dict[str, Any]
 Figures = dict[str, float]
 
 
-def main() -> None:
-    chosen = _arguments()
+def main(arguments: Sequence[str] | None = None) -> None:
+    chosen = _arguments(arguments)
     names = [name for name in (*OURS, *PEERS) if name in chosen.only.split(",")]
     pythons = {name: found for name in names if (found := python_of(name)) is not None}
-    core, broker_core = _cores()
+    core, broker_core = cores()
     results: dict[str, list[Figures]] = {name: [] for name in pythons}
     with tempfile.TemporaryDirectory() as folder:
-        _pin(broker_core)  # what this process starts inherits it
+        pin(broker_core)  # what this process starts inherits it
         with Broker.start(Path(folder) / "kafka", heap="1g") as broker:
             short = min(chosen.peer_events, chosen.events)
             fill(broker.bootstrap, TOPIC, pairs(chosen.events), PARTITIONS)
             fill(broker.bootstrap, SHORT_TOPIC, pairs(short), PARTITIONS)
             if "labelled" in pythons:
                 fill(broker.bootstrap, LABELS_TOPIC, label_pairs(chosen.events), PARTITIONS)
-            ours = {"topic": TOPIC, "events": chosen.events, "prefix": PREFIX, "profile": chosen.profile}
-            theirs = {"topic": SHORT_TOPIC, "events": short} | sketches()
-            _check_same_answers(theirs)
+            wanted = sketches()
+            check_same_answers(wanted)
             for number in range(chosen.rounds):
                 for name, python in pythons.items():
-                    setting = (ours if name in OURS else theirs) | {"broker": broker.bootstrap}
+                    setting: Setting = {"broker": broker.bootstrap, "topic": SHORT_TOPIC, "events": short}
+                    if name in LONG:
+                        setting |= {"topic": TOPIC, "events": chosen.events}
+                    setting |= {"prefix": PREFIX, "profile": chosen.profile} if name in OURS else wanted
+                    setting |= {"jar": str(jar(*CONNECTOR))} if name == "flink" else {}
                     setting |= asyncio.run(
                         _prepared(broker.bootstrap, Path(folder) / f"{name}-{number}", name == "labelled")
                     )
@@ -82,14 +90,14 @@ def main() -> None:
     _show(results)
 
 
-def _arguments() -> argparse.Namespace:
+def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--events", type=int, default=1_000_000, help="for ours (default: 1,000,000)")
+    parser.add_argument("--events", type=int, default=1_000_000, help="for ours and for Flink (default: 1,000,000)")
     parser.add_argument("--peer-events", type=int, default=200_000, help="for the peers, which are slower")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default=",".join((*OURS, *PEERS)), help="names, with commas between them")
     parser.add_argument("--profile", action="store_true", help="show where ours spend their time")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 # --- A contender
@@ -100,6 +108,8 @@ def python_of(name: str) -> str | None:
     if name in OURS or name == "faust":
         return sys.executable
     try:
+        if name == "flink":
+            jar(*CONNECTOR)
         return str(environment(HERE / "peers" / f"{name.removesuffix('_sink')}.txt"))
     except NotInstalled as error:
         print(f"{name}: left out, {error}", file=sys.stderr)
@@ -117,7 +127,7 @@ def run(name: str, python: str, setting: Setting, core: int | None) -> Figures |
             text=True,
             timeout=TIMEOUT_S,
             cwd=tempfile.gettempdir(),
-            preexec_fn=lambda: _pin(core),
+            preexec_fn=lambda: pin(core),
         )
     except subprocess.TimeoutExpired:
         print(f"{name}: not done within {TIMEOUT_S} s", file=sys.stderr)
@@ -133,21 +143,6 @@ def run(name: str, python: str, setting: Setting, core: int | None) -> Figures |
         print(f"{name}: published {found['events']:,} of {setting['events']:,} events", file=sys.stderr)
         return None
     return found
-
-
-def _cores() -> tuple[int | None, int | None]:
-    """The contenders' core and the broker's; None where there is nothing to choose."""
-    if not hasattr(os, "sched_getaffinity"):
-        return None, None
-    cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < 2:
-        print("one core only: the broker shares it, and all figures are lower", file=sys.stderr)
-    return cores[0], cores[-1]
-
-
-def _pin(core: int | None) -> None:
-    if core is not None:
-        os.sched_setaffinity(0, {core})
 
 
 async def _prepared(broker: str, folder: Path, labelled: bool) -> Setting:
@@ -188,7 +183,7 @@ def sketches() -> Setting:
     }
 
 
-def _check_same_answers(setting: Setting, events: int = 5_000) -> None:
+def check_same_answers(setting: Setting, events: int = 5_000) -> None:
     """The peers' sketches of the same events hold the same numbers as ours: otherwise there is nothing to compare."""
     values = [value for _, value in pairs(events)]
     for at in range(0, events, 50):  # another type, a field that is missing, one that nobody declared, a null

@@ -225,26 +225,31 @@ class Clock:
     def start(self) -> None:
         """Call it at every event or batch: the first one counts."""
         if self.began is None:
-            self.began = time.perf_counter(), time.process_time()
+            self.began = time.perf_counter(), self.cpu_s()
 
     def stop(self) -> None:
         """Call it after every publication: the last one counts."""
-        self.ended = time.perf_counter(), time.process_time()
+        self.ended = time.perf_counter(), self.cpu_s()
 
     def tell(self, events: int) -> None:
         """The one line of output that `throughput.py` reads. `events`: how many the publications account for."""
         if self.began is None:
             raise SystemExit("no event was seen")
         seconds, cpu = (end - start for end, start in zip(self.ended, self.began, strict=True))
-        memory = _peak_mib()
-        figures = json.dumps({"events": events, "seconds": seconds, "cpu": cpu, "memory_mib": memory})
+        figures = json.dumps({"events": events, "seconds": seconds, "cpu": cpu, "memory_mib": self.peak_mib()})
         print(figures, file=sys.__stdout__, flush=True)  # Faust takes sys.stdout for its log
 
+    def cpu_s(self) -> float:
+        return time.process_time()
 
-def _peak_mib() -> float:
-    """The most memory this program has had. (What `getrusage` says holds for its parent too, as of the fork.)"""
+    def peak_mib(self) -> float:
+        return peak_mib()
+
+
+def peak_mib(pid: int | str = "self") -> float:
+    """The most memory a program has had. (What `getrusage` says holds for its parent too, as of the fork.)"""
     try:
-        with open("/proc/self/status", encoding="ascii") as status:
+        with open(f"/proc/{pid}/status", encoding="ascii") as status:
             return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
     except OSError:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
