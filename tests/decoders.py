@@ -21,7 +21,7 @@ from streams.baseline import Baseline
 from streams.chunk import Progress
 from streams.configure import load
 from streams.decode import Decoder, ModelCodec
-from streams.errors import ConfigError, SketchError
+from streams.errors import ConfigError, NewerError, SketchError
 from streams.events import Invalid
 from streams.facts.layout import KPI_DIGEST, RUNS_DIGEST
 from streams.facts.read import read_feedback, read_outcome, read_run
@@ -63,7 +63,9 @@ class Target:
     check: Callable[[Any], object]
 
 
-def only(error: type[BaseException], decode: Callable[[Any], object]) -> Callable[[Any], None]:
+def only(
+    error: type[BaseException] | tuple[type[BaseException], ...], decode: Callable[[Any], object]
+) -> Callable[[Any], None]:
     def check(data: Any) -> None:
         try:
             decode(data)
@@ -272,20 +274,20 @@ def partials(draw: st.DrawFn) -> Partial:
     flags = draw(st.tuples(st.booleans(), st.booleans(), st.booleans()))
     kinds: list[Callable[[], Partial]] = [
         lambda: PanePartial(topic, partition, chunk, end, bucket, at, [part]),
-        lambda: OutcomePartial(kafka.labels, partition, flags[0], end, bucket, at, [part]),
+        lambda: OutcomePartial(kafka.labels, partition, flags[0], (chunk, end), bucket, at, [part]),
         lambda: BooksPartial(
             topic, partition, chunk, end, bucket, NOW_MS, *flags, [BooksPart(model, books, mark, NOW_MS)]
         ),
         lambda: LabelBooksPartial(
             kafka.labels,
             partition,
-            end,
+            (chunk, end),
             bucket,
             NOW_MS,
             NOW_MS,
             mark,
             *flags[:2],
-            [LabelBooksPart(model, LabelBooks(end))],
+            [LabelBooksPart(model, LabelBooks(end), mark)],
         ),
     ]
     return draw(st.sampled_from(kinds))()
@@ -342,8 +344,8 @@ def ends() -> list[Partial]:
         names = [MODEL] if topic == kafka.inference else [name for kind in Facts for name in plan().facts[kind]]
         books = [BooksPart(name, Books(), mark, mark) for name in names]
         found.append(BooksPartial(topic, 0, last, last, bucket, mark, False, True, True, books))
-    labels = [LabelBooksPart(MODEL, LabelBooks())]
-    return [*found, LabelBooksPartial(kafka.labels, 0, last, bucket, mark, mark, mark, True, True, labels)]
+    labels = [LabelBooksPart(MODEL, LabelBooks(), mark)]
+    return [*found, LabelBooksPartial(kafka.labels, 0, (last, last), bucket, mark, mark, mark, True, True, labels)]
 
 
 @cache
@@ -359,11 +361,12 @@ def sound_partials() -> list[bytes]:
     topic, layout, length = layouts()[0]
     part = PanePart(MODEL, layout, [sound_cell(length)], [])
     books = BooksPart(MODEL, Books(1, 1), 0, 0)
+    label_books = LabelBooksPart(MODEL, LabelBooks(1), 0)
     return [
         pack(PanePartial(topic, 0, 0, 9, 1, 0, [part])),
         pack(BooksPartial(topic, 0, 0, 9, 1, 0, True, True, True, [books])),
-        pack(OutcomePartial("labels", 0, True, 9, 1, 0, [part])),
-        pack(LabelBooksPartial("labels", 0, 9, 1, 0, 0, None, True, True, [LabelBooksPart(MODEL, LabelBooks(1))])),
+        pack(OutcomePartial("labels", 0, True, (9, 9), 1, 0, [part])),
+        pack(LabelBooksPartial("labels", 0, (9, 9), 1, 0, 0, None, True, True, [label_books])),
     ]
 
 
@@ -411,7 +414,7 @@ def configurations() -> st.SearchStrategy[str]:
 def targets() -> dict[str, Target]:
     """By name."""
     row = st.tuples(records(events), headers)
-    reading = Invalid
+    reading, opening = Invalid, (SketchError, NewerError)
     return {
         "inference events": Target(st.lists(row, min_size=1, max_size=4), decode_events),
         "labels": Target(records(labels), decode_labels),
@@ -420,11 +423,11 @@ def targets() -> dict[str, Target]:
         "outcomes": Target(records(told(Facts.OUTCOMES)), only(reading, lambda v: read_outcome(v, (), LIMIT))),
         "acks": Target(records(acks), only(reading, read_ack)),
         "actions": Target(records(actions), read_either),
-        "partials": Target(sealed(st.sampled_from(sound_partials())), only(SketchError, unpack)),
+        "partials": Target(sealed(st.sampled_from(sound_partials())), only(opening, unpack)),
         "partials of a liar": Target(st.lists(partials(), min_size=1, max_size=6), judge_all),
-        "progress": Target(sealed(st.just(Progress(8, {MODEL: 1}).to_bytes())), only(SketchError, Progress.from_bytes)),
-        "roll-ups": Target(sealed(st.just(unit_bytes())), only(SketchError, unpack_unit)),
-        "ledgers": Target(reinflated(ledger_bytes), only(SketchError, unpack_ledger)),
+        "progress": Target(sealed(st.just(Progress(8, {MODEL: 1}).to_bytes())), only(opening, Progress.from_bytes)),
+        "roll-ups": Target(sealed(st.just(unit_bytes())), only(opening, unpack_unit)),
+        "ledgers": Target(reinflated(ledger_bytes), only(opening, unpack_ledger)),
         "baselines": Target(reinflated(baseline_bytes), only(ConfigError, Baseline.from_bytes)),
         "configurations": Target(configurations(), only(ConfigError, load)),
     }
