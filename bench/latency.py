@@ -219,7 +219,7 @@ def judged(
 ) -> tuple[dict[Fault, Seen], int]:
     """What was seen of each kind of fault, and how many firing actions were about something else."""
     seen = {fault: Seen(sum(of.fault is fault for of in watched)) for fault in Fault}
-    open_faults = {of.name: of for of in watched if of.first_faulty_ms is not None}
+    faults = {of.name: of for of in watched}
     found: set[str] = set()
     others = 0
     for stamp_ms, action in published:
@@ -227,8 +227,8 @@ def judged(
             continue
         name, end_ms = action["model"], time_ms(action["window"]["end"])
         names_it = any(signal.get("feature") == FEATURE for signal in action["signals"])
-        of = open_faults.get(name)
-        if of is None or not names_it or end_ms <= of.begins_ms:
+        of = faults.get(name)
+        if of is None or of.first_faulty_ms is None or not names_it or end_ms <= of.begins_ms:
             others += 1
         elif name not in found:
             found.add(name)

@@ -35,7 +35,8 @@ def versions() -> list[tuple[str, str]]:
     found += [("Python", platform.python_version()), ("Apache Kafka", KAFKA_VERSION)]
     found += [(name, version(name)) for name in OURS]
     pinned = [line for file in sorted(Path(__file__).parent.glob("peers/*.txt")) for line in file.read_text().split()]
-    return found + sorted({tuple(line.split("==", 1)) for line in pinned if "==" in line} - set(found))
+    peers = {(name, number) for name, is_pinned, number in (line.partition("==") for line in pinned) if is_pinned}
+    return found + sorted(peers - set(found))
 
 
 def _processor() -> str:

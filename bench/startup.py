@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent / "peers"))
 
 from rich.console import Console
 from rich.table import Table
-from sketching import peak_mib
+from sketching import peak_mib  # type: ignore[import-not-found]
 
 from agents import app, replay, topics
 from agents.cli import tune_memory
@@ -75,7 +75,7 @@ class Rebuilding(MergeStage):
 
 
 async def work(config: Path, broker: str) -> None:
-    app.SketchStage, app.MergeStage = Counting, Rebuilding  # type: ignore[misc]
+    app.SketchStage, app.MergeStage = Counting, Rebuilding  # type: ignore[attr-defined]
     worker = app.Worker(read_plan(config), Connection(broker=broker), app.WebOptions())
     running = asyncio.create_task(worker.run())
     while len(told) < 2 and not running.done():

@@ -315,7 +315,8 @@ def judge_all(hostile: list[Partial]) -> int:
     judge = BucketJudge(
         plan(), plan().config.bucket(MODEL), plan().config.kafka.inference, 1, dict.fromkeys(plan().kinds, 1)
     )
-    judge.ready()
+    for _ in judge.resume():
+        pass
     for partial in (*hostile, *ends()):
         try:
             judge.apply(unpack(pack(partial)), b"key")

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -47,9 +48,10 @@ class ProgramsClock(Clock):
 
 
 def family() -> list[int]:
+    """This program and the JVM, which is the child of one of its threads."""
     found = [os.getpid()]
-    for pid in found:
-        for task in Path(f"/proc/{pid}/task").iterdir():
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(FileNotFoundError):  # a thread that has ended meanwhile
             found += map(int, (task / "children").read_text().split())
     return found
 
