@@ -56,9 +56,9 @@ class Segmentation:
         return [("", ""), *((name, value) for name, values in self.dimensions for value in values)]
 
     def takes(self, dimension: str, value: str) -> bool:
-        """Whether this is the whole or a declared segment."""
+        """Whether this is the whole, a declared segment, or what is folded of a declared dimension."""
         return (dimension, value) == ("", "") or any(
-            name == dimension and value in values for name, values in self.dimensions
+            name == dimension and value in (*values, OTHER) for name, values in self.dimensions
         )
 
 

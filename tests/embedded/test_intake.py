@@ -296,6 +296,7 @@ def test_a_secret_is_where_the_configuration_says_and_nowhere_else(
 
 def test_a_token_is_read_again_for_every_connection(tmp_path: Path) -> None:
     file = tmp_path / "token"
+    file.write_text("none yet\n")
     security = Security(protocol="SASL_PLAINTEXT", sasl_mechanism="OAUTHBEARER", token_file=str(file))
     provider = security.client_settings()["sasl_oauth_token_provider"]
     assert isinstance(provider, AbstractTokenProvider)
