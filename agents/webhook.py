@@ -151,14 +151,25 @@ async def deliver(
                 break  # a rebalance came, or is under way: its owner begins after what was committed
             if record.offset < first[tp]:
                 webhook.note(record.value)
-            elif await webhook.deliver(session, record.value):
-                async with asyncio.timeout(COMMIT_WITHIN_S):
-                    await consumer.commit({tp: record.offset + 1})
-            else:
-                consumer.seek(tp, record.offset)
+            elif not (await webhook.deliver(session, record.value) and await _committed(consumer, tp, record.offset)):
+                if tp in consumer.assignment():  # a rebalance may have come while we waited
+                    consumer.seek(tp, record.offset)
                 all_done = False
                 break
     return all_done
+
+
+async def _committed(consumer: AIOKafkaConsumer, tp: TopicPartition, offset: int) -> bool:
+    """Whether Kafka knows that this record is done with. Until it does, no other is begun."""
+    try:
+        async with asyncio.timeout(COMMIT_WITHIN_S):
+            await consumer.commit({tp: offset + 1})
+    except NOT_AUTHORIZED:
+        raise
+    except (KafkaError, TimeoutError) as error:
+        log.warning("Kafka: %s; trying again", str(error) or type(error).__name__)
+        return False
+    return True
 
 
 @dataclass(slots=True)

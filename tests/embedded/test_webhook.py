@@ -18,6 +18,7 @@ import msgspec
 import pytest
 from aiohttp import web
 from aiokafka import TopicPartition
+from aiokafka.errors import KafkaConnectionError
 
 from agents import topics
 from agents.address import check_address
@@ -199,6 +200,33 @@ def test_a_stop_at_the_moment_of_a_commit_is_a_stop() -> None:
         )
         with pytest.raises(asyncio.CancelledError):
             await delivering
+
+    asyncio.run(main())
+
+
+def test_while_a_commit_fails_no_other_action_is_begun() -> None:
+    """The one that was accepted is fetched again, not sent again, and committed; the next one comes after it."""
+
+    async def main() -> None:
+        tp = TopicPartition("actions", 0)
+        consumer, committed, failing = Mock(), [], [True]
+        consumer.assignment.return_value = {tp}
+
+        async def commit(offsets: dict[TopicPartition, int]) -> None:
+            if failing:
+                raise KafkaConnectionError
+            committed.append(offsets[tp])
+
+        consumer.commit = commit
+        records = [Mock(offset=at, value=msgspec.json.encode(item)) for at, item in enumerate((STORY[0], STORY[2]))]
+        async with receiving() as receiver, aiohttp.ClientSession() as session:
+            target = Webhook(receiver.url, SECRET)
+            assert not await deliver(consumer, session, target, {tp: records}, {tp: 0})
+            consumer.seek.assert_called_once_with(tp, 0)
+            assert receiver.accepted == [STORY[0].id] and not committed
+            failing.clear()
+            assert await deliver(consumer, session, target, {tp: records}, {tp: 0})
+            assert receiver.accepted == [STORY[0].id, STORY[2].id] and committed == [1, 2]
 
     asyncio.run(main())
 

@@ -19,10 +19,10 @@ SHORT = (
     ("kill", "store", "stop", "kill", "labels", "repeats", "delete"),
     ("freeze", "guests", "schema change", "repeats"),
     ("broker", "hang", "labels", "lagging partition"),
-    ("node", "refuse", "kill", "late topic"),
+    ("refuse", "node", "kill", "late topic"),
     ("disk", "labels", "repeats"),
     ("clock", "clock", "many names"),
-    ("kill", "added partitions"),
+    ("added partitions",),
 )
 """What goes together, in the order in which it comes."""
 ELSEWHERE = {"outage", "silent partition"}
