@@ -19,14 +19,15 @@ SHORT = (
     ("kill", "store", "stop", "kill", "labels", "repeats", "delete"),
     ("freeze", "guests", "schema change", "repeats"),
     ("broker", "hang", "labels", "lagging partition"),
-    ("refuse", "node", "kill", "late topic"),
+    ("node", "kill", "late topic"),
     ("disk", "labels", "repeats"),
     ("clock", "clock", "many names"),
     ("added partitions",),
 )
 """What goes together, in the order in which it comes."""
-ELSEWHERE = {"outage", "silent partition"}
-"""Half a minute is for the long run; a silent partition has a test of its own."""
+ELSEWHERE = {"outage", "silent partition", "refuse"}
+"""Half a minute, and a worker that has to come to a stand, are for the long run; a silent partition has a test of its
+own."""
 
 
 @pytest.fixture(scope="module")
