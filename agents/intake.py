@@ -51,6 +51,7 @@ KNOWN_AIOKAFKA = "0.14."
 MAX_RECORDS = 2_048
 POLL_MS = 200
 IDLE_EVERY_S = 0.25
+COUNT_EVERY_S = 10.0
 FRESH_MS = 2_000
 SILENCE_S = 60.0
 RETRY_S = 1.0
@@ -169,6 +170,7 @@ class Intake(Service):
         self._settled = False  # every partition that is held was sought to its start
         self._releasing = asyncio.Lock()
         self._next_look = 0.0  # for idle partitions, by the monotonic clock
+        self._next_count = 0.0  # of the topics' partitions, likewise
 
     # What others may ask, and ask for
 
@@ -301,6 +303,7 @@ class Intake(Service):
         # this line nothing else ran.
         if not self._settled:
             return True
+        self._look_for_partitions(consumer)
         epoch = self.epoch
         alive = bool(fetched) or not self._held
         for tp, records in fetched.items():
@@ -346,6 +349,19 @@ class Intake(Service):
             if batch.caught_up:
                 await self._put(batch)
         return alive
+
+    def _look_for_partitions(self, consumer: AIOKafkaConsumer) -> None:
+        """Ask for a new assignment where topics have more partitions than this one was made of.
+
+        aiokafka's leader does that, but not one that came back under its name: Kafka does not tell it that it leads.
+        """
+        now = time.monotonic()
+        if now < self._next_count:
+            return
+        self._next_count = now + COUNT_EVERY_S
+        made_of = self._assignor.made_of
+        if any(len(consumer.partitions_for_topic(topic) or ()) > count for topic, count in made_of.items()):
+            _rejoin(consumer)
 
     async def _go_on_at_the_earliest(self, consumer: AIOKafkaConsumer, wanted: Mapping[TopicPartition, int]) -> None:
         epoch = self.epoch
@@ -556,6 +572,11 @@ def _spare_record_objects(consumer: AIOKafkaConsumer) -> None:
 def _generation(consumer: AIOKafkaConsumer) -> int:
     """Of the group, which counts its assignments; -1 where aiokafka may keep it elsewhere."""
     return consumer._coordinator.generation if aiokafka.__version__.startswith(KNOWN_AIOKAFKA) else -1
+
+
+def _rejoin(consumer: AIOKafkaConsumer) -> None:
+    if aiokafka.__version__.startswith(KNOWN_AIOKAFKA):
+        consumer._coordinator.request_rejoin()
 
 
 def _is_fresh(answered_ms: int | None) -> bool:

@@ -22,7 +22,7 @@ SHORT = (
     ("node", "kill", "late topic"),
     ("disk", "labels", "repeats"),
     ("clock", "clock", "many names"),
-    ("added partitions",),
+    ("kill", "added partitions"),
 )
 """What goes together, in the order in which it comes."""
 ELSEWHERE = {"outage", "silent partition", "refuse"}

@@ -253,6 +253,34 @@ def test_added_partitions_are_taken_up(connection: Connection, topic: str, monke
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("down", [True, False], ids=["while it is down", "after it is back"])
+def test_a_leader_that_came_back_under_its_name_takes_up_added_partitions(
+    connection: Connection, topic: str, down: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kafka gives it back what it had, without a rebalance, and does not tell it that it leads."""
+    monkeypatch.setitem(clients.CONSUMER, "metadata_max_age_ms", 500)
+    monkeypatch.setattr(intake, "COUNT_EVERY_S", 0.5)
+
+    async def add() -> None:
+        async with topics.admin(connection) as client:
+            await client.create_partitions({topic: NewPartitions(3)})
+
+    async def main() -> None:
+        await topics.create(connection, topic, 1)
+        one, again = (Owner(connection, [topic], topic, group_instance_id="a") for _ in range(2))
+        async with one.running():
+            await until(lambda: len(one.intake.assignment) == 1)
+        if down:
+            await add()
+        async with again.running():
+            await until(lambda: again.intake.assignment)
+            if not down:
+                await add()
+            await until(lambda: len(again.intake.assignment) == 3)
+
+    asyncio.run(main())
+
+
 def test_a_broker_that_restarts_is_waited_for(tmp_path: Path, topic: str, caplog: pytest.LogCaptureFixture) -> None:
     async def main(kafka: Broker) -> None:
         connection = Connection(broker=kafka.bootstrap)
