@@ -91,7 +91,7 @@ async def stage_one(connection: Connection, plan: Plan) -> None:
     producer = connection.producer()
     await producer.start()
     await app.topics.ensure(connection, inference_partitions=2, buckets=plan.config.kafka.buckets)
-    stage = TimedStage(plan, connection, producer, "bench")
+    stage = TimedStage(plan, connection, producer, "bench", stores=None)
     stage.draining = True
 
     class Direct:
