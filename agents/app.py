@@ -35,6 +35,7 @@ from agents.merge import MergeStage
 from agents.sketch import SketchStage
 from agents.store import Stores
 from agents.web import Web
+from streams import calibrate
 from streams.action import action_line, read_action
 from streams.plan import Facts, Plan
 
@@ -101,6 +102,7 @@ class Worker:
             sources = [source]
             stores = None
             if any(model.outcomes is not None for model in self.plan.models.values()):
+                await asyncio.to_thread(calibrate.prepare)
                 labels = self.connection.topic(kafka.labels)
                 sources.append(
                     await topics.until_answered(lambda: topics.co_partitioned(self.connection, labels, source))

@@ -322,8 +322,10 @@ def worker(
 async def _work(process: Worker) -> None:
     loop = asyncio.get_running_loop()
     task = asyncio.create_task(process.run())
+    told = asyncio.Event()
 
     def end() -> None:
+        told.set()
         if process.ready.is_set():
             process.stop.set()
         else:
@@ -334,7 +336,8 @@ async def _work(process: Worker) -> None:
     try:
         await task
     except asyncio.CancelledError:
-        return
+        if not told.is_set():
+            raise RuntimeError("the worker was cancelled, though nobody told it to end") from None
 
 
 @cli.command()

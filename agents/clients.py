@@ -20,8 +20,11 @@ from aiokafka.helpers import create_ssl_context
 from aiokafka.protocol.metadata import MetadataRequest
 from faust.auth import Credentials, OAuthCredentials, SASLCredentials, SSLCredentials
 
+from agents import patches
 from agents.refusals import is_final, refusal
 from streams.errors import BrokerAway, BrokerError, ConfigError
+
+patches.apply()
 
 MIB = 1 << 20
 

@@ -194,8 +194,12 @@ class Intake(Service):
         return batch.epoch == self.epoch
 
     def snapshot(self) -> dict[TopicPartition, Flow]:
-        """What came of each partition that is ours: copies."""
-        return {tp: replace(flow) for tp, flow in self._flows.items()}
+        """What came of each partition that is ours: copies. Fetching goes on a little while nobody takes a batch, so
+        the end of the log is the one that the last fetch told, not the one that went with the last batch."""
+        consumer = self._consumer
+        fetched = consumer.assignment() if consumer is not None else ()
+        ends = {tp: consumer.highwater(tp) for tp in self._flows if tp in fetched} if consumer is not None else {}
+        return {tp: replace(flow, highwater=ends.get(tp) or flow.highwater) for tp, flow in self._flows.items()}
 
     async def ends(self) -> dict[TopicPartition, int]:
         """The next offset of each partition that is ours, as Kafka says now; none while it does not answer."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from operator import attrgetter
 from types import NoneType
 from typing import Any
@@ -42,6 +43,7 @@ Index = NDArray[np.int64]
 
 _FEW_EDGES, _MANY_VALUES = 64, 1_024
 """Up to so many edges, and from so many values on, a comparison with every edge is faster than a binary search."""
+_MOST_BYTE = 255
 _CLASS_OF_PAYLOAD = np.array([NULL, ABSENT, WRONG_CLASS, WRONG_CLASS])
 _TYPES: Mapping[Kind, set[type]] = {
     Kind.NUMERIC: {int, float, NoneType},
@@ -207,12 +209,12 @@ class Columnizer:
                 values = list(map(get, found))
             except AttributeError:
                 values = [None if item is None else get(item) for item in found]
-            places.append(np.fromiter(map(positions.__getitem__, values), np.int64, len(values)))
+            places.append(_looked_up(positions, positions.other, values))
         return places
 
     def _gather_texts(self, column: int, values: Sequence[Any], into: Gathered) -> None:
         codes = self._codes[column]
-        places = np.fromiter(map(codes.__getitem__, values), np.int64, len(values))
+        places = _looked_up(codes, codes.unseen, values)
         into.places.setdefault(column, []).append(places)
         unseen = np.flatnonzero(places == codes.unseen)
         if len(unseen):
@@ -229,6 +231,14 @@ class Columnizer:
         if not (set(map(type, values)) <= _TYPES[kind] and set(values) <= self._codes[column].keys()):
             values = [_as(kind, value) for value in values]
         self._gather_texts(column, values, into)
+
+
+def _looked_up(numbers: Mapping[Any, int], highest: int, values: Sequence[Any]) -> Index:
+    """(n,) the number of each value; as bytes, where they fit, they come faster than by numpy's own iteration."""
+    found = map(numbers.__getitem__, values)
+    if highest > _MOST_BYTE:
+        return np.fromiter(found, np.int64, len(values))
+    return np.frombuffer(bytes(found), np.uint8).astype(np.int64)
 
 
 def bins_of(values: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[Any]:
@@ -273,10 +283,15 @@ def _transposed(structs: Sequence[Any]) -> dict[str, tuple[Any, ...]]:
     return dict(zip(structs[0].__struct_fields__, zip(*map(astuple, structs), strict=True), strict=True))
 
 
+@cache
+def _doubles(count: int) -> struct.Struct:
+    return struct.Struct(f"{count}d")
+
+
 def _add_floats(into: Gathered, column: int, values: Sequence[Any]) -> None:
     """None as NaN. Packing is four times as fast as numpy's conversion, which is for the columns that have a None."""
     try:
-        packed = struct.pack(f"{len(values)}d", *values)
+        packed = _doubles(len(values)).pack(*values)
     except struct.error:
         packed = np.array(values, float).tobytes()
     into.floats.setdefault(column, bytearray()).extend(packed)

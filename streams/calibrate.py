@@ -54,11 +54,16 @@ class Online(msgspec.Struct, frozen=True):
     page_hinkley_since_ms: int | None
 
 
+def prepare() -> None:
+    """Loads the learners, which takes a second: better before there is anything to judge."""
+    from river import drift, linear_model, optim  # noqa: F401
+
+
 def learned(
     state: Calibration, layout: OutcomeLayout, vector: Index, start_ms: int, residual: float, variance: float
 ) -> Calibration:
     """The state after an arrival pane. `residual`: outcomes less expected ones in sum, of this variance."""
-    from river import linear_model, optim  # takes a second: only models with labels wait for it
+    from river import linear_model, optim  # here, so that only models with labels wait for it
 
     model = linear_model.LogisticRegression(
         optim.SGD(LEARNING_RATE),

@@ -10,15 +10,16 @@ from types import FrameType
 from typing import Self
 
 EVERY_S = 0.001
-MOST = 30
+MOST = 40
 
 
 class Sampler:
-    """Counts the function that runs, by file and name; C code counts for the Python that called it."""
+    """Counts the function that runs, by file and name, and those that called it; C code counts for its caller."""
 
     def __init__(self, wanted: bool) -> None:
         self.wanted = wanted
-        self.found: Counter[str] = Counter()
+        self.own: Counter[str] = Counter()
+        self.with_calls: Counter[str] = Counter()
 
     def __enter__(self) -> Self:
         if self.wanted:
@@ -30,14 +31,19 @@ class Sampler:
         signal.setitimer(signal.ITIMER_PROF, 0)
 
     def _look(self, number: int, frame: FrameType | None) -> None:
-        while frame is not None and frame.f_code.co_name in ("<listcomp>", "<genexpr>", "<dictcomp>", "<lambda>"):
+        stack = []
+        while frame is not None:
+            if frame.f_code.co_name not in ("<listcomp>", "<genexpr>", "<dictcomp>", "<lambda>"):
+                file = Path(frame.f_code.co_filename)
+                stack.append(f"{file.parent.name}/{file.name} {frame.f_code.co_name}")
             frame = frame.f_back
-        if frame is not None:
-            file = Path(frame.f_code.co_filename)
-            self.found[f"{file.parent.name}/{file.name} {frame.f_code.co_name}"] += 1
+        self.own.update(stack[:1])
+        self.with_calls.update(set(stack))
 
     def show(self) -> None:
         """To stderr: standard output is for the figures."""
-        total = self.found.total()
-        for place, count in self.found.most_common(MOST) if total else ():
-            print(f"{count / total:6.1%}  {place}", file=sys.stderr)
+        total = self.own.total()
+        for title, found in (("own", self.own), ("with what it calls", self.with_calls)) if total else ():
+            print(f"\n{title}", file=sys.stderr)
+            for place, count in found.most_common(MOST):
+                print(f"{count / total:6.1%}  {place}", file=sys.stderr)

@@ -157,6 +157,20 @@ def test_flow_is_told_per_partition(connection: Connection, topic: str) -> None:
     asyncio.run(main())
 
 
+def test_lag_is_told_while_nobody_takes_batches(connection: Connection, topic: str) -> None:
+    """The last one that was taken, or waits to be, may have been from when the log was at its end."""
+
+    async def main() -> None:
+        tp = TopicPartition(topic, 0)
+        await topics.create(connection, topic, 1)
+        async with Owner(connection, [topic], topic, room=1).running(listening=False) as owner:
+            await until(owner.queue.full)
+            await fill(connection, topic, 100, partitions=1)
+            await until(lambda: owner.intake.snapshot()[tp].lag == 100)
+
+    asyncio.run(main())
+
+
 def test_at_a_stop_the_partitions_are_given_back_and_the_channel_is_stale(connection: Connection, topic: str) -> None:
     async def main() -> None:
         await fill(connection, topic, 500, partitions=1)
