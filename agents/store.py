@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rocksdict import BlockBasedOptions, Cache, Options, Rdict, WriteBatch, WriteOptions
+from rocksdict import BlockBasedOptions, Cache, DBCompressionType, Options, Rdict, WriteBatch, WriteOptions
 
 from streams.errors import StoreError
 from streams.store import Changes
@@ -24,7 +24,7 @@ from streams.store import Changes
 log = logging.getLogger(__name__)
 
 CACHE_BYTES = 32 << 20
-WRITE_BUFFER_BYTES = 8 << 20
+WRITE_BUFFER_BYTES = 16 << 20
 BLOOM_BITS = 10
 MEMTABLE_BLOOM_SHARE = 0.1
 
@@ -131,6 +131,7 @@ def _options() -> Options:
     options = Options(raw_mode=True)
     options.create_if_missing(True)
     options.set_write_buffer_size(WRITE_BUFFER_BYTES)
+    options.set_compression_type(DBCompressionType.lz4())
     # Nearly every look-up is of a key that is not there, and of those the newest part knows least.
     options.set_memtable_prefix_bloom_ratio(MEMTABLE_BLOOM_SHARE)
     options.set_memtable_whole_key_filtering(True)

@@ -367,9 +367,13 @@ class JoinFold:
     def commit(self, next_inference: int, clock_ms: int) -> None:
         """Everything since the last commit, to the store at once. `next_inference`: the next offset of that topic."""
         self.meta.covered.inference = max(self.meta.covered.inference, next_inference)
-        changes = self.cells.changes() | self._expired(clock_ms) | self._histories.changes()
+        forgotten = self._expired(clock_ms)
+        changes = self._histories.changes()  # by far the most: nothing copies it
         self.meta.sequence = self._histories.sequence
-        self.store.write(changes | {_META: _pack(self.meta)})
+        changes.update(forgotten)
+        changes.update(self.cells.changes())
+        changes[_META] = _pack(self.meta)
+        self.store.write(changes)
 
     def _expired(self, clock_ms: int) -> Changes:
         """Forgets histories that nothing can change any more; a label that never met a prediction is an orphan."""

@@ -60,7 +60,7 @@ class Histories:
         self._store = store
         self._expired_hour = -(2**40)
         """Everything of earlier hours has been looked at."""
-        self._changed: dict[bytes, bytes] = {}
+        self._changed: Changes = {}
         self._listed: dict[int, list[bytes]] = {}
         """Keys by the hour that has to be over before they are looked at again."""
 
@@ -113,13 +113,13 @@ class Histories:
 
     def changes(self) -> Changes:
         """What has been put since the last call."""
-        changes: Changes = dict(self._changed)
+        changes, self._changed = self._changed, {}
         for hour, keys in self._listed.items():
             rest = iter(keys)
             while part := list(islice(rest, MAX_LISTED)):
                 self.sequence += 1
                 changes[_EXPIRY + _ordered(hour) + _ordered(self.sequence)] = _pack(part)
-        self._changed, self._listed = {}, {}
+        self._listed = {}
         return changes
 
 
