@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import faust
+from faust.app.base import BootStrategy
 from mode import Service
 from prometheus_client import CollectorRegistry
 
@@ -30,13 +31,11 @@ from agents.assignor import NOTHING
 from agents.clients import Connection
 from agents.exporter import Exporter
 from agents.intake import Batch, BatchChannel, Intake
-from agents.logs import NO_ACTION
 from agents.merge import MergeStage
 from agents.sketch import SketchStage
 from agents.store import Stores
 from agents.web import Web
 from streams import calibrate
-from streams.action import action_line, read_action
 from streams.plan import Facts, Plan
 
 log = logging.getLogger(__name__)
@@ -55,6 +54,20 @@ class WebOptions:
     host: str = "127.0.0.1"
     port: int = 0
     token: str | None = field(default=None, repr=False)
+
+
+class _WithoutKafka(BootStrategy):
+    enable_kafka = False
+    enable_web = False
+
+
+class _Agents(faust.App):
+    """Agents over channels alone: what is read comes by our intakes, and what is written goes by our producer."""
+
+    BootStrategy = _WithoutKafka
+
+    async def _wait_for_table_recovery_completed(self) -> bool:
+        return False  # there are no tables, and nothing that would ever recover them
 
 
 class Worker:
@@ -157,33 +170,14 @@ class Worker:
         return await topics.find(self.connection, topic) or topics.FEW
 
     def _app(self, folder: str) -> faust.App:
-        options = self.connection.faust_options()
-        if self.instance:
-            options["consumer_group_instance_id"] = self.instance
-        app = faust.App(
-            self.connection.topic("foreshock-worker"),
-            **options,
+        return _Agents(
+            "foreshock",
             datadir=folder,
             store="memory://",
-            web_enabled=False,
             topic_allow_declare=False,
             topic_disable_leader=True,
             stream_wait_empty=False,
         )
-        actions = app.topic(self.connection.topic("actions"), key_serializer="raw", value_serializer="raw")
-
-        @app.agent(actions, name="actions")
-        async def follow(stream: Any) -> None:
-            """Tells the log of every action of all workers. (Faust does not run without an agent on a topic.)"""
-            async for value in stream:
-                action = read_action(value)
-                if action is None:
-                    log.warning(NO_ACTION, len(value or b""))
-                else:
-                    said = {"model": action.subject, "action_id": action.id}
-                    log.info("%s", action_line(action), extra=said)
-
-        return app
 
     def _agent(self, app: faust.App, name: str, process: Callable[[Batch], Awaitable[None]]) -> BatchChannel:
         channel = BatchChannel(app, maxsize=CHANNEL_BATCHES)

@@ -18,7 +18,6 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import AuthenticationFailedError, KafkaConnectionError, KafkaError, NodeNotReadyError
 from aiokafka.helpers import create_ssl_context
 from aiokafka.protocol.metadata import MetadataRequest
-from faust.auth import Credentials, OAuthCredentials, SASLCredentials, SSLCredentials
 
 from agents import patches
 from agents.refusals import is_final, refusal
@@ -162,17 +161,6 @@ class Security:
             settings["sasl_mechanism"] = self.sasl_mechanism
         return settings
 
-    def faust_credentials(self) -> Credentials | None:
-        """What Faust calls `broker_credentials`; None when there is nothing to prove."""
-        context = self.ssl_context()
-        if self.is_oauth:
-            return OAuthCredentials(oauth_cb=self._token(), ssl_context=context)
-        if self.is_sasl:
-            return SASLCredentials(
-                username=self.username, password=self.password(), ssl_context=context, mechanism=self.sasl_mechanism
-            )
-        return SSLCredentials(context) if context is not None else None
-
     def _token(self) -> TokenFile:
         _read_secret("token_file", self.token_file or "")  # what cannot be read at the start is a wrong configuration
         return TokenFile(self.token_file or "")
@@ -240,19 +228,6 @@ class Connection:
     def admin(self) -> AIOKafkaAdminClient:
         """An admin client that is not started."""
         return AIOKafkaAdminClient(**self._client(), request_timeout_ms=20_000)
-
-    def faust_options(self) -> dict[str, Any]:
-        """The options of `faust.App` that say how Kafka is reached."""
-        session = EMBEDDED_SESSION if self.embedded else SESSION
-        options: dict[str, Any] = {
-            "broker": ";".join(f"kafka://{server}" for server in self.servers),
-            "broker_client_id": self.client_id,
-            "broker_session_timeout": session["session_timeout_ms"] / 1000,
-            "broker_heartbeat_interval": session["heartbeat_interval_ms"] / 1000,
-            "broker_rebalance_timeout": session["rebalance_timeout_ms"] / 1000,
-        }
-        credentials = self.security.faust_credentials() if self.security else None
-        return options | ({"broker_credentials": credentials} if credentials else {})
 
     async def failure(self, error: BaseException, operation: str = "") -> BrokerError:
         """What a client of ours raised, as one line. Of a connection that was not made it looks for the reason."""

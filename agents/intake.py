@@ -486,9 +486,8 @@ ConsumerRebalanceListener.register(_Listener)
 class BatchChannel(Channel[Batch]):
     """A bounded Faust channel from which nothing vanishes.
 
-    Faust empties its channels, and cancels whoever waits to put something in, whenever its own consumer rebalances: it
-    would read the records again. Nobody would read our batches again. And what is put into a channel before an agent
-    listens would be gone. So this one has one queue of its own, for all that iterate over it.
+    Faust's channels take nothing before its own consumer has partitions, and ours has none; and what is put into one
+    before an agent listens is gone. So this one has one queue of its own, for all that iterate over it.
     """
 
     @property

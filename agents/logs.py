@@ -12,6 +12,7 @@ import sys
 from enum import StrEnum
 from types import TracebackType
 
+from streams.errors import ForeshockError
 from streams.times import rfc3339
 
 FIELDS = ("topic", "partition", "offset", "group", "model", "reason", "action_id", "code")
@@ -30,10 +31,16 @@ def to_stderr(form: Form, level: int = logging.INFO, *, verbose: bool = False) -
     """Where all lines go from now on; `level` is that of our own, the libraries warn only, unless `verbose`."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if form is Form.JSON else TextLines())
+    handler.addFilter(_is_news)
     logging.basicConfig(handlers=[handler], level=logging.DEBUG if verbose else logging.WARNING, force=True)
     logging.getLogger("agents").setLevel(logging.DEBUG if verbose else level)
     logging.captureWarnings(form is Form.JSON)
     sys.excepthook = _as_a_line if form is Form.JSON else sys.__excepthook__
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not that a service crashed by an error of ours, with a traceback: the command ends with its one line."""
+    return not (record.exc_info and isinstance(record.exc_info[1], ForeshockError))
 
 
 def say(text: str, *, code: str = "", level: int = logging.INFO) -> None:

@@ -238,6 +238,7 @@ def _tell(outcome: Outcome) -> None:
     for action in outcome.shadows:
         log.info("shadow: %s", action_line(action), extra={"model": action.subject})
     for action in outcome.actions:
+        log.info("%s", action_line(action), extra={"model": action.subject, "action_id": action.id})
         for said in advice(action):
             log.error("%s: %s", action.subject, said, extra={"model": action.subject})
 

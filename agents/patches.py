@@ -1,4 +1,4 @@
-"""A fault of aiokafka 0.14 that no caller can get around, mended for every consumer of this process, Faust's too.
+"""A fault of aiokafka 0.14 that no caller can get around, mended for every consumer of this process.
 
 A consumer that stops cancels its fetches, and awaits them. One that has failed, for the broker is away, and waits
 until it may try again lets the cancellation through: it comes out of `stop` as if the caller had been cancelled, with

@@ -41,12 +41,17 @@ LOOK_EVERY_S = 1.0
 CHUNK = 8_192
 MOST_RISE_SHARE = 0.01
 STRANGERS = 100_000
+HORIZON = "30m"
 SIGNAL_SERIES = ("foreshock_signal_value", "foreshock_signal_threshold", "foreshock_signal_breached")
 
 
 def soak(minutes: float, seed: int, folder: Path) -> list[str]:
     """What is wrong."""
     config = write_config(folder / "worker", "soak-", chunk_size=CHUNK, labelled=True)
+    # Outcomes are kept as long as labels may come: with the usual month there would be nothing to let go of.
+    config.write_text(
+        config.read_text(encoding="utf-8").replace("horizon: 30d", f"horizon: {HORIZON}"), encoding="utf-8"
+    )
     stream = make_stream(int(minutes * 60 * RATE), seed, repeats=True, deduplicated=True, strangers=STRANGERS)
     labels = labels_of(stream.pairs, seed)
     seconds = minutes * 60

@@ -43,6 +43,7 @@ def listed() -> dict[str, list[Acl]]:
 
 ACLS = listed()
 MINUTES = 11
+CHUNK = 1_024
 WITHIN_S = 60.0
 MISSED_WITHIN_S = 20.0
 DRAINED = ("ack", "actions", "ledger", "report")
@@ -60,7 +61,7 @@ class Site:
         text = scenario.write(folder, self.prefix).read_text(encoding="utf-8")
         for user in ACLS:
             found = text.replace("kafka:\n", f"kafka:\n  security: {secured.scram(user)}\n", 1)
-            found = re.sub(r"(?m)^  broker: .*$", f"  broker: {secured.sasl}", found)
+            found = re.sub(r"(?m)^  broker: .*$", f"  broker: {secured.sasl}\n  chunk_size: {CHUNK}", found)
             self.config(user).write_text(found, encoding="utf-8")
 
     def config(self, user: str) -> Path:
@@ -198,13 +199,11 @@ def test_what_a_command_lacks_is_one_line(site: Site, tmp_path: Path, command: s
 
 
 LACKS: dict[Acl, str] = {
-    ("topic", "inference", "READ"): "READ on topic {} is not allowed",
-    ("topic", "partials", "WRITE"): "WRITE on topic {} is not allowed",
     ("topic", "state", "CREATE"): "neither DESCRIBE nor CREATE on it is allowed",
     ("topic", "windows", "DESCRIBE_CONFIGS"): "topic {}: its settings are not checked: DESCRIBE_CONFIGS",
-    ("group", "foreshock", "READ"): "READ on group {} is not allowed",
+    **{acl: f"{acl[2]} on {acl[0]} {{}} is not allowed" for acl in ACLS["worker"] if acl[2] in ("READ", "WRITE")},
 }
-"""Of each kind of use some: what the worker says."""
+"""What the worker says; of CREATE and DESCRIBE_CONFIGS an example."""
 
 
 @pytest.mark.parametrize("acl", LACKS, ids=str)
@@ -223,8 +222,8 @@ def test_what_the_worker_lacks_is_one_line(
     wanted = LACKS[acl].format(site.prefix + name)
 
     async def main() -> str:
-        await site.fill(3, b"no event")
-        worker = site.worker()
+        await site.fill(MINUTES, b"no event")
+        worker = site.worker(drain=True)
         task = asyncio.create_task(worker.run())
         await until(lambda: task.done() or wanted in caplog.text, MISSED_WITHIN_S)
         if worker.ready.is_set():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import subprocess
@@ -13,12 +14,14 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from mode import Service
 
 from agents import logs
 from agents.acks import AckReader
 from agents.cli import cli
-from agents.clients import Connection
+from agents.clients import OUTAGE, Connection
 from streams.ack import Ack
+from streams.errors import BrokerError
 
 LIBRARIES = ("agents.intake", "faust.app", "mode.services", "aiokafka.consumer.fetcher", "asyncio")
 
@@ -38,7 +41,10 @@ def said(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", LIBRARIES)
-def test_every_library_speaks_json(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_library_speaks_json(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OUTAGE, "every_s", 0.0)
     logs.to_stderr(logs.Form.JSON)
     logging.getLogger(name).warning("%d records\nin two lines", 3)
     (line,) = said(capsys)
@@ -115,3 +121,30 @@ def test_what_a_record_holds_is_not_in_the_log(capsys: pytest.CaptureFixture[str
     (line,) = said(capsys)
     assert not taken and "4711" not in json.dumps(line)
     assert [line[name] for name in ("topic", "partition", "offset", "reason")] == ["acks", 2, 7, "wrong_type"]
+
+
+def test_a_service_that_crashes_by_an_error_of_ours_leaves_it_to_the_command(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Which ends with its one line; any other error has its traceback."""
+
+    class Part(Service):
+        @Service.task
+        async def _work(self) -> None:
+            raise self.error
+
+    def crashed_by(error: Exception) -> str:
+        async def main() -> None:
+            part = Part()
+            part.error = error
+            await part.start()
+            while not part.crashed:
+                await asyncio.sleep(0)
+            await part.stop()
+
+        logs.to_stderr(logs.Form.TEXT)
+        asyncio.run(main())
+        return capsys.readouterr().err
+
+    assert crashed_by(BrokerError(seen="no topic")) == ""
+    assert "Traceback" in crashed_by(ValueError("no reason"))
