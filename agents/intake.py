@@ -194,12 +194,14 @@ class Intake(Service):
         return batch.epoch == self.epoch
 
     def snapshot(self) -> dict[TopicPartition, Flow]:
-        """What came of each partition that is ours: copies. Fetching goes on a little while nobody takes a batch, so
-        the end of the log is the one that the last fetch told, not the one that went with the last batch."""
+        """What came of each partition that is ours: copies."""
+        return {tp: replace(flow, highwater=self._end(tp) or flow.highwater) for tp, flow in self._flows.items()}
+
+    def _end(self, tp: TopicPartition) -> int | None:
+        """Where the log ended at the last fetch: there may have been some since a batch was last taken."""
         consumer = self._consumer
-        fetched = consumer.assignment() if consumer is not None else ()
-        ends = {tp: consumer.highwater(tp) for tp in self._flows if tp in fetched} if consumer is not None else {}
-        return {tp: replace(flow, highwater=ends.get(tp) or flow.highwater) for tp, flow in self._flows.items()}
+        is_read = consumer is not None and tp in consumer.assignment()
+        return consumer.highwater(tp) if is_read else None
 
     async def ends(self) -> dict[TopicPartition, int]:
         """The next offset of each partition that is ours, as Kafka says now; none while it does not answer."""
