@@ -200,8 +200,10 @@ class Intake(Service):
     def _end(self, tp: TopicPartition) -> int | None:
         """Where the log ended at the last fetch: there may have been some since a batch was last taken."""
         consumer = self._consumer
-        is_read = consumer is not None and tp in consumer.assignment()
-        return consumer.highwater(tp) if is_read else None
+        if consumer is None or tp not in consumer.assignment():
+            return None
+        end: int | None = consumer.highwater(tp)
+        return end
 
     async def ends(self) -> dict[TopicPartition, int]:
         """The next offset of each partition that is ours, as Kafka says now; none while it does not answer."""
