@@ -80,7 +80,7 @@ def profiles(
     for (dimension, values), codes in zip(segmentation.dimensions, batch.segments, strict=True):
         width = len(values) + 1
         cell = member * width + codes
-        present, found = _coded(cell[kept])
+        present, found = numbered(cell[kept])
         dense = _spread(found, kept)
         unseen = _unseen(batch, dense)
         vectors = _count(batch.slots, dense, len(present), layout.length)
@@ -94,10 +94,10 @@ def _groups(versions: Sequence[str], panes: Index, pane_ms: int, classes: Index)
     """The distinct groups, and each row's (negative: left out)."""
     names = {version: code for code, version in enumerate(dict.fromkeys(versions))}
     codes = np.fromiter(map(names.__getitem__, versions), np.int64, len(versions)) if len(names) > 1 else 0
-    present_panes, pane_codes = _coded(panes)
+    present_panes, pane_codes = numbered(panes)
     packed = (pane_codes * 4 + classes) * len(names) + codes
     kept = classes >= 0
-    present, found = _coded(packed[kept])
+    present, found = numbered(packed[kept])
     texts = [name if len(name) <= MAX_VERSION else OTHER for name in names]
     groups = [
         Group(int(present_panes[code // len(names) // 4]) * pane_ms, code // len(names) % 4, texts[code % len(names)])
@@ -115,7 +115,7 @@ def _spread(found: Index, kept: NDArray[np.bool_]) -> Index:
     return spread
 
 
-def _coded(values: Index) -> tuple[Index, Index]:
+def numbered(values: Index) -> tuple[Index, Index]:
     """The distinct values, rising, and the place of each (n,) among them."""
     if not len(values):
         return values, values

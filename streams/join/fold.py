@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import compress, islice, repeat
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 
 from streams.batch import Parts
+from streams.cells import Index, numbered
 from streams.config import MAX_VERSION, OTHER, bucket_of
 from streams.decode import Rows
 from streams.errors import UNREADABLE
@@ -212,12 +213,16 @@ class JoinFold:
         names = {version: self._version(plan, version) for version in dict.fromkeys(versions)}
         versions = list(map(names.__getitem__, versions))
         segments = list(zip(*(positions[new].tolist() for positions in parts.segments), strict=True)) or [()] * len(new)
-        times_ms, on_time = parts.rows.times_ms[new], (classes[counted] == Timeliness.ON_TIME).tolist()
-        cohorts = (times_ms // plan.cohort_ms * plan.cohort_ms).tolist()
-        made = Counter(compress(zip(cohorts, versions, segments, strict=True), on_time))
-        for (start_ms, version, positions), n in made.items():
-            self.cells.count((View.COHORT, plan.name, start_ms, version, positions), PREDICTIONS, n)
+        times_ms, timely = parts.rows.times_ms[new], classes[counted] == Timeliness.ON_TIME
+        starts_ms = times_ms // plan.cohort_ms * plan.cohort_ms
+        if timely.any():
+            groups = _alike(starts_ms, versions, [positions[new] for positions in parts.segments])[timely]
+            _, firsts, counts = np.unique(groups, return_index=True, return_counts=True)
+            for at, n in zip(np.flatnonzero(timely)[firsts].tolist(), counts.tolist(), strict=True):
+                group = View.COHORT, plan.name, int(starts_ms[at]), versions[at], segments[at]
+                self.cells.count(group, PREDICTIONS, n)
         moments = times_ms.tolist()
+        on_time = timely.tolist()
         given = zip(repeat(plan.name), offsets, moments, on_time, versions, segments, scores, values, strict=False)
         if not known:
             self._histories.put_new(keys, given, times_ms)
@@ -462,6 +467,17 @@ def _digest(plans: Iterable[ModelPlan]) -> str:
     """Two plans with one digest mean the same by everything that is stored."""
     said = [(p.name, layout_of(p).digest, p.segmentation, p.horizon_ms, p.cohort_ms, p.config.pane_ms) for p in plans]
     return hashlib.blake2b(msgspec.json.encode([FORMAT, said]), digest_size=8).hexdigest()
+
+
+def _alike(starts_ms: Index, versions: Sequence[str], segments: Sequence[Index]) -> Index:
+    """(n,) a number for each row: the same for rows that have everything in common."""
+    _, numbers = numbered(starts_ms)
+    names = {version: number for number, version in enumerate(dict.fromkeys(versions))}
+    if len(names) > 1:
+        numbers = numbers * len(names) + np.fromiter(map(names.__getitem__, versions), np.int64, len(versions))
+    for positions in segments:
+        _, numbers = numbered(numbers * (int(positions.max()) + 1) + positions)
+    return numbers
 
 
 def _belongs(terms: _Terms, given: Prediction, entry: Entry) -> bool:

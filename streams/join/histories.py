@@ -66,7 +66,9 @@ class Histories:
 
     def find(self, keys: Sequence[bytes]) -> dict[bytes, History]:
         """Those that there are."""
-        waiting = {key: value for key in keys if (value := self._changed.get(key)) is not None}
+        waiting: dict[bytes, bytes] = {}
+        if not self._changed.keys().isdisjoint(keys):  # of predictions hardly one is there
+            waiting = {key: value for key in keys if (value := self._changed.get(key)) is not None}
         stored = [key for key in keys if key not in waiting] if waiting else keys
         values = self._store.get_many(stored)
         if values.count(None) < len(values):
