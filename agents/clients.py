@@ -249,8 +249,11 @@ class Connection:
                     answer = await connected.send(MetadataRequest([]))
                 finally:
                     connected.close()
-                if not answer.brokers:  # to a token that it refuses; aiokafka does not read what it said of the token
+                if not answer.brokers and self.security is not None and self.security.is_oauth:
+                    # So it answers with a token that it refuses; aiokafka does not read what it said of the token.
                     raise AuthenticationFailedError("is the token expired, or not for it?")
+                if not answer.brokers:
+                    raise KafkaConnectionError("it has not joined its cluster yet")
             except (KafkaError, OSError, TimeoutError, ValueError) as error:  # ValueError: a server that is an impostor
                 found = error
             else:

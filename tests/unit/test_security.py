@@ -6,6 +6,8 @@ import asyncio
 import logging
 import ssl
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from aiokafka.errors import (
@@ -16,14 +18,14 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
 )
 
-from agents import cli
+from agents import cli, clients
 from agents.app import WebOptions
 from agents.clients import Connection, Security, TokenFile, calm_logs
 from agents.refusals import refusal, words
 from agents.webhook import Webhook
 from streams.config import Config, Web
 from streams.configure import load
-from streams.errors import ConfigError
+from streams.errors import BrokerAway, ConfigError
 
 PLANTED = "planted-3f9a1c"
 CA = "ca.pem"
@@ -170,6 +172,20 @@ def test_a_renewed_token_is_the_next_one_and_a_missing_one_is_waited_for(tmp_pat
 def test_a_refusal_is_told_in_words(error: BaseException, said: str) -> None:
     assert words(error, "READ").startswith(said)
     assert refusal(error)[1]
+
+
+def test_a_broker_that_has_not_joined_its_cluster_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It answers that there are no brokers: so does one that refuses a token, but there is none."""
+
+    async def connected(*address: Any, **settings: Any) -> SimpleNamespace:
+        async def send(request: Any) -> SimpleNamespace:
+            return SimpleNamespace(brokers=[])
+
+        return SimpleNamespace(send=send, close=lambda: None)
+
+    monkeypatch.setattr(clients, "create_conn", connected)
+    failure = asyncio.run(Connection(broker="h:1").failure(KafkaConnectionError("away")))
+    assert isinstance(failure, BrokerAway) and "it has not joined its cluster yet" in str(failure)
 
 
 # --- What is never told
