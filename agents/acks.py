@@ -13,6 +13,7 @@ from mode import Service
 from agents.clients import Connection
 from agents.follow import going_on, read_all
 from agents.replay import generate
+from agents.topics import until_answered
 from streams.ack import Ack, read_ack
 from streams.errors import ConfigError
 from streams.events import Invalid
@@ -37,7 +38,11 @@ class AckReader(Service):
         self._ends: dict[TopicPartition, int] = {}
 
     async def on_start(self) -> None:
-        self._ends = await read_all(self.connection, self._take, TOPIC)
+        self._ends = await until_answered(self._read)
+
+    async def _read(self) -> dict[TopicPartition, int]:
+        self.rejected = 0
+        return await read_all(self.connection, self._take, TOPIC)
 
     @Service.task
     async def _follow(self) -> None:

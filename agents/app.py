@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import faust
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaConnectionError
 from faust.app.base import BootStrategy
 from mode import Service
 from prometheus_client import CollectorRegistry
@@ -264,10 +266,20 @@ async def _started(service: Service) -> AsyncIterator[Service]:
 
 
 @asynccontextmanager
-async def _started_producer(connection: Connection) -> AsyncIterator[Any]:
-    producer = connection.producer()
-    await producer.start()
+async def _started_producer(connection: Connection) -> AsyncIterator[AIOKafkaProducer]:
+    """However long the broker is away."""
+    producer = await topics.until_answered(lambda: _connected(connection))
     try:
         yield producer
     finally:
         await producer.stop()
+
+
+async def _connected(connection: Connection) -> AIOKafkaProducer:
+    producer = connection.producer()
+    try:
+        await producer.start()
+    except KafkaConnectionError as error:
+        await producer.stop()
+        raise await connection.failure(error, "WRITE") from None
+    return producer

@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from agents import topics
 from agents.clients import Connection
-from agents.loader import Records, read_to_end
+from agents.loader import Records, read_to_end, started
 from streams.action import line_of
 from streams.errors import BrokerError
 
@@ -41,7 +41,7 @@ async def going_on(connection: Connection, offsets: dict[TopicPartition, int]) -
     """A consumer of what comes after these offsets."""
     consumer = connection.consumer()
     try:
-        await consumer.start()
+        await started(consumer)
         consumer.assign(list(offsets))
         for tp, offset in offsets.items():
             consumer.seek(tp, offset)

@@ -62,6 +62,16 @@ async def read_to_end(
     return {tp.partition: position for tp, position in reading.positions.items()}
 
 
+async def started(consumer: AIOKafkaConsumer) -> None:
+    """Connects, however long that takes: a broker that restarts is worth waiting for."""
+    while True:
+        try:
+            await consumer.start()
+            return
+        except KafkaConnectionError:
+            await asyncio.sleep(RETRY_S)
+
+
 class _Reading:
     """Where each partition began, stands, and ended when its first answer came."""
 
@@ -74,13 +84,7 @@ class _Reading:
         self._heard = time.monotonic()
 
     async def start(self) -> None:
-        """Connect, however long that takes: a broker that restarts is worth waiting for."""
-        while True:
-            try:
-                await self.consumer.start()
-                break
-            except KafkaConnectionError:
-                await asyncio.sleep(RETRY_S)
+        await started(self.consumer)
         self.consumer.assign(self.tps)
 
     async def step(self) -> dict[TopicPartition, Records]:
