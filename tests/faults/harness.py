@@ -96,6 +96,8 @@ class Traits:
     """Events that are sent again, some records later."""
     deduplicated: bool = False
     """A repeat is a duplicate: so it is where there are labels; else it counts again."""
+    growing: bool = False
+    """In the middle the topic gets more partitions: until they have seen what time it is, nothing comes late."""
     evolving: bool = False
     """From the half on a feature has another name, one another type, and one is new."""
     silent: int | None = None
@@ -108,6 +110,7 @@ def make_stream(n: int, seed: int, **having: Any) -> Stream:
     """`n` records of our model, or hardly more or less; `having` what `Traits` has."""
     rng, stream, traits = random.Random(seed), Stream(), Traits(**having)
     panes = max(8, n // EVENTS_PER_PANE)
+    late_from = n * 5 // 8 if traits.growing else n // 2
     again: dict[int, list[tuple[Pair, int, str]]] = {}
     for i in range(n):
         event_id = f"{seed}-{i:09}"
@@ -130,7 +133,7 @@ def make_stream(n: int, seed: int, **having: Any) -> Stream:
             stream.broken[(reason, value)] += 1
             stream.pairs.append((key, value))
             continue
-        if i > n // 2 and rng.random() < 0.001:
+        if i > late_from and rng.random() < 0.001:
             stream.late += 1
             stream.pairs.append((key, event(event_id, rng.choice((ts - 3_600_000, 0, -1)), rng, pane, panes)))
             continue

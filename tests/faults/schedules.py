@@ -112,6 +112,7 @@ class Schedule:
             self.seed,
             repeats="repeats" in self.streams,
             deduplicated=self.labelled,
+            growing="added partitions" in self.streams,
             evolving="schema change" in self.streams,
             silent=self.seed % PARTITIONS if "silent partition" in self.streams else None,
             strangers=STRANGERS if "many names" in self.streams else 0,
