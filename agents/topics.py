@@ -16,7 +16,13 @@ from typing import TypeVar
 
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, TopicAuthorizationFailedError, for_code
+from aiokafka.errors import (
+    InvalidReplicationFactorError,
+    KafkaError,
+    TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
+    for_code,
+)
 
 from agents.clients import MAX_MESSAGE_BYTES, MIB, OUTAGE, Connection, Seldom
 from streams.errors import BrokerAway, BrokerError
@@ -260,10 +266,12 @@ async def _create(client: AIOKafkaAdminClient, wanted: Mapping[str, tuple[int, M
                     seen="neither DESCRIBE nor CREATE on it is allowed to us",
                     mend="create it by hand and allow DESCRIBE, or allow CREATE: see the ACLs of docs/security.md",
                 )
-            raise BrokerError(
+            # So many brokers as there were a moment ago: one has gone since, and may come back.
+            passing = kind.retriable or kind is InvalidReplicationFactorError
+            raise (BrokerAway if passing else BrokerError)(
                 place=f"topic {name}",
                 seen=f"Kafka would not create it: {kind.__name__} {message or ''}".strip(),
-                mend="create it by hand",
+                mend="are all brokers up? Or create it by hand" if passing else "create it by hand",
             )
 
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from aiokafka.errors import KafkaError, NodeNotReadyError, TopicAuthorizationFailedError
+from aiokafka.errors import (
+    InvalidReplicationFactorError,
+    KafkaError,
+    NodeNotReadyError,
+    NotControllerError,
+    PolicyViolationError,
+    TopicAuthorizationFailedError,
+)
 
 from agents import topics
 from agents.clients import Connection
@@ -43,6 +50,41 @@ def test_who_does_not_answer_may_do_so_later(error: Exception) -> None:
 def test_a_refusal_is_final() -> None:
     error: KafkaError = TopicAuthorizationFailedError("inference")
     assert not isinstance(asked(error), BrokerAway)
+
+
+@pytest.mark.parametrize(
+    ("error", "passing"),
+    [
+        (InvalidReplicationFactorError, True),  # a broker that was there when they were counted has gone
+        (NotControllerError, True),
+        (PolicyViolationError, False),
+    ],
+)
+def test_a_topic_that_could_not_be_created_may_be_later(error: type[KafkaError], passing: bool) -> None:
+    class Answer:
+        topic_errors = (("actions", error.errno, "2 brokers are registered"),)
+
+    class Client:
+        async def start(self) -> None: ...
+
+        async def close(self) -> None: ...
+
+        async def describe_topics(self) -> list[dict[str, object]]:
+            return []
+
+        async def describe_cluster(self) -> dict[str, list[int]]:
+            return {"brokers": [1, 2, 3]}
+
+        async def create_topics(self, topics: object) -> Answer:
+            return Answer()
+
+    class Meeting(Connection):
+        def admin(self) -> Client:  # type: ignore[override]
+            return Client()
+
+    with pytest.raises(BrokerError, match=r"Kafka would not create it: .* 2 brokers are registered") as e:
+        asyncio.run(topics.create(Meeting(broker="none:1"), "actions", 4))
+    assert isinstance(e.value, BrokerAway) is passing
 
 
 def test_work_is_begun_anew_until_kafka_answers_and_the_wait_is_told_once() -> None:
