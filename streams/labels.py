@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 import msgspec
 
-from streams.events import MAX_NAME, Headers, Invalid, Reason, Reject, checked_size, read_object, time_ms
-from streams.times import NO_TIME
+from streams.events import (
+    MAX_NAME,
+    MAX_TIME_MS,
+    MIN_TIME_MS,
+    Headers,
+    Invalid,
+    Reason,
+    Reject,
+    checked_size,
+    read_object,
+    time_ms,
+)
+from streams.times import NO_TIME, instants_ms
 
 
 class Label(msgspec.Struct, gc=False):
@@ -41,38 +53,60 @@ def read_labels(
     future_ms: int,
 ) -> tuple[list[tuple[int, Label]], list[Reject]]:
     """Labels with their places in the batch, and rejects. `stamps_ms` are the records' own times."""
+    usual: list[tuple[int, _Plain]] = []
     labels: list[tuple[int, Label]] = []
-    rejects: list[Reject] = []
+    careful: list[int] = []
     for index, value in enumerate(values):
+        plain = _usual(value) if value is not None and len(value) <= max_record_bytes else None
+        if plain is None:
+            careful.append(index)
+        else:
+            usual.append((index, plain))
+    texts = [moment for _, plain in usual if isinstance(moment := plain.label_ts, str)]
+    times = iter(instants_ms(texts).tolist())
+    for index, plain in usual:
+        moment = plain.label_ts
+        ts_ms = next(times) if isinstance(moment, str) else moment
+        if MIN_TIME_MS <= ts_ms <= MAX_TIME_MS and ts_ms - stamps_ms[index] <= future_ms:
+            labels.append((index, _of(plain, ts_ms)))
+        else:
+            careful.append(index)
+    if not careful:
+        return labels, []
+    rejects: list[Reject] = []
+    for index in sorted(careful):
         try:
-            label = _read(value, headers[index] if headers else (), max_record_bytes)
+            label = _carefully(checked_size(values[index], max_record_bytes), headers[index] if headers else ())
             ahead = label.ts_ms - stamps_ms[index]
             if ahead > future_ms:
                 raise Invalid(Reason.FUTURE, f"{ahead} ms ahead of its record, the limit is {future_ms}", label.model)
             labels.append((index, label))
         except Invalid as invalid:
             rejects.append(Reject(index, invalid.reason, invalid.detail, invalid.model))
-    return labels, rejects
+    return sorted(labels, key=itemgetter(0)), rejects
 
 
 def label_time_ms(value: bytes) -> int:
     """The time of a label; NO_TIME of what is none."""
     try:
-        return _read(value, (), len(value)).ts_ms
+        plain = _usual(value)
+        return _carefully(value, ()).ts_ms if plain is None else time_ms(plain.label_ts, "label_ts")
     except Invalid:
         return NO_TIME
 
 
-def _read(value: bytes | None, headers: Headers, max_record_bytes: int) -> Label:
-    value = checked_size(value, max_record_bytes)
+def _usual(value: bytes) -> _Plain | None:
+    """A label as it is usually written; None: it has to be looked at closely."""
     try:
         plain = _decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _carefully(value, headers)
-    if not plain.event_id or len(plain.model) > MAX_NAME:
-        return _carefully(value, headers)
+        return None
+    return plain if plain.event_id and len(plain.model) <= MAX_NAME else None
+
+
+def _of(plain: _Plain, ts_ms: int) -> Label:
     label = plain.label
-    return Label(plain.event_id, None if label != label else label, time_ms(plain.label_ts, "label_ts"), plain.model)
+    return Label(plain.event_id, None if label != label else label, ts_ms, plain.model)
 
 
 def _carefully(value: bytes, headers: Headers) -> Label:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import IntEnum
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -18,7 +20,7 @@ from streams.config import OTHER
 from streams.partial import Cell, CellKey, PanePart
 from streams.plan import ModelPlan
 from streams.sketch.counts import Counts
-from streams.sketch.outcomes import CHANGES, Index, OutcomeLayout, Prediction
+from streams.sketch.outcomes import CHANGES, JOINED, Index, OutcomeLayout, Prediction
 from streams.sketch.profile import Profile
 from streams.store import Changes, Store
 
@@ -39,8 +41,20 @@ Place = tuple[View, str, int]
 """View, model, and start of the cohort or the pane."""
 Group = tuple[View, str, int, str, tuple[int, ...]]
 """A place, version, and positions of the segments' values: what the cells of a prediction follow from."""
-_Outcome = tuple[Sequence[Group], Prediction, Any, int, int]
-"""Groups that it counts in, prediction, label, delay, and +1 or -1."""
+
+
+@dataclass(slots=True, eq=False)
+class Where:
+    """Where labels count that came in one pane, and whose predictions have everything in common."""
+
+    arrived: Group
+    groups: Sequence[Group]
+    """Of their outcomes."""
+    joined: int = 0
+    """Labels that met their prediction."""
+    outcomes: list[tuple[Prediction, Any, int, int]] = field(default_factory=list)
+    """Prediction, label, delay, and +1; or -1 for one that is taken back."""
+
 
 _pack = msgspec.msgpack.Encoder().encode
 _cells = msgspec.msgpack.Decoder(list[Cell]).decode
@@ -60,16 +74,26 @@ class OutcomeCells:
         self.unpublished: set[Place] = set(self.vectors)
         self._dropped: set[Place] = set()
         """They were published and can't change any more: the next changes take them out of the store."""
-        self._outcomes: dict[str, list[_Outcome]] = {}
+        self._where: dict[tuple[Any, ...], Where] = {}
         self._sums: Counter[tuple[Group, int]] = Counter()
         """By group and slot how much has come."""
 
     def count(self, group: Group, slot: int, amount: int = 1) -> None:
         self._sums[group, slot] += amount
 
-    def outcome(self, groups: Sequence[Group], given: Prediction, label: Any, delay_ms: int, sign: int) -> None:
-        """`sign`: +1, or -1 for one that is taken back."""
-        self._outcomes.setdefault(given.model, []).append((groups, given, label, delay_ms, sign))
+    def where(self, given: Prediction, cohort_ms: int, pane_ms: int, *, stands: bool, in_time: bool) -> Where:
+        """Where a label counts: with its prediction's cohort; with the pane in which it came, if it `stands` there; and
+        with what had come when that pane was judged, if the prediction was there `in_time`."""
+        key = given.model, given.version, given.segments, cohort_ms, pane_ms, stands, in_time
+        found = self._where.get(key)
+        if found is None:
+            rest = given.version, given.segments
+            cohort: Group = (View.COHORT, given.model, cohort_ms, *rest)
+            standing: Group = (View.STANDING, given.model, pane_ms, *rest)
+            arrived: Group = (View.ARRIVED, given.model, pane_ms, *rest)
+            groups = [cohort, *([standing] if stands else []), *([arrived] if stands and in_time else [])]
+            found = self._where[key] = Where(arrived, groups)
+        return found
 
     def changes(self) -> Changes:
         """Adds what has come; gives what to write."""
@@ -86,19 +110,29 @@ class OutcomeCells:
         for (group, slot), amount in self._sums.items():
             for vector in self._of(group, changed):
                 vector[slot] += amount
-        for model, outcomes in self._outcomes.items():
-            groups, given, labels, delays_ms, signs = zip(*outcomes, strict=True)
-            slots, amounts = layout_of(self._models[model]).contributions(given, labels, np.array(delays_ms))
+        labelled: dict[str, list[Where]] = {}
+        for where in self._where.values():
+            if where.joined:
+                for vector in self._of(where.arrived, changed):
+                    vector[JOINED] += where.joined
+            if where.outcomes:
+                labelled.setdefault(where.arrived[1], []).append(where)
+        for model, places in labelled.items():
+            outcomes = chain.from_iterable(where.outcomes for where in places)
+            given, labels, delays_ms, signs = zip(*outcomes, strict=True)
+            layout = layout_of(self._models[model])
+            slots, amounts = layout.contributions(given, labels, np.array(delays_ms))
             amounts = amounts * np.array(signs, np.int64)
-            members: dict[Group, list[int]] = {}
-            for at, of_one in enumerate(groups):
-                for group in of_one:
-                    members.setdefault(group, []).append(at)
-            for group, columns in members.items():
-                for vector in self._of(group, changed):
-                    np.add.at(vector, slots[:, columns], amounts[:, columns])
-                    vector[CHANGES] += len(columns)
-        self._sums, self._outcomes = Counter(), {}
+            end = 0
+            for where in places:
+                start, end = end, end + len(where.outcomes)
+                change = np.zeros(layout.length, np.int64)
+                np.add.at(change, slots[:, start:end], amounts[:, start:end])
+                change[CHANGES] += end - start
+                for group in where.groups:
+                    for vector in self._of(group, changed):
+                        vector += change
+        self._sums, self._where = Counter(), {}
         return changed
 
     def _of(self, group: Group, changed: set[Place]) -> Iterator[Index]:

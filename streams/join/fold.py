@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import compress, islice, repeat
 from typing import Any, NamedTuple
@@ -24,14 +24,14 @@ from streams.cells import Index, numbered
 from streams.config import MAX_VERSION, OTHER, bucket_of
 from streams.decode import Rows
 from streams.errors import UNREADABLE
-from streams.join.cells import Group, OutcomeCells, View, layout_of
+from streams.join.cells import OutcomeCells, View, layout_of
 from streams.join.histories import Entry, Histories, History, keys_of
 from streams.labels import Label, read_labels
 from streams.panes import NO_MARK, Timeliness, timeliness
 from streams.partial import LabelBooks, LabelBooksPart, LabelBooksPartial, OutcomePartial
 from streams.plan import ModelPlan, Plan
 from streams.records import Records, RejectedRecord
-from streams.sketch.outcomes import JOINED, PREDICTIONS, RECEIVED, Prediction, class_text
+from streams.sketch.outcomes import PREDICTIONS, RECEIVED, Prediction, class_text
 from streams.store import Changes, Store
 
 MAX_PENDING = 100_000
@@ -281,11 +281,9 @@ class JoinFold:
             future_ms=limits.future_ms,
         )
         self.seen_at_ms = clock_ms
-        keys = keys_of([label.event_id for _, label in labels])
-        known = self._histories.find(keys)
-        for (index, label), key in zip(labels, keys, strict=True):
-            if records.offsets[index] >= self.meta.covered.labels:
-                self._take(key, known.setdefault(key, History([], [])), label, records.offsets[index])
+        labels = [(index, label) for index, label in labels if records.offsets[index] >= self.meta.covered.labels]
+        if labels:
+            self._take([label for _, label in labels], [records.offsets[index] for index, _ in labels])
         for reject in rejects:
             if records.offsets[reject.index] >= self.meta.covered.labels:
                 self._books(self._known(reject.model) or self._sole).reject(reject.reason)
@@ -295,13 +293,29 @@ class JoinFold:
             for reject in rejects
         ]
 
-    def _take(self, key: bytes, history: History, label: Label, offset: int) -> None:
-        self.meta.label_mark_ms = arrival_ms = max(self.meta.label_mark_ms, label.ts_ms)
-        entry = Entry(offset, arrival_ms, label.model, label.label)
-        name = label.model or self._sole
-        if (terms := self._terms.get(name)) is not None:
-            pane_ms = arrival_ms // terms.pane_ms * terms.pane_ms
-            self.cells.count((View.ARRIVED, name, pane_ms, terms.version, ()), RECEIVED)
+    def _take(self, labels: Sequence[Label], offsets: Sequence[int]) -> None:
+        times_ms = np.maximum([label.ts_ms for label in labels], self.meta.label_mark_ms)
+        arrivals_ms = np.maximum.accumulate(times_ms).tolist()
+        self.meta.label_mark_ms = arrivals_ms[-1]
+        self._receive([label.model or self._sole for label in labels], arrivals_ms)
+        keys = keys_of([label.event_id for label in labels])
+        known = self._histories.find(keys)
+        for key, label, offset, arrival_ms in zip(keys, labels, offsets, arrivals_ms, strict=True):
+            history = known.get(key)
+            if history is None:
+                history = known[key] = History([], [])
+            self._enter(key, history, Entry(offset, arrival_ms, label.model, label.label))
+
+    def _receive(self, names: Sequence[str], arrivals_ms: Sequence[int]) -> None:
+        """Counts labels, whatever comes of them, by the model that they are for."""
+        known, given = self._terms, zip(names, arrivals_ms, strict=True)
+        received = Counter((name, arrival_ms // known[name].pane_ms) for name, arrival_ms in given if name in known)
+        for (name, pane), count in received.items():
+            terms = known[name]
+            self.cells.count((View.ARRIVED, name, pane * terms.pane_ms, terms.version, ()), RECEIVED, count)
+
+    def _enter(self, key: bytes, history: History, entry: Entry) -> None:
+        """A label, and what is known of its event id."""
         if len(history.labels) >= MAX_HISTORY:
             self._books(self._known(entry.model) or self._sole).reject(TOO_MANY_LABELS)
             return
@@ -309,7 +323,8 @@ class JoinFold:
             terms = self._terms[given.model]
             if _belongs(terms, given, entry):
                 entry.joined = True
-                self._join(terms, given, self._current(terms, given, history.labels), entry)
+                before = self._current(terms, given, history.labels) if history.labels else None
+                self._join(terms, given, before, entry)
         if not entry.joined:
             books = self._books(self._known(entry.model) or self._sole)
             books.read += 1
@@ -337,35 +352,32 @@ class JoinFold:
         books = self._books(given.model)
         books.read += 1
         arrival_ms, ts_ms = entry.arrival_ms, given.ts_ms
+        cohort_ms = ts_ms // terms.cohort_ms * terms.cohort_ms
         pane_ms = arrival_ms // terms.pane_ms * terms.pane_ms
-        arrived = View.ARRIVED, given.model, pane_ms, given.version, given.segments
         # A prediction that is read after its label's pane may have been judged has no part in the judgement.
         in_time = given.on_time and ts_ms < pane_ms + terms.pane_ms
-        if in_time:
-            self.cells.count(arrived, JOINED)
+        stands = ts_ms - arrival_ms <= terms.lateness_ms
+        where = self.cells.where(given, cohort_ms, pane_ms, stands=stands, in_time=in_time)
+        where.joined += in_time
         if _same(before.label if before else None, entry.label):
             books.duplicate += 1
             return before
         books.matched += 1
-        cohort = View.COHORT, given.model, ts_ms // terms.cohort_ms * terms.cohort_ms, given.version, given.segments
         if before is not None and before.label is not None:
             books.corrected += 1
-            groups: list[Group] = [cohort]
-            if arrival_ms - before.arrival_ms <= terms.lateness_ms:
-                then_ms = before.arrival_ms // terms.pane_ms * terms.pane_ms
-                groups.append((View.STANDING, given.model, then_ms, given.version, given.segments))
-            self.cells.outcome(groups, given, before.label, max(0, before.arrival_ms - ts_ms), -1)
+            then_ms = before.arrival_ms // terms.pane_ms * terms.pane_ms
+            stood = arrival_ms - before.arrival_ms <= terms.lateness_ms
+            there = self.cells.where(given, cohort_ms, then_ms, stands=stood, in_time=False)
+            there.outcomes.append((given, before.label, max(0, before.arrival_ms - ts_ms), -1))
         if entry.label is not None:
-            groups = [cohort]
-            if ts_ms - arrival_ms <= terms.lateness_ms:
-                groups.append((View.STANDING, given.model, pane_ms, given.version, given.segments))
-                if in_time:
-                    groups.append(arrived)
-            self.cells.outcome(groups, given, entry.label, max(0, arrival_ms - ts_ms), 1)
+            where.outcomes.append((given, entry.label, max(0, arrival_ms - ts_ms), 1))
         return entry
 
     def _books(self, model: str) -> LabelBooks:
-        return self.meta.books.setdefault(model, LabelBooks())
+        books = self.meta.books.get(model)
+        if books is None:
+            books = self.meta.books[model] = LabelBooks()
+        return books
 
     # Writing
 
