@@ -16,7 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rocksdict import BlockBasedOptions, Cache, DBCompressionType, Options, Rdict, WriteBatch, WriteOptions
+from rocksdict import (
+    BlockBasedOptions,
+    Cache,
+    DBCompressionType,
+    Options,
+    Rdict,
+    WriteBatch,
+    WriteBufferManager,
+    WriteOptions,
+)
 
 from streams.errors import StoreError
 from streams.store import Changes
@@ -25,11 +34,15 @@ log = logging.getLogger(__name__)
 
 CACHE_BYTES = 32 << 20
 WRITE_BUFFER_BYTES = 16 << 20
+"""Of one partition."""
+WRITE_BUFFERS_BYTES = 64 << 20
+"""Of all partitions together: with more of them each writes out earlier."""
 BLOOM_BITS = 10
 MEMTABLE_BLOOM_SHARE = 0.1
 
 _cache = Cache(CACHE_BYTES)
-"""One for all partitions of the process."""
+_buffers = WriteBufferManager(WRITE_BUFFERS_BYTES, False)
+"""One of each for all partitions of the process."""
 
 
 class RocksStore:
@@ -131,6 +144,7 @@ def _options() -> Options:
     options = Options(raw_mode=True)
     options.create_if_missing(True)
     options.set_write_buffer_size(WRITE_BUFFER_BYTES)
+    options.set_write_buffer_manager(_buffers)
     options.set_compression_type(DBCompressionType.lz4())
     # Nearly every look-up is of a key that is not there, and of those the newest part knows least.
     options.set_memtable_prefix_bloom_ratio(MEMTABLE_BLOOM_SHARE)

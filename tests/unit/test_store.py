@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.store import RocksStore, Stores
+from agents.store import WRITE_BUFFERS_BYTES, RocksStore, Stores
 from streams.errors import StoreError
 from streams.store import MemoryStore, Store
 
@@ -96,3 +97,21 @@ def test_a_disk_without_room_is_told_in_one_line(tmp_path: Path) -> None:
     again = RocksStore(tmp_path / "db")
     assert again.get_many([b"a", b"b"]) == [b"1", None]
     again.close()
+
+
+def test_the_memory_of_what_is_not_written_out_yet_does_not_grow_with_the_partitions(tmp_path: Path) -> None:
+    stores = Stores(tmp_path)
+    opened = [stores.open("inference", partition) for partition in range(10)]
+    values = [os.urandom(1_000) for _ in range(1_000)]
+    most = 0
+    for turn in range(12):  # 12 MB each, and each may keep 16
+        for store in opened:
+            store.write({b"%d-%d" % (turn, at): value for at, value in enumerate(values)})
+            most = max(most, kept_in_memory(stores))
+    assert 0 < most <= 1.25 * WRITE_BUFFERS_BYTES
+    assert [store.get_many([b"3-7"]) for store in opened] == [[values[7]]] * 10
+    stores.close()
+
+
+def kept_in_memory(stores: Stores) -> int:
+    return sum(store._db.property_int_value("rocksdb.cur-size-all-mem-tables") for store in stores._open.values())
