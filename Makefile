@@ -31,8 +31,8 @@ test-faults: $(READY) ## SEEDS=50 random schedules of faults; SEED=n, FAULTS=kil
 FAULT_OPTIONS = $(if $(SEED),--seed $(SEED)) $(if $(FIRST),--first $(FIRST)) $(if $(FAULTS),--faults '$(FAULTS)') \
 	$(if $(EVENTS),--events $(EVENTS)) $(if $(KILLS),--kills $(KILLS)) $(if $(JOBS),--jobs $(JOBS)) $(if $(WRITE),--write)
 
-test-soak: $(READY) ## Hours of events in MINUTES=5: memory levels off, series stay under their cap
-	$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED))
+test-soak: $(READY) ## Hours of events in MINUTES=5: memory levels off, series stay under their cap; REAL=1 buffers
+	$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED)) $(if $(REAL),--real)
 
 check: $(READY) ## Format, lint, types, architecture, examples in docstrings
 	$(BIN)/ruff format --check .

@@ -1,0 +1,13 @@
+"""`foreshock`, where what takes hours to fill, or to be let go of, takes a minute: for the soak."""
+
+from __future__ import annotations
+
+from rocksdict import Cache
+
+from agents import cli, sketch, store
+
+if __name__ == "__main__":
+    sketch.PATIENCE_MS = 30_000
+    store.WRITE_BUFFER_BYTES = 2 << 20
+    store._cache = Cache(4 << 20)
+    cli.main()
