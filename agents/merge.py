@@ -113,6 +113,7 @@ class MergeStage:
         for (bucket, key), value in sorted(latest.items(), key=lambda item: item[0][1].startswith(UNIT_KEY)):
             if value is not None:
                 self._restore(judges[bucket], key, value)
+                await asyncio.sleep(0)
 
     async def _load_partials(self, judges: Mapping[int, BucketJudge]) -> dict[int, int]:
         def fold(records: Loaded) -> None:
@@ -184,6 +185,9 @@ class MergeStage:
         self._fold(judge, batch.records, fresh=True)
         self.work.partials += len(batch.records)
         for outcome in judge.advance():
+            await asyncio.sleep(0)  # or no heartbeat would be sent
+            if not wanted():
+                return  # the bucket was taken away: its next owner judges from what has been published
             await self._publish(batch.partition, outcome, wanted)
         if time.monotonic() - self._expired_at.get(batch.partition, 0.0) >= EXPIRE_EVERY_S:
             self._expired_at[batch.partition] = time.monotonic()
@@ -202,8 +206,11 @@ class MergeStage:
         windows, actions = self.connection.topic("windows"), self.connection.topic("actions")
         records = [Outgoing(windows, item.key, msgspec.json.encode(item)) for item in outcome.windows]
         records += [Outgoing(actions, item.subject.encode(), msgspec.json.encode(item)) for item in outcome.actions]
-        await publish(self.producer, records, wanted, self.work.retried)
-        _tell(outcome)
+        if records:
+            await publish(self.producer, records, wanted, self.work.retried)
+            if not wanted():
+                return
+            _tell(outcome)
         if outcome.state is None:
             return
         state = self.connection.topic("state")

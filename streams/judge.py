@@ -379,7 +379,11 @@ class BucketJudge:
                     yield
 
     def advance(self) -> Iterator[Outcome]:
-        """Judges what the watermarks allow, and revises what changed after it was judged."""
+        """Judges what the watermarks allow, and revises what changed after it was judged.
+
+        It may be minutes' work, so it stops after every pane and cohort, to let others have their turn: an outcome may
+        be empty.
+        """
         return map(self._entered, self._advance())
 
     def _entered(self, outcome: Outcome) -> Outcome:
@@ -412,14 +416,15 @@ class BucketJudge:
         judge = self.judges[name]
         labelled = judge.labelled
         assert labelled is not None
-        cohorts = list(self.merge.revised_cohorts(model))
-        labelled.know(cohorts)
-        windows = [record for start_ms, cells in cohorts for record in labelled.revise_cohort(start_ms, cells)]
-        windows += labelled.revise_truth(model.outcomes, (start_ms for start_ms, _ in cohorts))
-        for pane in self.merge.revised_arrivals(model):
-            windows += labelled.revise_arrival(pane)
-        if windows:
+        revised: list[int] = []
+        for start_ms, cells in self.merge.revised_cohorts(model):
+            revised.append(start_ms)
+            labelled.know(start_ms, cells)
+            yield Outcome(name, labelled.revise_cohort(start_ms, cells), ())
+        for windows in labelled.revise_truth(model.outcomes, revised):
             yield Outcome(name, windows, ())
+        for pane in self.merge.revised_arrivals(model):
+            yield Outcome(name, labelled.revise_arrival(pane), ())
         for pane in self.merge.close_outcomes(model, labelled.reach_ms):
             yield judge.close_labelled(pane, model.outcomes)
 
@@ -431,9 +436,8 @@ class BucketJudge:
         for clock in judge.kpis.values():
             for kpi_pane in self.facts.close(name, clock, watermark_ms, judge.state.first_pane_ms):
                 yield judge.close_kpi(clock.name, kpi_pane)
-            windows = [record for kpi_pane in self.facts.revised(name, clock) for record in clock.revise(kpi_pane)]
-            if windows:
-                yield Outcome(name, windows, ())
+            for kpi_pane in self.facts.revised(name, clock):
+                yield Outcome(name, clock.revise(kpi_pane), ())
         self.facts.revisions_told(name)
 
     def expire(self) -> list[bytes]:
@@ -452,9 +456,7 @@ class BucketJudge:
 
     def _revisions(self, name: str, model: ModelMerge) -> Iterator[Outcome]:
         for pane in self.merge.revised(model):
-            windows = self.judges[name].revise(pane)
-            if windows:
-                yield Outcome(name, windows, ())
+            yield Outcome(name, self.judges[name].revise(pane), ())
 
 
 class _Head(msgspec.Struct):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import msgspec
@@ -107,10 +107,9 @@ class LabelledJudge:
             oldest_ms = start_ms - self.plan.config.lateness_ms
             self._events = {at: counts for at, counts in self._events.items() if at >= oldest_ms}
 
-    def know(self, cohorts: Iterable[tuple[int, Cells]]) -> None:
-        """Takes what has become known of cohorts; it must come before the pane that is judged next."""
-        for start_ms, cells in cohorts:
-            self._made[start_ms] = _tally(cells, PREDICTIONS)
+    def know(self, start_ms: int, cells: Cells) -> None:
+        """Takes what has become known of a cohort; it must come before the pane that is judged next."""
+        self._made[start_ms] = _tally(cells, PREDICTIONS)
 
     def close(
         self, pane: ClosedPane, states: dict[str, RuleState], incidents: Incidents
@@ -216,15 +215,13 @@ class LabelledJudge:
         settled = [at for at in starts_ms if before_ms < self.settled_ms(at + self.plan.truth_ms) <= until_ms]
         return [record for at in sorted(settled) for record in self._truth(outcomes, at)]
 
-    def revise_truth(self, outcomes: ModelOutcomes, cohorts: Iterable[int]) -> list[WindowRecord]:
+    def revise_truth(self, outcomes: ModelOutcomes, cohorts: Iterable[int]) -> Iterator[list[WindowRecord]]:
         """The truth of settled spans of which something has become known, while all of them is remembered."""
         until_ms = NO_MARK if outcomes.judged_until_ms is None else outcomes.judged_until_ms
-        found: list[WindowRecord] = []
         for start_ms in sorted({self.plan.truth_start(at) for at in cohorts}):
             end_ms = start_ms + self.plan.truth_ms
             if self.settled_ms(end_ms) <= until_ms <= end_ms + 2 * self.plan.horizon_ms:
-                found += self._truth(outcomes, start_ms)
-        return found
+                yield self._truth(outcomes, start_ms)
 
     def _truth(self, outcomes: ModelOutcomes, start_ms: int) -> list[WindowRecord]:
         end_ms = start_ms + self.plan.truth_ms

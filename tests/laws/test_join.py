@@ -19,10 +19,13 @@ from streams.config import bucket_of
 from streams.join import fold
 from streams.join.cells import View
 from streams.join.fold import JoinFold
+from streams.judge import BucketJudge, ModelState
 from streams.merge import BucketMerge
 from streams.partial import CellKey, Covered, LabelBooks, OutcomePartial, Partial
 from streams.plan import Plan
 from streams.records import Records
+from streams.signals.evaluate import Judge, Window
+from streams.signals.outcome import OutcomeJudge
 from streams.sketch.outcomes import CHANGES, JOINED, PREDICTIONS, RECEIVED, Prediction
 from streams.sketch.profile import Profile
 from streams.source import SourceFold
@@ -408,3 +411,39 @@ def test_lost_stores_change_nothing_of_what_is_judged(lives: list[list[tuple[int
         return stage.panes
 
     assert judged(lives) == judged([])
+
+
+def test_no_step_of_stage_two_is_more_than_a_pane_or_a_cohort_even_after_a_restart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Heartbeats are sent between steps: a worker that sends none for seconds is taken for dead, and begins anew."""
+    events = [Event(str(i), "alpha", START_MS + i * 30_000, "north", 0.5) for i in range(400)]
+    labels = [Told(str(i), float(i % 3 == 0), event.ts_ms + MINUTE_MS) for i, event in enumerate(events)]
+    bucket = bucket_of("alpha", PLAN.config.kafka.buckets)
+    worker = Worker(None)
+    partials = [one for one in worker.read(events, labels, final=True) if one.bucket == bucket]
+    evaluated: list[Window] = []
+    for judge in (Judge, OutcomeJudge):
+        monkeypatch.setattr(judge, "evaluate", noting(evaluated, judge.evaluate))
+    state: ModelState | None = None
+    for _ in range(2):
+        stage = BucketJudge(PLAN, bucket, "inference", 1)
+        if state is not None:
+            stage.restore(state)
+        for one in partials:
+            stage.apply(one)
+        list(stage.resume())
+        evaluated.clear()
+        steps, most = 0, 0
+        for outcome in stage.advance():
+            state, steps, most = outcome.state or state, steps + 1, max(most, len(evaluated))
+            evaluated.clear()
+        assert steps > 200 and 0 < most <= 3
+
+
+def noting(evaluated: list[Window], evaluate: Any) -> Any:
+    def run(self: Any, window: Window, *rest: Any) -> Any:
+        evaluated.append(window)
+        return evaluate(self, window, *rest)
+
+    return run
