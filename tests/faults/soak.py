@@ -41,7 +41,7 @@ from tests.faults.harness import (
 from tests.faults.oracle import judge
 from tests.faults.stage import FIRST, Ground, Stage
 
-RATE = 4 * EVENTS_PER_PANE
+RATE = 2 * EVENTS_PER_PANE
 LOOK_EVERY_S = 1.0
 CHUNK = 8_192
 MOST_RISE_SHARE = 0.01
