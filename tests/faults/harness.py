@@ -104,6 +104,8 @@ class Traits:
     """A partition without events from a third of the stream to two thirds."""
     strangers: int = 0
     """So many events of models that nobody declared, each of another one."""
+    second_version_at: float = 0.5
+    """The share of the stream after which one event in ten is of another version of the model."""
 
 
 def make_stream(n: int, seed: int, **having: Any) -> Stream:
@@ -140,7 +142,7 @@ def make_stream(n: int, seed: int, **having: Any) -> Stream:
         if i > n // 2 and rng.random() < 0.002:
             ts -= WELCOME_MS
         ts -= rng.randrange(20_000) if i > EVENTS_PER_PANE else 0
-        version = "2" if pane > panes // 2 and i % 10 == 0 else "1"
+        version = "2" if pane > int(panes * traits.second_version_at) and i % 10 == 0 else "1"
         odd = rng.choice(ODD) if traits.garbage and rng.random() < 0.005 else {}
         value = event(event_id, ts, rng, pane, panes, version, evolved=traits.evolving and i > n // 2, odd=odd)
         start = ts // PANE_MS * PANE_MS

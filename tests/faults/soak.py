@@ -46,6 +46,8 @@ LOOK_EVERY_S = 1.0
 CHUNK = 8_192
 MOST_RISE_SHARE = 0.01
 STRANGERS = 100_000
+SECOND_VERSION_AT = 0.2
+"""What is kept for it has to stand at its bounds before the last quarter begins."""
 HORIZON = "30m"
 COMPRESSED = (sys.executable, "-m", "tests.faults.compressed")
 SIGNAL_SERIES = ("foreshock_signal_value", "foreshock_signal_threshold", "foreshock_signal_breached")
@@ -58,7 +60,14 @@ def soak(minutes: float, seed: int, folder: Path, through: Sequence[str]) -> lis
     config.write_text(
         config.read_text(encoding="utf-8").replace("horizon: 30d", f"horizon: {HORIZON}"), encoding="utf-8"
     )
-    stream = make_stream(int(minutes * 60 * RATE), seed, repeats=True, deduplicated=True, strangers=STRANGERS)
+    stream = make_stream(
+        int(minutes * 60 * RATE),
+        seed,
+        repeats=True,
+        deduplicated=True,
+        strangers=STRANGERS,
+        second_version_at=SECOND_VERSION_AT,
+    )
     labels = labels_of(stream.pairs, seed, failing=False)
     seconds = minutes * 60
     with Ground(folder) as ground:
@@ -90,7 +99,7 @@ def _watch(stage: Stage, worker: WorkerProcess, seconds: float, cap: int) -> lis
             print(f"{now:4.0f} s  {resident[-1]:5.0f} MiB  {most:6,} series of columns, {len(samples):,} in all")
             sys.stdout.flush()
         stage.live(LOOK_EVERY_S)
-    late = len(times) * 3 // 4  # from the half on there is a second version, and as much again is kept for a while
+    late = len(times) * 3 // 4
     per_s, _ = np.polyfit(times[late:], resident[late:], 1)
     level = float(np.mean(resident[late:]))
     print(f"memory over the last quarter: {level:.0f} MiB, {per_s * 60:+.2f} MiB a minute")
