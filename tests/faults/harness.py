@@ -294,17 +294,23 @@ class _Patient(Connection):
 def fill(connection: Connection, pairs: Iterable[Pair], *, rate: float | None = None, topic: str = "inference") -> None:
     to = _Patient(broker=connection.broker, prefix=connection.prefix)
 
+    begun = False
+
+    def told() -> Iterator[Pair]:
+        nonlocal begun
+        begun = True
+        yield from pairs
+
     async def send() -> None:
         deadline = time.monotonic() + KNOWN_WITHIN_S
         while True:
             try:
                 await topics.create(to, to.topic(topic), PARTITIONS)
-                await generate(to, to.topic(topic), pairs, rate=rate)
+                await generate(to, to.topic(topic), told(), rate=rate)
                 return
-            except BrokerError as error:
-                # Before anything is sent: none is up, or of three brokers one does not know the topic yet.
-                early = "does not exist" in error.seen or "Connect call failed" in error.seen
-                if not early or time.monotonic() > deadline:
+            except BrokerError:
+                # Before anything is sent: none is up, one has just gone, or of three one does not know the topic yet.
+                if begun or time.monotonic() > deadline:
                     raise
                 await asyncio.sleep(0.2)
 
