@@ -17,7 +17,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, islice
 from typing import Any, Protocol
@@ -39,6 +39,7 @@ from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
 from agents.assignor import NOTHING, StickyAssignor
 from agents.clients import OUTAGE, Connection
+from agents.clock import now_ms
 from agents.refusals import words
 from streams.errors import BrokerError, ForeshockError
 from streams.events import Headers
@@ -79,7 +80,7 @@ class Batch:
     """Records of one partition in the order of their offsets, which may have gaps; none when the partition is idle.
 
     `position`: the offset after them. `highwater`: where the log ended when they were fetched. `caught_up`: there was
-    nothing more to fetch.
+    nothing more to fetch. `asked_ms`: when that was asked, by the worker's clock.
     """
 
     topic: str
@@ -88,6 +89,7 @@ class Batch:
     position: int
     highwater: int
     caught_up: bool
+    asked_ms: int
     epoch: int
 
 
@@ -99,6 +101,22 @@ class Flow:
     bytes: int = 0
     position: int | None = None
     highwater: int | None = None
+    asked_ms: int = field(default_factory=now_ms)
+    """By the worker's clock: Kafka's last answer was asked for after this."""
+    answered_ms: int = field(default_factory=now_ms)
+    """By the worker's clock, when it came."""
+    _answer_ms: float | None = None
+    """The same by the machine's clock, which may be set: it tells one answer from the next."""
+
+    def hear(self, answer_ms: float | None) -> None:
+        """Note when Kafka's last answer came.
+
+        It may have lain unread while this process stood still, and then says nothing of now. But it was asked for after
+        the one before had come.
+        """
+        if answer_ms is not None and answer_ms != self._answer_ms:
+            ago_ms = max(0, int(time.time() * 1000 - answer_ms))
+            self._answer_ms, self.asked_ms, self.answered_ms = answer_ms, self.answered_ms, now_ms() - ago_ms
 
     @property
     def lag(self) -> int | None:
@@ -325,7 +343,10 @@ class Intake(Service):
         # Asked of the consumer, not counted from the records: after them there may be transaction markers. Neither
         # call waits: the partition was sought, so it has a position; it was fetched, so it has a high-water mark.
         position, highwater = await consumer.position(tp), consumer.highwater(tp)
-        return Batch(tp.topic, tp.partition, records, position, highwater, position >= highwater, self.epoch)
+        flow = self._flows[tp]
+        flow.hear(consumer.last_poll_timestamp(tp))
+        caught_up = position >= highwater
+        return Batch(tp.topic, tp.partition, records, position, highwater, caught_up, flow.asked_ms, self.epoch)
 
     async def _put(self, batch: Batch) -> None:
         await self._sink.put(batch)

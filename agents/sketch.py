@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from aiokafka import AIOKafkaProducer, TopicPartition
 
 from agents.clients import Connection
+from agents.clock import now_ms
 from agents.intake import Batch, Intake
 from agents.loader import Records as Loaded
 from agents.loader import read_to_end
@@ -39,15 +40,6 @@ PATIENCE_MS = 600_000
 """So long predictions stay in the join by the clock, however fast a past is replayed."""
 LOAD_WITHIN_S = 120.0
 LAST_WORDS_S = 5.0
-
-
-_BEGUN_MS = time.time_ns() // 1_000_000 - time.monotonic_ns() // 1_000_000
-
-
-def now_ms() -> int:
-    """The time since 1970 as it was when this process began, and what has passed since: setting the clock changes
-    nothing of it. What is silent, due, or over is a matter of what has passed."""
-    return _BEGUN_MS + time.monotonic_ns() // 1_000_000
 
 
 @dataclass(slots=True)
@@ -96,8 +88,8 @@ class SketchStage:
         self._unsent: set[Place] = set()
         """Of folds that have filled chunks that are not all sent yet."""
         self._published_ms: dict[Place, int] = {}
-        self._caught_up: set[Place] = set()
-        """Of which nothing was left to read."""
+        self._caught_up: dict[Place, int] = {}
+        """Of which nothing was left to read, and when that was asked: it was so then, and is not known of later."""
         self._at_end: set[Place] = set()
         """The same, as they have said since the drain began."""
         self._ends: dict[TopicPartition, int] = {}
@@ -117,8 +109,8 @@ class SketchStage:
             if topic == self.source
         }
         self.facts = {place: self._fact_fold(place, found.get(place)) for place in places if place[0] in self.told}
-        self._ended, self._unsent, self._caught_up, self._at_end = set(), set(), set(), set()
-        self._ends = {}
+        self._ended, self._unsent, self._at_end = set(), set(), set()
+        self._caught_up, self._ends = {}, {}
         return {tp: self._start(tp) for tp in tps}
 
     def _fold(self, partition: int, progress: Progress | None) -> SourceFold:
@@ -219,7 +211,9 @@ class SketchStage:
         if self._is_due(fold, place, batch):
             self._published_ms[place] = now_ms()
             ended = self.draining and self._is_at_end(fold, place)
-            step = fold.publish(now_ms(), caught_up=place in self._caught_up, final=ended)
+            caught_up_ms = self._caught_up.get(place)
+            clock_ms = now_ms() if caught_up_ms is None else caught_up_ms
+            step = fold.publish(clock_ms, caught_up=caught_up_ms is not None, final=ended)
             await self._execute(step, lambda: self._is_current(batch), place)
             self._note_end(place, ended)
         self.work.batches += 1
@@ -231,21 +225,21 @@ class SketchStage:
     async def _note_lag(self, fold: ChunkFold, batch: Batch) -> None:
         place = (batch.topic, batch.partition)
         if batch.caught_up:
-            self._caught_up.add(place)
+            self._caught_up[place] = batch.asked_ms
         else:
-            self._caught_up.discard(place)
+            self._caught_up.pop(place, None)
         if self.draining and batch.caught_up and not batch.records and await self._is_drained(batch):
             self._at_end.add(place)
         else:
             self._at_end.discard(place)
         if isinstance(fold, SourceFold) and fold.join is not None:
             self._pace(fold.join)
-            fold.join.caught_up = (self.labels, batch.partition) in self._caught_up
+            fold.join.caught_up_ms = self._caught_up.get((self.labels, batch.partition))
         if isinstance(fold, FeedbackFold):
-            fold.events_caught_up = (self.source, batch.partition) in self._caught_up
+            fold.events_caught_up_ms = self._caught_up.get((self.source, batch.partition))
             if self.intake is not None:
                 tp = TopicPartition(batch.topic, batch.partition)
-                self.intake.hold_back(tp, fold.is_full and not fold.events_caught_up)
+                self.intake.hold_back(tp, fold.is_full and fold.events_caught_up_ms is None)
 
     async def _is_drained(self, batch: Batch) -> bool:
         """Whether all was read that was there when the drain began: what the last fetch said may be seconds old."""

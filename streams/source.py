@@ -139,7 +139,7 @@ class SourceFold(ChunkFold):
         if self.join is not None:
             # Before the books, whose marks say that everything up to them can be judged.
             self.join.commit(self._joined_to, clock_ms)
-            self.join.rebuilding &= not (self.caught_up and self.join.caught_up)
+            self.join.rebuilding &= not (self.caught_up and self.join.caught_up_ms is not None)
         if self.join is not None and not self.join.rebuilding:
             joined += self.join.partials(clock_ms, final=self.final)
         return [*joined, *super()._partials(clock_ms, complete=complete, everywhere=everywhere)]

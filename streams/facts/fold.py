@@ -101,8 +101,8 @@ class FeedbackFold(FactFold):
     ) -> None:
         super().__init__(plan, topic, partition, progress, clock_ms)
         self.join = join
-        self.events_caught_up = False
-        """No event was left to read."""
+        self.events_caught_up_ms: int | None = None
+        """By the clock, when no event was left to read; None: some are."""
         self._waiting: list[tuple[Told, int, int]] = []
         """With the pane in which each came, and stage 1's clock then."""
 
@@ -148,10 +148,10 @@ class FeedbackFold(FactFold):
         return rejects
 
     def _partials(self, clock_ms: int, *, complete: bool, everywhere: bool) -> list[Partial]:
-        self._settle(clock_ms, everything=complete or self.final or self.join is None)
+        self._settle(everything=complete or self.final or self.join is None)
         return super()._partials(clock_ms, complete=complete, everywhere=everywhere)
 
-    def _settle(self, clock_ms: int, *, everything: bool) -> None:
+    def _settle(self, *, everything: bool) -> None:
         """Counts what waits no longer."""
         made: Mapping[tuple[str, str], Prediction] = {}
         if self.join is not None:
@@ -159,15 +159,15 @@ class FeedbackFold(FactFold):
         waiting, self._waiting = self._waiting, []
         for item, pane_ms, since_ms in waiting:
             given = made.get((item.model, item.event_id))
-            if given is not None or everything or self._is_due(item, clock_ms - since_ms):
+            if given is not None or everything or self._is_due(item, since_ms):
                 self._add_told(item, pane_ms, given)
             else:
                 self._waiting.append((item, pane_ms, since_ms))
 
-    def _is_due(self, item: Told, waited_ms: int) -> bool:
+    def _is_due(self, item: Told, since_ms: int) -> bool:
         assert self.join is not None
         config, reached_ms = self._plans[item.model].config, self.join.meta.marks_ms.get(item.model, NO_MARK)
-        idle = self.events_caught_up and waited_ms >= config.idle_ms
+        idle = self.events_caught_up_ms is not None and self.events_caught_up_ms - since_ms >= config.idle_ms
         return not item.event_id or idle or reached_ms - item.ts_ms > config.grace_ms
 
     def _add_told(self, item: Told, pane_ms: int, given: Prediction | None) -> None:

@@ -108,8 +108,8 @@ class JoinFold:
         self._histories = Histories(store, self.meta.sequence)
         self.rebuilding = False
         """Less is covered than has been published: nothing is published until both topics have been read."""
-        self.caught_up = False
-        """No label was left to read."""
+        self.caught_up_ms: int | None = None
+        """By the clock, when no label was left to read; None: some are."""
         self.unread_until_ms = NO_MARK
         """No label before this time is left to read, where the reader can tell."""
         self.seen_at_ms = clock_ms
@@ -398,7 +398,7 @@ class JoinFold:
         if reached_ms == NO_MARK:
             return {}
         # While labels are still to be read, however old, their predictions wait for them.
-        labels_ms = reached_ms if self.caught_up else max(self.meta.label_mark_ms, self.unread_until_ms)
+        labels_ms = reached_ms if self.caught_up_ms is not None else max(self.meta.label_mark_ms, self.unread_until_ms)
         longest_ms = max(model.horizon_ms for model in self.models.values())
         self._over_before_ms = min(reached_ms, labels_ms) - longest_ms
         changes, over = self._histories.expired(self._over_before_ms)
@@ -455,16 +455,17 @@ class JoinFold:
             part = LabelBooksPart(model, self.meta.books.get(model, LabelBooks()), self.meta.marks_ms.get(model))
             buckets.setdefault(self._bucket(model), []).append(part)
         mark = max(self.meta.label_mark_ms, self.unread_until_ms)
+        known_ms = clock_ms if self.caught_up_ms is None else min(clock_ms, self.caught_up_ms)
         return [
             LabelBooksPartial(
                 self.topic,
                 self.partition,
                 self.covered,
                 bucket,
-                clock_ms,
+                known_ms,
                 self.seen_at_ms,
                 mark if mark != NO_MARK else None,
-                self.caught_up,
+                self.caught_up_ms is not None,
                 final,
                 parts,
             )

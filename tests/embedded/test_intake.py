@@ -246,7 +246,7 @@ def test_without_kafka_there_is_one_line_in_ten_seconds(caplog: pytest.LogCaptur
 
 
 def batch(number: int) -> Batch:
-    return Batch("t", 0, NO_RECORDS, number, number, True, 0)
+    return Batch("t", 0, NO_RECORDS, number, number, True, 0, 0)
 
 
 def test_nothing_vanishes_from_the_channel_while_faust_stands_still() -> None:

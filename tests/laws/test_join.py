@@ -337,7 +337,7 @@ def test_a_past_that_is_replayed_in_minutes_has_its_labels_minutes_later() -> No
     matched = {}
     for later_ms in (minutes - 1, minutes):
         join = JoinFold(PLAN, TOPIC, 0, MemoryStore(), CLOCK_MS, patience_ms=minutes)
-        join.caught_up = True
+        join.caught_up_ms = CLOCK_MS
         given = records(events, 0)
         join.take_predictions("alpha", DECODER.decode(given.values, given.stamps_ms).models["alpha"], given.offsets)
         join.commit(2, CLOCK_MS)
@@ -385,7 +385,7 @@ class Worker:
             if items:
                 steps += take(records(items, self.at[at]), CLOCK_MS)
                 self.at[at] += len(items)
-        self.fold.caught_up, self.join.caught_up = final, final
+        self.fold.caught_up, self.join.caught_up_ms = final, CLOCK_MS if final else None
         steps.append(self.fold.publish(CLOCK_MS, caught_up=final, final=final))
         self.progress = next((step.progress for step in reversed(steps) if step.progress), self.progress)
         return [partial for step in steps for partial in step.partials]

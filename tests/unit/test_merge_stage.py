@@ -75,7 +75,7 @@ def test_after_a_rebalance_only_what_was_not_ours_is_rebuilt(unbroken: bool, mon
         return dict(asyncio.run(stage.on_assigned({TopicPartition("partials", bucket) for bucket in buckets})))
 
     def process(bucket: int, position: int) -> None:
-        asyncio.run(stage.process(Batch("partials", bucket, NO_RECORDS, position, position, True, 0)))
+        asyncio.run(stage.process(Batch("partials", bucket, NO_RECORDS, position, position, True, 0, 0)))
 
     assigned(0, 1)
     process(0, 120)

@@ -14,9 +14,13 @@ from aiokafka import TopicPartition
 
 import agents.sketch
 from agents.clients import Connection
-from agents.sketch import SketchStage, now_ms
+from agents.clock import now_ms
+from agents.intake import NO_RECORDS, Batch, Flow
+from agents.sketch import SketchStage
 from agents.store import Stores
+from streams.chunk import Step
 from streams.configure import load
+from streams.partial import BooksPartial, LabelBooksPartial
 from streams.plan import compile_plan
 
 YAML = """
@@ -54,3 +58,46 @@ def test_a_clock_that_is_set_is_not_time_that_has_passed(hours: int, monkeypatch
     set_ns = time.time_ns() + hours * 3_600 * 10**9
     monkeypatch.setattr(time, "time_ns", lambda: set_ns)
     assert 0 <= now_ms() - before < 60_000
+
+
+def test_silence_is_known_of_until_the_last_question_however_long_the_process_stood_still_since(
+    stage: SketchStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There may be events by now: nobody has looked."""
+    topics = [TopicPartition("inference", 0), TopicPartition("labels", 0)]
+    published: list[Step] = []
+
+    async def keep(step: Step, *_: object) -> None:
+        published.append(step)
+
+    monkeypatch.setattr(stage, "_execute", keep)
+    monkeypatch.setattr(stage, "intake", Mock())
+    asked_ms = now_ms() - 3_600_000
+
+    async def main() -> None:
+        await stage.on_assigned(set(topics))
+        for tp in topics:
+            await stage.process(Batch(tp.topic, tp.partition, NO_RECORDS, 0, 0, True, asked_ms, 0))
+        await stage.process(Batch("inference", 0, NO_RECORDS, 0, 1, False, now_ms(), 0))
+
+    monkeypatch.setattr("agents.sketch.BEAT_MS", 0)
+    asyncio.run(main())
+    books = [
+        (type(partial), partial.clock_ms == asked_ms, partial.caught_up)
+        for step in published
+        for partial in step.partials
+        if isinstance(partial, BooksPartial | LabelBooksPartial)
+    ]
+    assert books[-4:-2] == [(LabelBooksPartial, True, True), (BooksPartial, True, True)]
+    assert books[-2:] == [(LabelBooksPartial, True, True), (BooksPartial, False, False)]
+
+
+def test_an_answer_that_lay_unread_says_nothing_of_the_time_that_it_lay() -> None:
+    flow = Flow()
+    flow.hear(time.time() * 1000 - 20_000)
+    assert now_ms() - flow.answered_ms >= 20_000
+    # The process stands still here. What Kafka said meanwhile is read when it goes on.
+    flow.hear(time.time() * 1000)
+    assert now_ms() - flow.asked_ms >= 20_000
+    flow.hear(time.time() * 1000 + 1)
+    assert now_ms() - flow.asked_ms < 20_000

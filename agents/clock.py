@@ -1,0 +1,13 @@
+"""The clock of a worker."""
+
+from __future__ import annotations
+
+import time
+
+_BEGUN_MS = time.time_ns() // 1_000_000 - time.monotonic_ns() // 1_000_000
+
+
+def now_ms() -> int:
+    """The time since 1970 as it was when this process began, and what has passed since: setting the clock changes
+    nothing of it. What is silent, due, or over is a matter of what has passed."""
+    return _BEGUN_MS + time.monotonic_ns() // 1_000_000
