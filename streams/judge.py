@@ -30,6 +30,7 @@ from streams.merge import BucketMerge, ClosedPane, ModelMerge, ModelOutcomes
 from streams.panes import NO_MARK
 from streams.partial import WRITES, Cell, Partial, Start, check_format, seal, unseal
 from streams.plan import Facts, ModelPlan, Plan
+from streams.predictions import STREAM
 from streams.rollup import Rollup, Unit, UnitId, merged_cells
 from streams.signals.estimate import Estimate
 from streams.signals.evaluate import CellResult, Judge, Window
@@ -137,6 +138,8 @@ class ModelJudge:
         )
         self._note(before_state, len(windows), decisions)
         self._note_pane(pane.start_ms, pane.on_time)
+        if self.labelled is not None:
+            units += self.labelled.close_events(pane.start_ms, pane.on_time)
         windows += self.revise(pane)
         self._forget(pane.start_ms)
         forgotten = sorted(before - self.rollup.finished()) + self.facts.history.forget(end_ms)
@@ -159,10 +162,15 @@ class ModelJudge:
         self.rollup.close(start_ms, on_time)
         self.facts.resume(start_ms, on_time, feedback)
         self._note_pane(start_ms, on_time)
+        # What was welcome before the first pane was never judged.
+        if self.labelled is not None and self.state is not None and start_ms >= self.state.first_pane_ms:
+            self.labelled.resume_events(start_ms, on_time)
 
     def restore_unit(self, unit: Unit) -> None:
         if not unit.stream:
             self.rollup.restore(unit)
+        if self.labelled is not None and unit.stream == STREAM:
+            self.labelled.predictions.restore(unit)
         for history in self._histories():
             if history.stream == unit.stream:
                 history.restore(unit)
@@ -172,6 +180,8 @@ class ModelJudge:
         judged_ms = NO_MARK if self.state is None else self.state.judged_until_ms
         self.rollup.drop_after(judged_ms)
         self.facts.history.drop_after(judged_ms)
+        if self.labelled is not None:
+            self.labelled.predictions.drop_after(judged_ms)
         for name, clock in self.kpis.items():
             until_ms = self.state.kpis_until_ms.get(name, NO_MARK) if self.state else NO_MARK
             for history in clock.histories:
@@ -184,8 +194,6 @@ class ModelJudge:
 
     def _note_pane(self, start_ms: int, on_time: Cells) -> None:
         self.told[start_ms] = self.seen[start_ms] = count_events(on_time)
-        if self.labelled is not None:
-            self.labelled.predicted(start_ms, on_time)
 
     def firing(self) -> Iterator[tuple[str, str, str, str, str, str]]:
         """Version, segment, rule, response, severity and layer of every incident that is open."""
@@ -213,13 +221,13 @@ class ModelJudge:
         """Judges an arrival pane of labels, and the spans of truth that it settles. Some pane of events has been
         judged before."""
         assert self.labelled is not None and self.state is not None
-        windows, decisions = self.labelled.close(pane, self.rules, self.incidents)
+        windows, decisions, forgotten = self.labelled.close(pane, self.rules, self.incidents)
         before, until_ms = self.state, pane.start_ms + self.plan.config.pane_ms
         settled_ms = NO_MARK if before.labels_until_ms is None else before.labels_until_ms
         windows += self.labelled.settle(outcomes, settled_ms, until_ms)
         self.state = msgspec.structs.replace(before, labels_until_ms=until_ms)
         self._note(before, len(windows), decisions)
-        return Outcome(self.plan.name, windows, *self._actions(decisions), state=self.state)
+        return Outcome(self.plan.name, windows, *self._actions(decisions), [], forgotten, self.state)
 
     def close_kpi(self, name: str, pane: KpiPane) -> Outcome:
         """Judges a pane of a KPI. Every pane of events up to its end has been judged before."""
@@ -369,6 +377,8 @@ class BucketJudge:
                 judge.resume(start_ms, model.panes[start_ms].cells()[0], self.facts.feedback(name, start_ms))
                 yield
             labelled, until_ms = judge.labelled, model.outcomes.judged_until_ms
+            if labelled is not None and model.first_pane_ms is not None:
+                labelled.resume_cohorts(model.outcomes, model.first_pane_ms, model.judged_until_ms)
             if labelled is not None and until_ms is not None:
                 for start_ms in sorted(at for at in model.outcomes.arrivals if at < until_ms):
                     labelled.resume(ClosedPane(start_ms, *model.outcomes.arrivals[start_ms].cells(), partial=False))
@@ -419,7 +429,6 @@ class BucketJudge:
         revised: list[int] = []
         for start_ms, cells in self.merge.revised_cohorts(model):
             revised.append(start_ms)
-            labelled.know(start_ms, cells)
             yield Outcome(name, labelled.revise_cohort(start_ms, cells), ())
         for windows in labelled.revise_truth(model.outcomes, revised):
             yield Outcome(name, windows, ())

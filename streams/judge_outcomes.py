@@ -17,13 +17,14 @@ from streams.inhibit import LABELS, Incidents
 from streams.merge import ClosedPane, ModelOutcomes
 from streams.panes import NO_MARK
 from streams.plan import ModelPlan
-from streams.rollup import Rollup
+from streams.predictions import Predictions, tally_of
+from streams.rollup import Rollup, Unit, UnitId
 from streams.signals.estimate import Estimate
 from streams.signals.evaluate import CellResult, Window
 from streams.signals.label_flow import LabelFlow, Made, slowest_ms
 from streams.signals.names import judges_labels
 from streams.signals.outcome import OutcomeJudge, Sums
-from streams.sketch.layout import ERROR_SLOT, OK_SLOT, Counter
+from streams.sketch.layout import Counter
 from streams.sketch.outcomes import CHANGES, DELAYS, JOINED, LABELLED, PREDICTIONS, RECEIVED, delays
 from streams.times import rfc3339
 from streams.window import Clock, WindowRecord, outcome_record
@@ -79,12 +80,9 @@ class LabelledJudge:
         self.rollup = Rollup(plan.config.pane_ms, self.overs_ms, plan.segmentation)
         self._arrived: dict[int, dict[SegmentKey, int]] = {}
         """Labels by arrival pane."""
-        self._made: dict[int, dict[SegmentKey, int]] = {}
-        """Predictions by cohort."""
-        self._recent: dict[int, dict[SegmentKey, int]] = {}
-        """Predictions by pane: of the cohort that is not over yet."""
+        self.predictions = Predictions(plan.config.pane_ms, plan.cohort_ms, plan.labels_behind_ms)
         self._events: dict[int, dict[str, Counter]] = {}
-        """Counts of recent panes of events, by version."""
+        """Counts of panes of events, by version, until the labels that came in them are judged."""
         self._told: dict[int, int] = {}
         """Changes of the arrival panes that were revised."""
         self.latest: list[CellResult] = []
@@ -96,29 +94,42 @@ class LabelledJudge:
     def resume(self, pane: ClosedPane) -> None:
         """Takes an arrival pane that was judged before the restart."""
         self.rollup.close(pane.start_ms, pane.on_time)
-        self._arrived[pane.start_ms] = _tally(pane.on_time, LABELLED)
+        self._arrived[pane.start_ms] = tally_of(pane.on_time, LABELLED)
 
-    def predicted(self, start_ms: int, on_time: Cells) -> None:
-        """Takes a closed pane of events."""
-        self._recent[start_ms] = _tally(on_time, OK_SLOT, ERROR_SLOT)
+    def resume_events(self, start_ms: int, on_time: Cells) -> None:
+        """Takes a pane of events that was judged before the restart."""
+        self.predictions.resume(start_ms, on_time)
+        self._expect(start_ms, on_time)
+
+    def resume_cohorts(self, outcomes: ModelOutcomes, first_ms: int, end_ms: int) -> None:
+        """After the panes: takes the cohorts between two times from the join, if the state holds none."""
+        if not self.predictions.cohorts:
+            until_ms = first_ms if outcomes.judged_until_ms is None else outcomes.judged_until_ms
+            first_ms = max(self.plan.cohort_start(first_ms), self._made_from_ms(until_ms))
+            starts = [at for at in sorted(outcomes.cohorts) if first_ms <= at and at + self.plan.cohort_ms <= end_ms]
+            self.predictions.adopt({at: tally_of(outcomes.cohorts[at].cells()[1], PREDICTIONS) for at in starts})
+
+    def close_events(self, start_ms: int, on_time: Cells) -> list[Unit]:
+        """Takes a closed pane of events; gives the cohorts that end with it."""
+        self._expect(start_ms, on_time)
+        return self.predictions.close(start_ms, on_time)
+
+    def _expect(self, start_ms: int, on_time: Cells) -> None:
         if self.estimate is not None:
             whole = {key[0]: profile for key, profile in on_time.items() if key[1:] == WHOLE}
             self._events[start_ms] = {version: profile.counts.dense() for version, profile in whole.items()}
-            oldest_ms = start_ms - self.plan.config.lateness_ms
+            oldest_ms = start_ms - self.plan.labels_behind_ms
             self._events = {at: counts for at, counts in self._events.items() if at >= oldest_ms}
-
-    def know(self, start_ms: int, cells: Cells) -> None:
-        """Takes what has become known of a cohort; it must come before the pane that is judged next."""
-        self._made[start_ms] = _tally(cells, PREDICTIONS)
 
     def close(
         self, pane: ClosedPane, states: dict[str, RuleState], incidents: Incidents
-    ) -> tuple[list[WindowRecord], list[Decision]]:
-        """An arrival pane's windows and decisions; `states` are those of all rules."""
+    ) -> tuple[list[WindowRecord], list[Decision], list[UnitId]]:
+        """An arrival pane's windows and decisions, and the units that are needed no more; `states` are those of all
+        rules."""
         end_ms = pane.start_ms + self.plan.config.pane_ms
         self.resume(pane)
-        self._forget(end_ms)
-        flow = LabelFlow(_tally(pane.on_time, RECEIVED).get(WHOLE, 0), _tally(pane.on_time, JOINED).get(WHOLE, 0))
+        forgotten = self._forget(end_ms)
+        flow = LabelFlow(tally_of(pane.on_time, RECEIVED).get(WHOLE, 0), tally_of(pane.on_time, JOINED).get(WHOLE, 0))
         made = self._made_until(end_ms)
         self._learn_arrival(pane, end_ms)
         records: list[WindowRecord] = []
@@ -150,14 +161,11 @@ class LabelledJudge:
         # Labels are of predictions that were made as long ago as labels take.
         reach_ms = self.judge.flow.slowest_ms + self.plan.config.pane_ms
         situation = Situation(self.plan.name, self.plan.config, incidents, reach_ms, LABELS)
-        return [*records, *self.revise_arrival(pane)], list(decide(self.rules, judged, states, situation))
+        decisions = list(decide(self.rules, judged, states, situation))
+        return [*records, *self.revise_arrival(pane)], decisions, forgotten
 
     def _made_until(self, end_ms: int) -> Made:
-        """Cohorts that are over, and the panes since: they hold the same in every run."""
-        cohort_ms, open_ms = self.plan.cohort_ms, self.plan.cohort_start(end_ms)
-        spans = [(at, cohort_ms, tally) for at, tally in self._made.items() if at + cohort_ms <= end_ms]
-        pane_ms = self.plan.config.pane_ms
-        spans += [(at, pane_ms, tally) for at, tally in self._recent.items() if open_ms <= at < end_ms]
+        spans = list(self.predictions.between(self._made_from_ms(end_ms), end_ms))
         starts, lengths, tallies = zip(*spans, strict=True) if spans else ((), (), ())
         return Made(np.array(starts, float), np.array(lengths, float), tallies)
 
@@ -192,8 +200,8 @@ class LabelledJudge:
 
     def revise_arrival(self, pane: ClosedPane) -> list[WindowRecord]:
         """The pane as it stands, if that is another than it was judged on, and if it was not told before."""
-        changes = _tally(pane.welcome, CHANGES).get(WHOLE, 0)
-        if changes == self._told.get(pane.start_ms, _tally(pane.on_time, CHANGES).get(WHOLE, 0)):
+        changes = tally_of(pane.welcome, CHANGES).get(WHOLE, 0)
+        if changes == self._told.get(pane.start_ms, tally_of(pane.on_time, CHANGES).get(WHOLE, 0)):
             return []
         self._told[pane.start_ms] = changes
         return self._revision(Clock.ARRIVAL, pane.start_ms, self.plan.config.pane_ms, pane.welcome)
@@ -251,22 +259,19 @@ class LabelledJudge:
             if cell.events
         ]
 
-    def _forget(self, end_ms: int) -> None:
+    def _made_from_ms(self, end_ms: int) -> int:
+        """Labels of earlier predictions do not count at that time."""
+        flow = self.judge.flow
+        return end_ms - flow.maturity_ms - self.plan.config.pane_ms - flow.slowest_ms - self.plan.cohort_ms
+
+    def _forget(self, end_ms: int) -> list[UnitId]:
         oldest_ms = end_ms - self.judge.flow.maturity_ms - self.plan.config.pane_ms
         self._arrived = {at: counts for at, counts in self._arrived.items() if at >= oldest_ms}
         told_ms = end_ms - 3 * self.plan.config.lateness_ms
         self._told = {at: changes for at, changes in self._told.items() if at >= told_ms}
-        self._recent = {at: tally for at, tally in self._recent.items() if at >= end_ms - 2 * self.plan.cohort_ms}
-        made_ms = oldest_ms - self.judge.flow.slowest_ms - self.plan.cohort_ms
-        self._made = {at: counts for at, counts in self._made.items() if at >= made_ms}
-
-
-def _tally(cells: Cells, *slots: int) -> dict[SegmentKey, int]:
-    """Of all versions, the sum of these slots by segment."""
-    found: dict[SegmentKey, int] = {}
-    for (_, name, value), profile in cells.items():
-        found[name, value] = found.get((name, value), 0) + int(profile.counts.dense()[list(slots)].sum())
-    return found
+        start_ms = end_ms - self.plan.config.pane_ms  # the pane at hand
+        self._events = {at: counts for at, counts in self._events.items() if at >= start_ms}
+        return self.predictions.forget(self._made_from_ms(end_ms), end_ms)
 
 
 def _telling(cell: CellResult) -> bool:

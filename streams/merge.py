@@ -329,11 +329,21 @@ class BucketMerge(ChunkMerge[ModelMerge]):
         config = model.plan.config
         marks = [part.mark_ms for part in model.marks.values() if part.mark_ms is not None]
         keep_ms = max(config.lateness_ms, longest_over_ms(model.plan)) + (MOST_EMPTY_PANES + 2) * config.pane_ms
-        return min([model.judged_until_ms, *marks]) - keep_ms
+        return min([model.judged_until_ms, *marks, *_labels_need_ms(model, model.judged_until_ms)]) - keep_ms
 
 
 MOST_EMPTY_PANES = 3
 """Empty panes that are judged beyond the longest window when the stream is silent."""
+
+
+def _labels_need_ms(model: ModelMerge, judged_until_ms: int) -> Iterator[int]:
+    """From where on panes of events are needed to judge the labels that come: from the cohort that is not over yet."""
+    if model.plan.outcomes is not None:
+        until_ms = model.outcomes.judged_until_ms
+        behind_ms = model.first_pane_ms if until_ms is None else until_ms
+        if behind_ms is not None:
+            oldest_ms = judged_until_ms - model.plan.labels_behind_ms
+            yield model.plan.cohort_start(max(min(behind_ms, judged_until_ms), oldest_ms))
 
 
 def _has_on_time(pane: PaneState) -> bool:

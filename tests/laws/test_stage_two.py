@@ -31,8 +31,10 @@ class Killed(Exception):
 
 @dataclass
 class Topics:
-    """What is on Kafka. A kill comes before the send with its number."""
+    """What is on Kafka, of one bucket. A kill comes before the send with its number."""
 
+    plan: Plan = PLAN
+    model: str = MODEL
     partials: list[tuple[bytes, bytes | None]] = field(default_factory=list)
     state: dict[bytes, bytes] = field(default_factory=dict)
     windows: list[WindowRecord] = field(default_factory=list)
@@ -75,7 +77,7 @@ class Topics:
                 self.partials.append((key, None))
 
     def rebuilt(self) -> BucketJudge:
-        judge = BucketJudge(PLAN, BUCKET, TOPIC, 1)
+        judge = BucketJudge(self.plan, self.plan.config.bucket(self.model), TOPIC, 1)
         for key, value in self.state.items():
             if key == b"books":
                 judge.merge.restore_books(msgspec.json.decode(value, type=BooksState))
@@ -112,9 +114,13 @@ def batches_of_partials(stream: Sequence[Event], size: int, plan: Plan = PLAN) -
         yield [(key_of(p, "w"), pack(p)) for step in steps for p in step.partials if p.bucket == BUCKET]
 
 
-def run(batches: Sequence[list[tuple[bytes, bytes]]], kills: frozenset[int] = frozenset(), seed: int = 0) -> Topics:
+Batches = Sequence[list[tuple[bytes, bytes]]]
+
+
+def run(batches: Batches, kills: frozenset[int] = frozenset(), seed: int = 0, topics: Topics | None = None) -> Topics:
     """Stage 2 over the batches; after a kill another process goes on, which has read the log as far as it goes."""
-    drawn, topics = random.Random(seed), Topics(kills=kills)
+    drawn, topics = random.Random(seed), topics or Topics()
+    topics.kills = kills
     judge = topics.rebuilt()
     for at, batch in enumerate(batches):
         topics.partials += batch
