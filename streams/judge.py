@@ -30,8 +30,9 @@ from streams.merge import BucketMerge, ClosedPane, ModelMerge, ModelOutcomes
 from streams.panes import NO_MARK
 from streams.partial import WRITES, Cell, Partial, Start, check_format, seal, unseal
 from streams.plan import Facts, ModelPlan, Plan
-from streams.predictions import STREAM
+from streams.predictions import Predictions
 from streams.rollup import Rollup, Unit, UnitId, merged_cells
+from streams.seen import Seen
 from streams.signals.estimate import Estimate
 from streams.signals.evaluate import CellResult, Judge, Window
 from streams.signals.jobs import JobState
@@ -103,8 +104,6 @@ class ModelJudge:
         self.rollup = Rollup(plan.config.pane_ms, self._overs_ms, plan.segmentation)
         self.facts = FactsJudge(plan, kinds, self._overs_ms, state.jobs if state else {})
         self.kpis = kpi_clocks(plan, kinds)
-        self.seen: dict[int, int] = {}
-        """Events of recent panes."""
         self.incidents = Incidents(state.incidents if state else ())
         self.told: dict[int, int] = {}
         """Per judged pane the events of its last record, as long as late ones may still come."""
@@ -137,12 +136,13 @@ class ModelJudge:
             last_event_pane_ms=last_event_ms,
         )
         self._note(before_state, len(windows), decisions)
-        self._note_pane(pane.start_ms, pane.on_time)
+        units += self._note_pane(pane.start_ms, pane.on_time)
         if self.labelled is not None:
             units += self.labelled.close_events(pane.start_ms, pane.on_time)
         windows += self.revise(pane)
         self._forget(pane.start_ms)
         forgotten = sorted(before - self.rollup.finished()) + self.facts.history.forget(end_ms)
+        forgotten += [unit for clock in self.kpis.values() if clock.seen for unit in clock.seen.forget(end_ms)]
         return Outcome(self.plan.name, windows, *self._actions(decisions), units, forgotten, self.state)
 
     def revise(self, pane: ClosedPane) -> list[WindowRecord]:
@@ -161,19 +161,19 @@ class ModelJudge:
         """Takes a pane that was judged before the restart, for the windows and the revisions to come."""
         self.rollup.close(start_ms, on_time)
         self.facts.resume(start_ms, on_time, feedback)
-        self._note_pane(start_ms, on_time)
+        self.told[start_ms] = count_events(on_time)
         # What was welcome before the first pane was never judged.
-        if self.labelled is not None and self.state is not None and start_ms >= self.state.first_pane_ms:
-            self.labelled.resume_events(start_ms, on_time)
+        if self.state is not None and start_ms >= self.state.first_pane_ms:
+            self._note_pane(start_ms, on_time)
+            if self.labelled is not None:
+                self.labelled.resume_events(start_ms, on_time)
 
     def restore_unit(self, unit: Unit) -> None:
         if not unit.stream:
             self.rollup.restore(unit)
-        if self.labelled is not None and unit.stream == STREAM:
-            self.labelled.predictions.restore(unit)
-        for history in self._histories():
-            if history.stream == unit.stream:
-                history.restore(unit)
+        for kept in self._kept():
+            if kept.stream == unit.stream:
+                kept.restore(unit)
 
     def drop_units(self) -> None:
         """Drops restored units that end after what was judged: their panes will be closed again."""
@@ -186,14 +186,23 @@ class ModelJudge:
             until_ms = self.state.kpis_until_ms.get(name, NO_MARK) if self.state else NO_MARK
             for history in clock.histories:
                 history.drop_after(until_ms)
+            if clock.seen is not None:
+                clock.seen.drop_after(judged_ms)
 
-    def _histories(self) -> Iterator[History]:
+    def _kept(self) -> Iterator[History | Predictions | Seen]:
+        """What is kept as units, beside the windows' own."""
         yield self.facts.history
+        if self.labelled is not None:
+            yield self.labelled.predictions
         for clock in self.kpis.values():
             yield from clock.histories
+            if clock.seen is not None:
+                yield clock.seen
 
-    def _note_pane(self, start_ms: int, on_time: Cells) -> None:
-        self.told[start_ms] = self.seen[start_ms] = count_events(on_time)
+    def _note_pane(self, start_ms: int, on_time: Cells) -> list[Unit]:
+        """Takes how much came in a closed pane; gives the hour that ends with it."""
+        self.told[start_ms] = events = count_events(on_time)
+        return [unit for clock in self.kpis.values() if clock.seen for unit in clock.seen.close(start_ms, events)]
 
     def firing(self) -> Iterator[tuple[str, str, str, str, str, str]]:
         """Version, segment, rule, response, severity and layer of every incident that is open."""
@@ -209,7 +218,6 @@ class ModelJudge:
         oldest_ms = start_ms - 2 * (self.plan.config.lateness_ms + self.plan.config.pane_ms)
         for at in [at for at in self.told if at < oldest_ms]:
             del self.told[at]
-            self.seen.pop(at, None)
 
     def _window(self, end_ms: int, over_ms: int, last_event_ms: int, partial: bool) -> Window:
         start_ms, end_ms = self.rollup.span(end_ms, over_ms)
@@ -234,7 +242,7 @@ class ModelJudge:
         assert self.state is not None
         clock, before = self.kpis[name], self.state
         units = clock.resume(pane)
-        windows, decisions = clock.close(pane, self.seen, self.rules, self.incidents)
+        windows, decisions = clock.close(pane, self.rules, self.incidents)
         end_ms = pane.start_ms + self.plan.config.pane_ms
         self.state = msgspec.structs.replace(before, kpis_until_ms={**before.kpis_until_ms, name: end_ms})
         self._note(before, len(windows), decisions)

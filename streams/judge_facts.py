@@ -22,6 +22,7 @@ from streams.facts.read import Turn, run_of
 from streams.inhibit import Incidents
 from streams.plan import Facts, ModelPlan
 from streams.rollup import Unit, merged_cells
+from streams.seen import Seen
 from streams.signals.business import CaptureJudge, KpiJudge, Past
 from streams.signals.evaluate import CellResult, Result, Window, effect_of
 from streams.signals.feedback import CellId, FeedbackJudge, by_cell
@@ -104,6 +105,7 @@ class KpiClock:
         self.rules = tuple(rule for rule in plan.config.rules if rule.kpi == name)
         overs_ms = (ms for rule in self.rules for ms in plan.config.overs_ms(rule))
         self.overs_ms = tuple(sorted({plan.config.pane_ms, *overs_ms}))
+        self.seen = Seen(plan.config.pane_ms, self.overs_ms[-1]) if self.capture else None
         self.histories = [_history(plan, self.overs_ms[-1], f"kpi/{name}/{part}") for part in plan.config.made_of(name)]
         self.told: dict[int, int] = {}
         """Observations of the panes that were judged, as long as late ones may still come."""
@@ -120,15 +122,15 @@ class KpiClock:
         ]
 
     def close(
-        self, pane: KpiPane, seen: Mapping[int, int], states: dict[str, RuleState], incidents: Incidents
+        self, pane: KpiPane, states: dict[str, RuleState], incidents: Incidents
     ) -> tuple[list[WindowRecord], list[Decision]]:
-        """A pane's windows and decisions. `seen`: events of recent panes, by start."""
+        """A pane's windows and decisions."""
         end_ms = pane.start_ms + self.plan.config.pane_ms
         windows: list[WindowRecord] = []
         judged: dict[int, Judged] = {}
         for over_ms in self.overs_ms:
             window = Window(end_ms - over_ms, end_ms, over_ms, {})
-            cells = list(self._cells(window, seen))
+            cells = list(self._cells(window))
             if over_ms == self.plan.config.pane_ms:
                 self.latest = cells
             windows += [told_record(self.plan, window, cell, self.name, 0) for cell in cells if cell.events]
@@ -153,10 +155,10 @@ class KpiClock:
             if cell.events
         ]
 
-    def _cells(self, window: Window, seen: Mapping[int, int]) -> Iterator[CellResult]:
+    def _cells(self, window: Window) -> Iterator[CellResult]:
         parts = [history.window(window.start_ms, window.end_ms) for history in self.histories]
-        if self.capture is not None:
-            yield from self._of_capture(self.capture, window, parts[0], seen)
+        if self.capture is not None and self.seen is not None:
+            yield self._of_capture(self.capture, self.seen, window, parts[0])
         else:
             yield from self._of_kpi(window, parts)
 
@@ -170,15 +172,11 @@ class KpiClock:
             result = self.kpi.evaluate(vectors, window.over_ms, _at(place, past), _at(place, before))
             yield _cell(*place, vectors, result)
 
-    def _of_capture(
-        self, capture: CaptureJudge, window: Window, served: Cells, seen: Mapping[int, int]
-    ) -> Iterator[CellResult]:
-        panes = range(window.start_ms, window.end_ms, self.plan.config.pane_ms)
+    def _of_capture(self, capture: CaptureJudge, seen: Seen, window: Window, served: Cells) -> CellResult:
         vector = by_cell(served).get((None, WHOLE), _nothing())
-        known = all(at in seen for at in panes)
-        came = sum(seen.get(at, 0) for at in panes)
-        result = capture.evaluate(vector, came, effect_of(self.plan, CAPTURE)) if known else None
-        yield _cell(None, WHOLE, [vector], result)
+        came = seen.between(window.start_ms, window.end_ms)
+        result = None if came is None else capture.evaluate(vector, came, effect_of(self.plan, CAPTURE))
+        return _cell(None, WHOLE, [vector], result)
 
     def _forget(self, end_ms: int) -> None:
         oldest_ms = end_ms - 2 * (self.plan.config.lateness_ms + self.plan.config.pane_ms)

@@ -13,6 +13,7 @@ import msgspec
 
 from streams.cells import MOST_SUM, Cells, Segmentation, checked_part
 from streams.chunk_merge import FINAL_MARK, ChunkMerge, ModelPanes, PaneState, open_cells
+from streams.duration import HOUR_MS
 from streams.panes import NO_MARK
 from streams.partial import Covered, LabelBooks, LabelBooksPartial, OutcomePartial, PanePart, Partial
 from streams.plan import ModelPlan, Plan
@@ -328,7 +329,9 @@ class BucketMerge(ChunkMerge[ModelMerge]):
             return None
         config = model.plan.config
         marks = [part.mark_ms for part in model.marks.values() if part.mark_ms is not None]
-        keep_ms = max(config.lateness_ms, longest_over_ms(model.plan)) + (MOST_EMPTY_PANES + 2) * config.pane_ms
+        hour_ms = HOUR_MS if config.served else 0  # `streams.seen` begins its open hour again
+        keep_ms = max(config.lateness_ms, longest_over_ms(model.plan), hour_ms)
+        keep_ms += (MOST_EMPTY_PANES + 2) * config.pane_ms
         return min([model.judged_until_ms, *marks, *_labels_need_ms(model, model.judged_until_ms)]) - keep_ms
 
 

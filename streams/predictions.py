@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
@@ -14,8 +15,6 @@ from streams.rollup import Unit, UnitId
 from streams.sketch.counts import Counts
 from streams.sketch.layout import ERROR_SLOT, OK_SLOT
 from streams.sketch.profile import Profile
-
-STREAM = "predictions"
 
 Tally = Mapping[SegmentKey, int]
 
@@ -34,6 +33,7 @@ class Predictions:
     """So far the clock of the labels may be behind."""
     panes: dict[int, Tally] = field(default_factory=dict)
     cohorts: dict[int, Tally] = field(default_factory=dict)
+    stream: ClassVar[str] = "predictions"
     _adopted: set[int] = field(default_factory=set)
     """Cohorts that are no units yet."""
 
@@ -46,7 +46,7 @@ class Predictions:
         ended = {at: tally for at, tally in self._from_panes() if at + self.cohort_ms <= end_ms}
         self.cohorts |= ended
         told, self._adopted = [*sorted(self._adopted), *ended], set()
-        return [Unit(self.cohort_ms, at, _cells(self.cohorts[at]), STREAM) for at in told if at in self.cohorts]
+        return [Unit(self.cohort_ms, at, cells_of(self.cohorts[at]), self.stream) for at in told if at in self.cohorts]
 
     def resume(self, start_ms: int, on_time: Cells) -> None:
         """Takes a pane that was judged before the restart."""
@@ -90,7 +90,7 @@ class Predictions:
         gone = [at for at in self.cohorts if at < start_ms]
         for at in gone:
             del self.cohorts[at]
-        return [(STREAM, self.cohort_ms, at) for at in gone]
+        return [(self.stream, self.cohort_ms, at) for at in gone]
 
     def cohort_start(self, time_ms: int) -> int:
         return time_ms // self.cohort_ms * self.cohort_ms
@@ -113,5 +113,6 @@ def tally_of(cells: Cells, *slots: int) -> dict[SegmentKey, int]:
     return found
 
 
-def _cells(tally: Tally) -> Cells:
+def cells_of(tally: Tally) -> Cells:
+    """A tally as a unit holds it."""
     return {("", *segment): Profile(Counts.of(np.array([count]))) for segment, count in tally.items()}

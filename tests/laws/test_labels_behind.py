@@ -19,7 +19,7 @@ from streams.join.fold import JoinFold
 from streams.judge import unpack_unit
 from streams.partial import key_of, pack
 from streams.plan import Plan
-from streams.predictions import STREAM, tally_of
+from streams.predictions import Predictions, tally_of
 from streams.records import Records
 from streams.source import SourceFold
 from streams.store import MemoryStore
@@ -115,7 +115,7 @@ def test_labels_that_come_after_all_events_are_judged_as_if_they_had_come_with_t
 def predicted(topics: Topics) -> dict[int, int]:
     """Predictions of the model as a whole, by cohort, as the state has them."""
     units = [unpack_unit(value)[1] for key, value in topics.state.items() if key.startswith(b"unit/")]
-    return {unit.start_ms: tally_of(unit.cells, 0)[WHOLE] for unit in units if unit.stream == STREAM}
+    return {unit.start_ms: tally_of(unit.cells, 0)[WHOLE] for unit in units if unit.stream == Predictions.stream}
 
 
 def test_a_state_that_holds_no_predictions_takes_them_from_the_join() -> None:
@@ -125,7 +125,7 @@ def test_a_state_that_holds_no_predictions_takes_them_from_the_join() -> None:
     topics = run(found[:until], topics=Topics(plan(), MODEL))
     usual = predicted(topics)
     assert usual
-    topics.state = {key: value for key, value in topics.state.items() if STREAM.encode() not in key}
+    topics.state = {key: value for key, value in topics.state.items() if Predictions.stream.encode() not in key}
     run(found[until : until + 1], topics=topics)
     after = predicted(topics)
     assert after.keys() >= usual.keys()
