@@ -17,7 +17,7 @@ from streams.inhibit import LABELS, Incidents
 from streams.merge import ClosedPane, ModelOutcomes
 from streams.panes import NO_MARK
 from streams.plan import ModelPlan
-from streams.predictions import Predictions, tally_of
+from streams.predictions import LABELS_BEHIND_MS, Predictions, tally_of
 from streams.rollup import Rollup, Unit, UnitId
 from streams.signals.estimate import Estimate
 from streams.signals.evaluate import CellResult, Window
@@ -80,7 +80,7 @@ class LabelledJudge:
         self.rollup = Rollup(plan.config.pane_ms, self.overs_ms, plan.segmentation)
         self._arrived: dict[int, dict[SegmentKey, int]] = {}
         """Labels by arrival pane."""
-        self.predictions = Predictions(plan.config.pane_ms, plan.cohort_ms, plan.labels_behind_ms)
+        self.predictions = Predictions(plan.config.pane_ms, plan.cohort_ms)
         self._events: dict[int, dict[str, Counter]] = {}
         """Counts of panes of events, by version, until the labels that came in them are judged."""
         self._told: dict[int, int] = {}
@@ -118,7 +118,7 @@ class LabelledJudge:
         if self.estimate is not None:
             whole = {key[0]: profile for key, profile in on_time.items() if key[1:] == WHOLE}
             self._events[start_ms] = {version: profile.counts.dense() for version, profile in whole.items()}
-            oldest_ms = start_ms - self.plan.labels_behind_ms
+            oldest_ms = start_ms - LABELS_BEHIND_MS
             self._events = {at: counts for at, counts in self._events.items() if at >= oldest_ms}
 
     def close(

@@ -17,6 +17,7 @@ from streams.duration import HOUR_MS
 from streams.panes import NO_MARK
 from streams.partial import Covered, LabelBooks, LabelBooksPartial, OutcomePartial, PanePart, Partial
 from streams.plan import ModelPlan, Plan
+from streams.predictions import LABELS_BEHIND_MS
 from streams.rollup import merged_cells
 
 MOST_MATURITY_PANES = 200
@@ -345,7 +346,7 @@ def _labels_need_ms(model: ModelMerge, judged_until_ms: int) -> Iterator[int]:
         until_ms = model.outcomes.judged_until_ms
         behind_ms = model.first_pane_ms if until_ms is None else until_ms
         if behind_ms is not None:
-            oldest_ms = judged_until_ms - model.plan.labels_behind_ms
+            oldest_ms = judged_until_ms - LABELS_BEHIND_MS
             yield model.plan.cohort_start(max(min(behind_ms, judged_until_ms), oldest_ms))
 
 

@@ -14,7 +14,6 @@ from streams.batch import Columnizer
 from streams.cells import Segmentation
 from streams.config import Config, Feature, Feedback, Model
 from streams.decode import Decoder, ModelCodec
-from streams.duration import DAY_MS
 from streams.errors import ConfigError
 from streams.facts.layout import FeedbackLayout
 from streams.panes import levels_ms, pane_start
@@ -84,11 +83,6 @@ class ModelPlan:
         """False alarms a week of each part that is judged: of events, of labels, of what else is told."""
         parts = (True, self.outcomes is not None, bool(self.feedback or self.config.kpis or self.config.served))
         return self.config.false_alarms_per_week / sum(parts)
-
-    @property
-    def labels_behind_ms(self) -> int:
-        """So far the clock of the labels may be behind that of the events, and all is as if it were not."""
-        return max(self.horizon_ms, DAY_MS)
 
     def cohort_start(self, time_ms: int) -> int:
         return time_ms // self.cohort_ms * self.cohort_ms

@@ -11,12 +11,16 @@ import numpy as np
 
 from streams.baseline import SegmentKey
 from streams.cells import Cells
+from streams.duration import DAY_MS
 from streams.rollup import Unit, UnitId
 from streams.sketch.counts import Counts
 from streams.sketch.layout import ERROR_SLOT, OK_SLOT
 from streams.sketch.profile import Profile
 
 Tally = Mapping[SegmentKey, int]
+LABELS_BEHIND_MS = DAY_MS
+"""So far labels may be read behind events without a trace. Farther, their open cohort is taken to be an even one, and
+what its predictions are likely to be worth is not told: panes of events are too large to be kept for a horizon."""
 
 
 @dataclass(slots=True)
@@ -29,8 +33,6 @@ class Predictions:
 
     pane_ms: int
     cohort_ms: int
-    behind_ms: int
-    """So far the clock of the labels may be behind."""
     panes: dict[int, Tally] = field(default_factory=dict)
     cohorts: dict[int, Tally] = field(default_factory=dict)
     stream: ClassVar[str] = "predictions"
@@ -41,7 +43,7 @@ class Predictions:
         """Takes a pane of events; gives the cohorts that have ended."""
         self.resume(start_ms, on_time)
         end_ms = start_ms + self.pane_ms
-        oldest_ms = self.cohort_start(start_ms - self.behind_ms)
+        oldest_ms = self.cohort_start(start_ms - LABELS_BEHIND_MS)
         self.panes = {at: tally for at, tally in self.panes.items() if at >= oldest_ms}
         ended = {at: tally for at, tally in self._from_panes() if at + self.cohort_ms <= end_ms}
         self.cohorts |= ended
@@ -71,8 +73,9 @@ class Predictions:
     def between(self, start_ms: int, end_ms: int) -> Iterator[tuple[int, int, Tally]]:
         """Start, length and tally of spans that do not overlap: cohorts that were over at the end, then panes."""
         open_ms = self.cohort_start(end_ms)
+        forgotten = not any(open_ms <= at < end_ms for at in self.panes)
         for at, tally in sorted((*self.cohorts.items(), *self._from_panes())):
-            if start_ms <= at < open_ms:
+            if start_ms <= at < (end_ms if forgotten else open_ms):
                 yield at, self.cohort_ms, tally
         for at in sorted(self.panes):
             if max(start_ms, open_ms) <= at < end_ms:

@@ -9,18 +9,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.files import read_plan
 from streams.backtest import TOPIC
 from streams.baseline import WHOLE
+from streams.duration import HOUR_MS
 from streams.join.fold import JoinFold
 from streams.judge import unpack_unit
 from streams.partial import key_of, pack
 from streams.plan import Plan
-from streams.predictions import Predictions, tally_of
+from streams.predictions import LABELS_BEHIND_MS, Predictions, tally_of
 from streams.records import Records
+from streams.sketch.counts import Counts
+from streams.sketch.layout import ERROR_SLOT, OK_SLOT
+from streams.sketch.profile import Profile
 from streams.source import SourceFold
 from streams.store import MemoryStore
 from streams.window import Clock
@@ -130,6 +135,20 @@ def test_a_state_that_holds_no_predictions_takes_them_from_the_join() -> None:
     after = predicted(topics)
     assert after.keys() >= usual.keys()
     assert all(number <= after[start] <= 1.1 * number for start, number in usual.items())
+
+
+def test_labels_that_are_days_behind_are_held_against_the_whole_of_an_open_cohort() -> None:
+    """Its panes are too large to be kept so long."""
+    found = Predictions(pane_ms=MINUTE_MS, cohort_ms=HOUR_MS)
+    one = {("1", *WHOLE): Profile(Counts.of(np.eye(1, ERROR_SLOT + 1, OK_SLOT, dtype=np.int64)[0]))}
+    for start_ms in range(0, LABELS_BEHIND_MS + 4 * HOUR_MS, MINUTE_MS):
+        found.close(start_ms, one)
+    until_ms = 2 * HOUR_MS + 30 * MINUTE_MS
+    spans = list(found.between(HOUR_MS, until_ms))
+    assert [(at, length) for at, length, _ in spans] == [(HOUR_MS, HOUR_MS), (2 * HOUR_MS, HOUR_MS)]
+    assert [tally[WHOLE] for _, _, tally in spans] == [60, 60]
+    recent = list(found.between(LABELS_BEHIND_MS, LABELS_BEHIND_MS + 3 * MINUTE_MS))
+    assert [(length, tally[WHOLE]) for _, length, tally in recent] == [(MINUTE_MS, 1)] * 3
 
 
 def test_there_is_something_to_be_wrong_about() -> None:
