@@ -102,12 +102,13 @@ class LabelledJudge:
         self._expect(start_ms, on_time)
 
     def resume_cohorts(self, outcomes: ModelOutcomes, first_ms: int, end_ms: int) -> None:
-        """After the panes: takes the cohorts between two times from the join, if the state holds none."""
-        if not self.predictions.cohorts:
-            until_ms = first_ms if outcomes.judged_until_ms is None else outcomes.judged_until_ms
-            first_ms = max(self.plan.cohort_start(first_ms), self._made_from_ms(until_ms))
-            starts = [at for at in sorted(outcomes.cohorts) if first_ms <= at and at + self.plan.cohort_ms <= end_ms]
-            self.predictions.adopt({at: tally_of(outcomes.cohorts[at].cells()[1], PREDICTIONS) for at in starts})
+        """After the panes: takes from the join what the state does not hold of the cohorts between two times, for a
+        worker of 0.1 judged them."""
+        until_ms = first_ms if outcomes.judged_until_ms is None else outcomes.judged_until_ms
+        first_ms = max(self.plan.cohort_start(first_ms), self._made_from_ms(until_ms))
+        starts = {at for at in outcomes.cohorts if first_ms <= at and at + self.plan.cohort_ms <= end_ms}
+        missing = sorted(starts - self.predictions.cohorts.keys())
+        self.predictions.adopt({at: tally_of(outcomes.cohorts[at].cells()[1], PREDICTIONS) for at in missing})
 
     def close_events(self, start_ms: int, on_time: Cells) -> list[Unit]:
         """Takes a closed pane of events; gives the cohorts that end with it."""

@@ -59,8 +59,8 @@ class Predictions:
             self.cohorts[unit.start_ms] = tally_of(unit.cells, 0)
 
     def adopt(self, cohorts: Mapping[int, Tally]) -> None:
-        """Takes cohorts of before the first pane, as the join knows them; they become units with the next pane. Up to
-        0.1 there were none."""
+        """After the panes: takes the cohorts of before them that are missing, as the join knows them. They become units
+        with the next pane."""
         first_ms = min((self.cohort_start(at) for at in self.panes), default=None)
         found = {at: tally for at, tally in cohorts.items() if first_ms is None or at < first_ms}
         self.cohorts |= found
