@@ -136,7 +136,8 @@ class ModelJudge:
             last_event_pane_ms=last_event_ms,
         )
         self._note(before_state, len(windows), decisions)
-        units += self._note_pane(pane.start_ms, pane.on_time)
+        self.told[pane.start_ms] = count_events(pane.on_time)
+        units += self._see(pane.start_ms)
         if self.labelled is not None:
             units += self.labelled.close_events(pane.start_ms, pane.on_time)
         windows += self.revise(pane)
@@ -164,7 +165,7 @@ class ModelJudge:
         self.told[start_ms] = count_events(on_time)
         # What was welcome before the first pane was never judged.
         if self.state is not None and start_ms >= self.state.first_pane_ms:
-            self._note_pane(start_ms, on_time)
+            self._see(start_ms)
             if self.labelled is not None:
                 self.labelled.resume_events(start_ms, on_time)
 
@@ -199,9 +200,9 @@ class ModelJudge:
             if clock.seen is not None:
                 yield clock.seen
 
-    def _note_pane(self, start_ms: int, on_time: Cells) -> list[Unit]:
-        """Takes how much came in a closed pane; gives the hour that ends with it."""
-        self.told[start_ms] = events = count_events(on_time)
+    def _see(self, start_ms: int) -> list[Unit]:
+        """Takes how much was told of a closed pane; gives the hour that ends with it."""
+        events = self.told[start_ms]
         return [unit for clock in self.kpis.values() if clock.seen for unit in clock.seen.close(start_ms, events)]
 
     def firing(self) -> Iterator[tuple[str, str, str, str, str, str]]:

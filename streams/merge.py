@@ -333,7 +333,8 @@ class BucketMerge(ChunkMerge[ModelMerge]):
         hour_ms = HOUR_MS if config.served else 0  # `streams.seen` begins its open hour again
         keep_ms = max(config.lateness_ms, longest_over_ms(model.plan), hour_ms)
         keep_ms += (MOST_EMPTY_PANES + 2) * config.pane_ms
-        return min([model.judged_until_ms, *marks, *_labels_need_ms(model, model.judged_until_ms)]) - keep_ms
+        horizon_ms = min([model.judged_until_ms, *marks]) - keep_ms
+        return min([horizon_ms, *_labels_need_ms(model, model.judged_until_ms)])
 
 
 MOST_EMPTY_PANES = 3

@@ -42,6 +42,15 @@ def timeliness(times_ms: Times, mark_ms: int, grace_ms: int, lateness_ms: int) -
     return classes, int(marks[-1]) if len(marks) else mark_ms
 
 
+def hour_ms(pane_ms: int) -> int:
+    """An hour, if it is a whole number of panes; else the pane.
+
+    >>> hour_ms(60_000), hour_ms(86_400_000)
+    (3600000, 86400000)
+    """
+    return HOUR_MS if HOUR_MS % pane_ms == 0 else pane_ms
+
+
 def levels_ms(pane_ms: int) -> tuple[int, ...]:
     """The pane, and the hour and the day where they are whole numbers of the level below.
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from streams.duration import HOUR_MS, WEEK_MS
+from streams.duration import WEEK_MS
+from streams.panes import hour_ms
 from streams.predictions import cells_of, tally_of
 from streams.rollup import Unit, UnitId
 
@@ -25,7 +26,7 @@ class Seen:
 
     @property
     def hour_ms(self) -> int:
-        return HOUR_MS if HOUR_MS % self.pane_ms == 0 else self.pane_ms
+        return hour_ms(self.pane_ms)
 
     def close(self, start_ms: int, requests: int) -> list[Unit]:
         """Takes a closed pane; gives the hour that ends with it."""
@@ -34,10 +35,8 @@ class Seen:
         if end_ms % self.hour_ms:
             return []
         starts = range(end_ms - self.hour_ms, end_ms, self.pane_ms)
-        known = (at for at in starts if at in self.panes)
-        return [
-            Unit(self.hour_ms, starts.start, cells_of({("pane", str(at)): self.panes[at] for at in known}), self.stream)
-        ]
+        tally = {("pane", str(at)): self.panes[at] for at in starts if at in self.panes}
+        return [Unit(self.hour_ms, starts.start, cells_of(tally), self.stream)]
 
     def restore(self, unit: Unit) -> None:
         self.panes |= {int(start): requests for (_, start), requests in tally_of(unit.cells, 0).items()}

@@ -9,6 +9,7 @@ import msgspec
 
 from streams.cells import Cells, Segmentation, opened, packed
 from streams.duration import DAY_MS, HOUR_MS, WEEK_MS
+from streams.panes import hour_ms
 from streams.partial import Cell
 from streams.rollup import Unit, UnitId, merged_cells
 
@@ -51,7 +52,7 @@ class History:
 
     @property
     def hour_ms(self) -> int:
-        return HOUR_MS if HOUR_MS % self.pane_ms == 0 else self.pane_ms
+        return hour_ms(self.pane_ms)
 
     def close(self, start_ms: int, cells: Cells) -> list[Unit]:
         """Takes a closed pane; gives the hour that ends with it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from streams.reports.html import Column, Markup, bullets, figure, paragraph, safe, section, table
-from streams.reports.lines import MeasureLine
+from streams.reports.lines import DayPoint, MeasureLine
 from streams.reports.pages.cells import day_names, days_meant, iso_days, labels_known, verdict_text, with_interval
 from streams.reports.pages.record import proxy_record, rule_record
 from streams.reports.pages.signals import other_families, signal_tables
@@ -46,8 +46,6 @@ def _performance(report: Monthly, period: Period) -> Iterator[str]:
 
 
 def _estimated(trend: Trend, period: Period) -> Markup:
-    days = iso_days(period)
-    known = {point.day: point for point in trend.points}
     both = [point for point in trend.points if point.expected is not None]
     inside = sum(point.low is not None and point.high is not None and point.low <= point.expected <= point.high
                  for point in both if point.expected is not None)  # fmt: skip
@@ -56,16 +54,8 @@ def _estimated(trend: Trend, period: Period) -> Markup:
         if both
         else "No estimate was made for these days."
     )
-    found = [known.get(day) for day in days]
-    series = [
-        Series(
-            "realised, by the labels",
-            [point.value if point else None for point in found],
-            Mark.DOTS,
-            [point.low if point else None for point in found],
-            [point.high if point else None for point in found],
-        )
-    ]
+    found = _by_day(trend, period)
+    series = [_dots("realised, by the labels", found)]
     if both:
         estimates = [point.expected if point else None for point in found]
         series.append(Series("estimated, from the scores alone", estimates, Mark.LINE))
@@ -136,9 +126,7 @@ def _online(found: dict[str, float | str | None], name: str) -> str:
 
 
 def _intercepts(trend: Trend, period: Period) -> Markup:
-    days = iso_days(period)
-    known = {point.day: point for point in trend.points}
-    found = [known.get(day) for day in days]
+    found = _by_day(trend, period)
     level = trend.reference or 0.0
     first = day_of(period.start_ms).isoformat()
     inside = [
@@ -154,16 +142,25 @@ def _intercepts(trend: Trend, period: Period) -> Markup:
         f"Calibration intercept of version {trend.version}, day by day",
         said,
         day_names(period),
-        [
-            Series(
-                "intercept",
-                [point.value if point else None for point in found],
-                Mark.DOTS,
-                [point.low if point else None for point in found],
-                [point.high if point else None for point in found],
-            )
-        ],
+        [_dots("intercept", found)],
         reference=("the reference", level),
         marked=days_meant(period),
         format_=".1f",
+    )
+
+
+def _by_day(trend: Trend, period: Period) -> list[DayPoint | None]:
+    """The points of the days that are shown."""
+    known = {point.day: point for point in trend.points}
+    return [known.get(day) for day in iso_days(period)]
+
+
+def _dots(name: str, found: Sequence[DayPoint | None]) -> Series:
+    """Values of days with their intervals."""
+    return Series(
+        name,
+        [point.value if point else None for point in found],
+        Mark.DOTS,
+        [point.low if point else None for point in found],
+        [point.high if point else None for point in found],
     )
