@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-kafka test-faults test-soak check check-nannyml check-prometheus check-reports release-archive audit sbom fuzz bench format clean
+.PHONY: help setup demo test test-kafka test-cases test-faults test-soak check check-nannyml check-prometheus check-reports release-archive audit sbom fuzz bench format clean
 
 help: ## Show what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -20,10 +20,13 @@ demo: $(READY) ## A year of flights through an embedded broker: from events to a
 	$(BIN)/foreshock demo
 
 test: $(READY) ## Tests that need nothing but Python
-	$(BIN)/python -m pytest -n auto --dist loadfile tests --ignore tests/kafka --ignore tests/faults
+	$(BIN)/python -m pytest -n auto --dist loadfile tests --ignore tests/kafka --ignore tests/faults --ignore tests/cases
 
 test-kafka: $(READY) ## Tests on Apache Kafka, which is fetched once (needs Java 17 and Maven)
 	$(BIN)/python -m pytest tests/kafka tests/faults
+
+test-cases: $(READY) ## Faults that users of stream processors reported, each as a scenario on Apache Kafka (CASE=name)
+	$(BIN)/python -m pytest tests/cases $(if $(CASE),-k '$(CASE)')
 
 test-faults: $(READY) ## SEEDS=50 random schedules of faults; SEED=n, FAULTS=kill,node; KILLS=50 EVENTS=1000000; WRITE=1
 	$(BIN)/python -m tests.faults.schedules --seeds $(or $(SEEDS),50) $(FAULT_OPTIONS)

@@ -13,13 +13,14 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 from unittest.mock import Mock
 
 import msgspec
@@ -29,7 +30,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from agents import topics
 from agents.clients import Connection
 from agents.files import read_plan
-from agents.loader import Records, read_to_end
 from agents.merge import MergeStage
 from agents.replay import generate, partitions_of
 from deploy.kafka import death_with_parent
@@ -42,6 +42,7 @@ from streams.merge import BucketMerge
 from streams.partial import Books
 from streams.plan import Facts, Plan
 from streams.scaffold import foreshock_yaml
+from tests.faults.cluster import read_topic
 from tests.faults.payloads import BROKEN, ODD, changed
 
 START_MS = 1_767_571_200_000
@@ -280,6 +281,15 @@ def write_config(
     return file
 
 
+def edit_config(config: Path, *edits: tuple[str, str]) -> None:
+    """Replaces texts of the file, each of which must be there."""
+    text = config.read_text(encoding="utf-8")
+    for old, new in edits:
+        assert old in text, f"{config} has no {old!r}"
+        text = text.replace(old, new)
+    config.write_text(text, encoding="utf-8")
+
+
 def _after(text: str, mark: str) -> str:
     return text.split(mark, 1)[1].split()[0]
 
@@ -336,26 +346,29 @@ def send(
     return asyncio.run(main())
 
 
-class WorkerProcess:
-    """`foreshock worker` as a user starts it; as a context manager it is gone at the end, whatever happened."""
+class ForeshockProcess:
+    """A `foreshock` command as a user starts it; as a context manager it is gone at the end, whatever happened."""
 
     def __init__(
-        self, config: Path, bootstrap: str, *options: str, instance: str = "one", through: Sequence[str] = PLAIN
+        self,
+        log: Path,
+        *arguments: str,
+        through: Sequence[str] = PLAIN,
+        environment: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """`through`: the command that takes foreshock's arguments."""
-        self.instance = instance
-        self.log = config.parent / f"worker-{instance}.log"
-        arguments = ["worker", "-c", str(config), "--broker", bootstrap, "--listen", "127.0.0.1:0"]
-        with self.log.open("ab") as log:
-            self._said_before = log.tell()
+        """`through`: the command that takes foreshock's arguments. `environment`: variables on top of ours."""
+        self.log = log
+        with log.open("ab") as file:
+            self._said_before = file.tell()
             self.process = subprocess.Popen(
-                [*through, *arguments, "--instance", instance, *options],
-                stdout=log,
-                stderr=log,
+                [*through, *arguments],
+                stdout=file,
+                stderr=file,
+                env={**os.environ, **environment},
                 preexec_fn=death_with_parent(),
             )
 
-    def __enter__(self) -> WorkerProcess:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -383,19 +396,54 @@ class WorkerProcess:
         self.process.wait()
 
     def until(self, condition: Callable[[], object], within_s: float = 60.0) -> None:
-        """Waits until it holds, as long as this worker is up."""
+        """Waits until it holds, as long as this process is up."""
         deadline = time.monotonic() + within_s
         while not condition():
-            assert self.process.poll() is None, f"the worker ended: {self.said[-2000:]}"
-            assert time.monotonic() < deadline, f"not within {within_s:g} s; the worker's log: {self.said[-2000:]}"
+            assert self.process.poll() is None, f"it ended with {self.process.returncode}: {self.said[-2000:]}"
+            assert time.monotonic() < deadline, f"not within {within_s:g} s; its log: {self.said[-2000:]}"
             time.sleep(0.1)
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def resident_mib(self) -> float:
+        """What its process holds now."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * resource.getpagesize() / 2**20
+
+    def peak_mib(self) -> float:
+        """The most that its process has held; 0 once it has ended."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        found = re.search(r"VmHWM:\s+(\d+) kB", status)
+        return int(found[1]) / 1024 if found else 0.0
+
+
+class WorkerProcess(ForeshockProcess):
+    """`foreshock worker`, with pages on a free port."""
+
+    def __init__(self, config: Path, bootstrap: str, *options: str, instance: str = "one", **settings: Any) -> None:
+        """`settings`: those of ForeshockProcess."""
+        self.instance = instance
+        arguments = ["worker", "-c", str(config), "--broker", bootstrap, "--listen", "127.0.0.1:0"]
+        arguments += ["--instance", instance, *options]
+        super().__init__(config.parent / f"worker-{instance}.log", *arguments, **settings)
 
     def get(self, path: str) -> str:
         """A page of this worker, as soon as it has one."""
-        self.until(lambda: "metrics at " in self.said)
-        url = re.findall(r"metrics at (\S+)/metrics", self.said)[-1]
-        with urllib.request.urlopen(url + path, timeout=10) as answer:
+        with urllib.request.urlopen(self.url() + path, timeout=10) as answer:
             return str(answer.read().decode())
+
+    def url(self) -> str:
+        """Where its pages are, as soon as it has any."""
+        self.until(lambda: "metrics at " in self.said)
+        return re.findall(r"metrics at (\S+)/metrics", self.said)[-1]
+
+    def page(self, path: str) -> tuple[int, str]:
+        """Status and text of a page, whatever the status is."""
+        try:
+            return 200, self.get(path)
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
 
     def health(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.get("/health"))
@@ -406,14 +454,6 @@ class WorkerProcess:
         if "metrics at " not in self.said:
             return set()
         return set(self.health()["partitions"])
-
-    def signal(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
-
-    def resident_mib(self) -> float:
-        """What its process holds now."""
-        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
-        return pages * resource.getpagesize() / 2**20
 
     def books(self, model: str = MODEL) -> dict[str, int]:
         """The model's books by outcome, as its metrics tell them; empty before there are any."""
@@ -426,15 +466,16 @@ class WorkerProcess:
 
     def read(self) -> int:
         """Records that this worker has fetched."""
-        return self._sum("foreshock_records_total")
+        return int(self.metric("foreshock_records_total"))
 
     def published(self) -> int:
         """Partials that this worker has sent, and folded."""
-        return self._sum("foreshock_partials_total")
+        return int(self.metric("foreshock_partials_total"))
 
-    def _sum(self, name: str) -> int:
-        families = text_string_to_metric_families(self.get("/metrics"))
-        return int(sum(sample.value for family in families for sample in family.samples if sample.name == name))
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of the samples of this name that have these labels; 0 when there is none."""
+        samples = [s for family in text_string_to_metric_families(self.get("/metrics")) for s in family.samples]
+        return sum(s.value for s in samples if s.name == name and labels.items() <= s.labels.items())
 
 
 def drain(config: Path, bootstrap: str, *, within_s: float = 120.0) -> None:
@@ -484,15 +525,7 @@ def _ms(text: str) -> int:
 
 def published(connection: Connection) -> Published:
     """Everything that is on the result topics now."""
-    found: dict[str, list[Any]] = {"windows": [], "actions": [], "dead-letter": []}
-
-    async def read() -> None:
-        for name, records in found.items():
-            topic = connection.topic(name)
-            count = await topics.find(connection, topic) or 0
-            await read_to_end(connection, topic, range(count), records.extend, deadline_s=60)
-
-    asyncio.run(read())
+    found = {name: read_topic(connection, name) for name in ("windows", "actions", "dead-letter")}
     letters = {}
     for record in found["dead-letter"]:
         headers = dict(record.headers)
@@ -539,14 +572,9 @@ def rebuilt(connection: Connection, config: Path) -> list[BucketMerge]:
 def progress(connection: Connection) -> dict[int, int]:
     """By source partition the next offset of its furthest progress record."""
     found: dict[int, int] = {}
-
-    def take(records: Records) -> None:
-        for record in records:
-            partition = int(record.key)
-            found[partition] = max(Progress.from_bytes(record.value).next_offset, found.get(partition, 0))
-
-    topic = connection.topic("progress")
-    asyncio.run(read_to_end(connection, topic, range(PARTITIONS), take, deadline_s=60))
+    for record in read_topic(connection, "progress"):
+        partition = int(record.key)
+        found[partition] = max(Progress.from_bytes(record.value).next_offset, found.get(partition, 0))
     return found
 
 
