@@ -40,6 +40,7 @@ from mode.utils.queues import FlowControlEvent, ThrowableQueue
 from agents.assignor import NOTHING, StickyAssignor
 from agents.clients import OUTAGE, Connection
 from agents.clock import now_ms
+from agents.patches import is_fenced
 from agents.refusals import words
 from streams.errors import BrokerError, ForeshockError
 from streams.events import Headers
@@ -271,12 +272,23 @@ class Intake(Service):
             try:
                 await self._consume()
             except (KafkaError, ConsumerStoppedError, OSError, TimeoutError) as error:
+                if is_fenced(error) and not self.should_stop:
+                    await self.crash(self._fenced())
+                    return
                 if OUTAGE():
                     seen = words(error, "READ")
                     log.warning("no records from Kafka at %s: %s; trying again", self.connection.broker, seen)
             await self._release()
             await self._close()
             await self.sleep(RETRY_S)
+
+    def _fenced(self) -> BrokerError:
+        return BrokerError(
+            place=f"consumer group {self.group}",
+            seen=f"another process joined as instance {self.group_instance_id!r}, so Kafka fenced this one",
+            expected="one process for each instance name",
+            mend="stop one of them, or start each worker with a name of its own (--instance)",
+        )
 
     async def on_stop(self) -> None:
         """Give back what is held, and leave the group. What is still in the channel is not current any more."""

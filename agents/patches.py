@@ -1,8 +1,12 @@
-"""A fault of aiokafka 0.14 that no caller can get around, mended for every consumer of this process.
+"""Faults of aiokafka 0.14 that no caller can get around, corrected for every consumer of this process.
 
 A consumer that stops cancels its fetches, and awaits them. One that has failed, for the broker is away, and waits
 until it may try again lets the cancellation through: it comes out of `stop` as if the caller had been cancelled, with
 connections left open, and ends a worker without a word. Anywhere else in a fetch aiokafka takes it for the fetch's end.
+
+Error 82, FENCED_INSTANCE_ID, has no class. And a static member that Kafka does not recognise joins again without its
+member id, which takes the name from whoever has it now: two processes with one name fence each other for ever. With the
+member id that it had, Kafka says whether the name is another's (fenced), or nobody's (then it joins anew).
 """
 
 from __future__ import annotations
@@ -10,7 +14,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from aiokafka import errors
 from aiokafka.consumer.fetcher import Fetcher
+from aiokafka.consumer.group_coordinator import GroupCoordinator
 
 _fetch = Fetcher._proc_fetch_request
 
@@ -23,6 +29,33 @@ async def _fetch_or_end(self: Fetcher, *request: Any) -> bool:
         return False
 
 
+_NO_GENERATION = -1
+_reset_generation = GroupCoordinator.reset_generation
+
+
+class FencedInstanceIdError(errors.BrokerResponseError):  # type: ignore[misc]
+    """Another process joined the group under our `group.instance.id`."""
+
+    errno = 82
+    message = "FENCED_INSTANCE_ID"
+    description = "Another process joined the group under this instance id."
+
+
+def _reset_unless_static(self: GroupCoordinator) -> None:
+    """Forgets generation and member id; of a static member the member id only if it is refused with no generation."""
+    member_id, joined = self.member_id, self.generation != _NO_GENERATION
+    _reset_generation(self)
+    if self._group_instance_id is not None and joined:
+        self.member_id = member_id
+
+
+def is_fenced(error: BaseException) -> bool:
+    """Whether another process has our instance id: aiokafka wraps that in errors that only quote it."""
+    return isinstance(error, FencedInstanceIdError) or FencedInstanceIdError.__name__ in str(error)
+
+
 def apply() -> None:
     """May be called more than once."""
     Fetcher._proc_fetch_request = _fetch_or_end
+    GroupCoordinator.reset_generation = _reset_unless_static
+    errors.kafka_errors[FencedInstanceIdError.errno] = FencedInstanceIdError
