@@ -186,7 +186,7 @@ def bounds(connection: Connection, topic: str, *, committed: bool = False) -> di
         starts, ends = await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
         return {tp.partition: (starts[tp], ends[tp]) for tp in tps}
 
-    return _consume(connection, topic, committed, run)
+    return _consume(connection, topic, committed, run) or {}
 
 
 def read_topic(connection: Connection, topic: str, *, committed: bool = False) -> list[ConsumerRecord]:
@@ -204,12 +204,15 @@ def read_topic(connection: Connection, topic: str, *, committed: bool = False) -
                 records += batch
         return sorted(records, key=lambda record: (record.partition, record.offset))
 
-    return _consume(connection, topic, committed, run)
+    return _consume(connection, topic, committed, run) or []
 
 
 def _consume(connection: Connection, topic: str, committed: bool, work: Any) -> Any:
+    """What `work` returns; None when there is no such topic."""
     count = partitions_of_topic(connection, topic)
     tps = [TopicPartition(connection.topic(topic), partition) for partition in range(count)]
+    if not tps:
+        return None
 
     async def main() -> Any:
         consumer = AIOKafkaConsumer(
