@@ -33,6 +33,7 @@ from agents.app import WebOptions, Worker
 from agents.clients import Connection
 from agents.clients import Security as ClientSecurity
 from agents.files import lines, read_plan, reference
+from agents.logs import echo
 from agents.progress import Told
 from agents.refusals import refusal
 from agents.replay import replay
@@ -41,7 +42,7 @@ from streams.action import Action
 from streams.backtest import Backtest, Summary
 from streams.compare import Change, Difference, compare, difference_line
 from streams.config import Config
-from streams.errors import UNREADABLE, ConfigError, DataError, ForeshockError
+from streams.errors import UNREADABLE, BrokerError, ConfigError, DataError, ForeshockError
 from streams.events import Invalid
 from streams.learn import learn
 from streams.ledger import LedgerRows, rows_of
@@ -51,6 +52,7 @@ from streams.rehearse import rehearse
 from streams.reports.backtest import BacktestPage
 from streams.reports.periods import Cadence, period_of
 from streams.scaffold import foreshock_yaml
+from streams.text import plain_json
 from streams.times import rfc3339
 
 CONFIG = click.option(
@@ -119,18 +121,18 @@ def init(
         text = foreshock_yaml(learned, reference_file.name, baseline_file.name, realised.line)
         yaml_file.write_text(text, encoding="utf-8")
     columns = plan.models[model].config
-    click.echo(
+    echo(
         f"{learned.baseline.events:,} events, {len(columns.features)} features, pane {columns.pane}, "
         f"{len(columns.rules)} rules"
     )
     if realised is not None:
-        click.echo(f"replayed through it, the reference itself gives {realised.line}")
+        echo(f"replayed through it, the reference itself gives {realised.line}")
     else:
-        click.echo("not replayed through it: that takes times, in order, and the model's name in its events", err=True)
+        echo("not replayed through it: that takes times, in order, and the model's name in its events", err=True)
     for reason, count in learned.rejected.items():
-        click.echo(f"left out: {count:,} lines, {reason}", err=True)
-    click.echo(f"wrote {yaml_file} and {baseline_file}")
-    click.echo(f"next: foreshock backtest -c {yaml_file} --events FILE -o OUT, or foreshock worker -c {yaml_file}")
+        echo(f"left out: {count:,} lines, {reason}", err=True)
+    echo(f"wrote {yaml_file} and {baseline_file}")
+    echo(f"next: foreshock backtest -c {yaml_file} --events FILE -o OUT, or foreshock worker -c {yaml_file}")
 
 
 @cli.command()
@@ -141,11 +143,11 @@ def check(config_file: Path) -> None:
     for name, model in plan.models.items():
         known = f"baseline of {model.baseline.events:,} events" if model.baseline else "no baseline"
         segments = sum(len(values) for values in model.config.segments.values())
-        click.echo(
+        echo(
             f"{name}: {len(model.config.features)} features, {segments} segments, {len(model.config.rules)} rules, "
             f"pane {model.config.pane}, {known}"
         )
-    click.echo("ok")
+    echo("ok")
 
 
 @cli.command()
@@ -221,7 +223,7 @@ def backtest(
     (out / LEDGER).write_bytes(_json(rows_of(run.ledgers().values())))
     (out / "report.html").write_text(report.html(plan, summary), encoding="utf-8")
     _tell(summary, run)
-    click.echo(f"wrote {', '.join(f'{log}.ndjson' for log in files)}, summary.json, {LEDGER} and report.html in {out}")
+    echo(f"wrote {', '.join(f'{log}.ndjson' for log in files)}, summary.json, {LEDGER} and report.html in {out}")
 
 
 def _json(found: object) -> bytes:
@@ -235,7 +237,7 @@ def read_acks(path: Path) -> Acks:
         try:
             found.take(read_ack(line))
         except Invalid as invalid:
-            click.echo(f"{path}, line {number}: {invalid.reason} ({invalid.detail}); left out", err=True)
+            echo(f"{path}, line {number}: {invalid.reason} ({invalid.detail}); left out", err=True)
     return found
 
 
@@ -260,27 +262,27 @@ def _tell_differences(found: list[Difference], out: Path) -> None:
     (out / "comparison.ndjson").write_bytes(b"".join(msgspec.json.encode(item) + b"\n" for item in found))
     for item in found:
         if item.change is not Change.SAME:
-            click.echo(difference_line(item))
+            echo(difference_line(item))
     counts = Counter(item.change for item in found)
-    click.echo("compared: " + ", ".join(f"{change} {counts[change]}" for change in Change) + "; see comparison.ndjson")
+    echo("compared: " + ", ".join(f"{change} {counts[change]}" for change in Change) + "; see comparison.ndjson")
 
 
 def _tell(summary: Summary, run: Backtest) -> None:
     for name, model in summary.models.items():
         found = ", ".join(f"{action} {count}" for action, count in sorted(model.actions.items())) or "none"
-        click.echo(
+        echo(
             f"{name}: read {model.read:,} = counted {model.counted:,} + late {model.late:,} + "
             f"rejected {model.rejected:,} + duplicate {model.duplicate:,}; incidents: {found}"
         )
         if model.labels:
             said = ", ".join(f"{what} {count:,}" for what, count in model.labels.items())
-            click.echo(f"{name}, labels: {said}")
+            echo(f"{name}, labels: {said}")
         for kind, told in model.told.items():
-            click.echo(f"{name}, {kind}: {', '.join(f'{what} {count:,}' for what, count in told.items())}")
+            echo(f"{name}, {kind}: {', '.join(f'{what} {count:,}' for what, count in told.items())}")
     if summary.rejected:
-        click.echo(f"rejected before a model could be read: {summary.rejected:,}")
+        echo(f"rejected before a model could be read: {summary.rejected:,}")
     for reason, count in run.reject_reasons.most_common(5):
-        click.echo(f"rejected: {count:,} {reason}", err=True)
+        echo(f"rejected: {count:,} {reason}", err=True)
 
 
 @cli.command()
@@ -368,9 +370,9 @@ def produce(
                 to, to.topic(topic), file, speed=speed, rate=rate, on_progress=lambda sent: told(sent.records)
             )
         )
-    click.echo(f"sent {sent.records:,} records, {sent.bytes:,} bytes")
+    echo(f"sent {sent.records:,} records, {sent.bytes:,} bytes")
     if sent.unkeyed or sent.refused:
-        click.echo(f"without a key: {sent.unkeyed:,}; too large for the topic: {sent.refused:,}", err=True)
+        echo(f"without a key: {sent.unkeyed:,}; too large for the topic: {sent.refused:,}", err=True)
 
 
 @cli.command()
@@ -383,7 +385,7 @@ def actions(config_file: Path, broker: str | None, embedded: bool, go_on: bool, 
     """Show the actions that were published."""
     log_to_stderr(False)
     to = connection(read_plan(config_file).config, broker, embedded)
-    run_async(lambda: follow.actions(to, click.echo, go_on=go_on, as_json=as_json))
+    run_async(lambda: follow.actions(to, echo, go_on=go_on, as_json=as_json))
 
 
 @cli.command()
@@ -401,7 +403,7 @@ def ack(config_file: Path, broker: str | None, embedded: bool, action_id: str, s
     now = rfc3339(time.time_ns() // 1_000_000)
     said = Ack(action_id=action_id, status=Status(status), by=by, ts=now, note=note)
     run_async(lambda: acknowledging.send(to, said))
-    click.echo(f"{status}: {action_id}")
+    echo(f"{status}: {action_id}")
 
 
 @cli.command()
@@ -422,10 +424,11 @@ def ledger(config_file: Path, broker: str | None, embedded: bool, folder: Path |
         to = connection(plan.config, broker, embedded)
         rows = rows_of(run_async(lambda: books.from_topics(to, plan)))
     if as_json:
-        click.echo(_json(rows).decode(), nl=False)
+        for line in _json(rows).decode().splitlines():
+            click.echo(plain_json(line))
         return
     for line in ledger_lines(rows):
-        click.echo(line)
+        echo(line)
 
 
 @cli.command()
@@ -470,7 +473,7 @@ def report(
     make_folder(out)
     wanted = list(models) or list(plan.models)
     for line in reports.write(source, wanted, period_of(Cadence(cadence), at), slug, out):
-        click.echo(line)
+        echo(line)
 
 
 def read_rows(path: Path) -> LedgerRows:
@@ -534,11 +537,11 @@ def demo(keep: bool, folder: Path | None, listen: str) -> None:
     """Flights of 2013, a model, an embedded broker, and what goes wrong: from events to actions in a minute or two."""
     log_to_stderr(False, level=logging.WARNING)
     if folder is not None:
-        demonstration.write(folder, click.echo)
+        demonstration.write(folder, echo)
         return
     host, port = _address(listen)
     tune_memory()
-    run_async(lambda: demonstration.run(click.echo, WebOptions(host=host, port=port), keep=keep))
+    run_async(lambda: demonstration.run(echo, WebOptions(host=host, port=port), keep=keep))
 
 
 def make_folder(path: Path) -> None:
@@ -651,7 +654,8 @@ def main() -> None:
         logs.say(f"foreshock: {error}", code=error.code, level=logging.CRITICAL)
         sys.exit(error.exit_code)
     except KafkaError as error:
-        print(f"foreshock: Kafka: {'; '.join(refusal(error, 'READ'))}", file=sys.stderr)
+        line = f"foreshock: Kafka: {'; '.join(refusal(error, 'READ'))}"
+        logs.say(line, code=BrokerError.code, level=logging.CRITICAL)
         sys.exit(1)
     except (KeyboardInterrupt, click.Abort):
         sys.exit(130)

@@ -12,6 +12,7 @@ from agents.clients import Connection
 from agents.loader import Records, read_to_end, started
 from streams.action import line_of
 from streams.errors import BrokerError
+from streams.text import plain_json
 
 READ_WITHIN_S = 120.0
 
@@ -53,12 +54,15 @@ async def going_on(connection: Connection, offsets: dict[TopicPartition, int]) -
 async def actions(connection: Connection, say: Callable[[str], None], *, go_on: bool, as_json: bool) -> None:
     """Says every action that is on the topic, in the order of its partitions; with `go_on` those to come too."""
 
-    def take(records: Records) -> None:
-        for record in records:
-            say(record.value.decode("utf-8", "replace") if as_json else line_of(record.value))
-
-    ends = await read_all(connection, take)
+    ends = await read_all(connection, lambda records: say_all(records, say, as_json=as_json))
     if go_on:
         async with going_on(connection, ends) as consumer:
             async for record in consumer:
-                take([record])
+                say_all([record], say, as_json=as_json)
+
+
+def say_all(records: Records, say: Callable[[str], None], *, as_json: bool) -> None:
+    """Says each record on a line of its own, without control characters."""
+    for record in records:
+        value = record.value or b""
+        say(plain_json(value.decode("utf-8", "replace")) if as_json else line_of(value))

@@ -11,8 +11,12 @@ import logging
 import sys
 from enum import StrEnum
 from types import TracebackType
+from typing import Any
+
+import click
 
 from streams.errors import ForeshockError
+from streams.text import plain, plain_lines
 from streams.times import rfc3339
 
 FIELDS = ("topic", "partition", "offset", "group", "model", "reason", "action_id", "code")
@@ -45,6 +49,7 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 def say(text: str, *, code: str = "", level: int = logging.INFO) -> None:
     """A line of the command itself, such as the one that it ends with: plain text, unless lines are JSON."""
+    text = plain(text)
     formatter = logging.root.handlers[0].formatter if logging.root.handlers else None
     if isinstance(formatter, JsonLines):
         record = logging.LogRecord("foreshock", level, "", 0, text, (), None)
@@ -54,15 +59,26 @@ def say(text: str, *, code: str = "", level: int = logging.INFO) -> None:
         print(f"{text} [{code}]" if code else text, file=sys.stderr, flush=True)
 
 
+def echo(text: str, *, err: bool = False) -> None:
+    """One line of a command's result; what the text holds reaches no terminal as a control character."""
+    click.echo(plain(text), err=err)
+
+
 class TextLines(logging.Formatter):
-    """For a person: one line a message, then the traceback, if there is one."""
+    """For a person: one line a message, then the traceback, if there is one, each of its lines indented."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        record.message = " ".join(record.message.splitlines())
+        record.message = plain(record.message)
         return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:
+        return _indented(super().formatException(ei))
+
+    def formatStack(self, stack_info: str) -> str:
+        return _indented(super().formatStack(stack_info))
 
 
 class JsonLines(logging.Formatter):
@@ -73,12 +89,21 @@ class JsonLines(logging.Formatter):
             "ts": rfc3339(int(record.created * 1000)),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "event": record.getMessage(),
+            "event": plain_lines(record.getMessage()),
         }
-        line |= {name: found for name in FIELDS if (found := getattr(record, name, None)) is not None}
+        line |= {name: _field(found) for name in FIELDS if (found := getattr(record, name, None)) is not None}
         if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
+            line["traceback"] = plain_lines(self.formatException(record.exc_info))
         return json.dumps(line, default=str)
+
+
+def _field(value: object) -> object:
+    return plain(value) if isinstance(value, str) else value
+
+
+def _indented(text: str) -> str:
+    """So that no line of an exception's own text can be taken for a line of the log."""
+    return "\n".join("    " + line for line in plain_lines(text).split("\n"))
 
 
 def _as_a_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -14,6 +14,7 @@ from streams.config import Model, Rule, Severity
 from streams.decide import ENDS, Decision, Evidence, Reason, action_id
 from streams.errors import UNREADABLE
 from streams.signals.names import SIGNALS
+from streams.text import plain
 from streams.times import rfc3339
 
 TYPE = "foreshock.action.v1"
@@ -145,14 +146,14 @@ def advice(action: Action) -> Iterator[str]:
 
 
 def action_line(action: Action) -> str:
-    """One line for a person."""
+    """One line for a person, without control characters, whatever the payloads' names hold."""
     data = action.data
     where = "".join(f" {name}={item}" for name, item in (data.segment or {}).items())
     version = f" v{data.model_version}" if data.model_version is not None else ""
     evidence = "; ".join(map(_evidence_text, data.signals[:3]))
     more = f" and {len(data.signals) - 3} more" if len(data.signals) > 3 else ""
     head = f"{data.window.end}  {data.state:<8} {data.action:<13} {data.model}{version}{where}  {data.rule}"
-    return head + (f": {evidence}{more}" if evidence else f" ({data.reason})")
+    return plain(head + (f": {evidence}{more}" if evidence else f" ({data.reason})"))
 
 
 def _evidence_text(item: Evidence) -> str:

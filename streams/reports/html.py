@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
 
 from streams.reports.style import STYLE
 from streams.reports.svg import Mark, Scale, Series, plot, sample, scale_of, swatch
+from streams.text import html_text
 
 BADGES = {"act": "▲", "watch": "◆", "all well": "●", "no data": "○"}
 """A shape for each standing, beside its colour."""
@@ -25,12 +25,12 @@ class Markup(str):
 
 def safe(text: str) -> Markup:
     """Text as HTML; HTML as it is."""
-    return text if isinstance(text, Markup) else Markup(escape(text))
+    return text if isinstance(text, Markup) else Markup(html_text(text))
 
 
 def tag(name: str, content: str, **attributes: str) -> Markup:
     """An element; of attributes `_` is `-`, and `class_` is `class`."""
-    said = "".join(f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"' for key, value in attributes.items())
+    said = "".join(f' {key.rstrip("_").replace("_", "-")}="{html_text(value)}"' for key, value in attributes.items())
     return Markup(f"<{name}{said}>{safe(content)}</{name}>")
 
 
@@ -51,7 +51,7 @@ def when(text: str) -> Markup:
 def badge(standing: str, label: str = "") -> Markup:
     """A standing, or what follows from it."""
     shape = Markup(f'<span aria-hidden="true">{BADGES[standing]}</span> ')
-    return tag("strong", Markup(shape + escape((label or standing).capitalize())), class_=f"badge {slug(standing)}")
+    return tag("strong", Markup(shape + html_text((label or standing).capitalize())), class_=f"badge {slug(standing)}")
 
 
 def slug(text: str) -> str:
@@ -64,7 +64,7 @@ def page(title: str, body: Iterable[str]) -> str:
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>"
+        f"<title>{html_text(title)}</title><style>{STYLE}</style></head><body>"
     )
     return "\n".join([head, *body, "</body></html>"]) + "\n"
 
@@ -132,7 +132,7 @@ def figure(
         marked=marked,
     )
     middle = days[len(days) // 2] if len(days) > 2 else ""
-    along = "".join(f"<span>{escape(day)}</span>" for day in dict.fromkeys((days[0], middle, days[-1])) if day)
+    along = "".join(f"<span>{html_text(day)}</span>" for day in dict.fromkeys((days[0], middle, days[-1])) if day)
     return Markup(
         f'<figure class="chart"><figcaption>{safe(title)}</figcaption><div class="frame">'
         f'<div class="ys" aria-hidden="true">{_ticks(scale, format_)}</div>{drawn}'
@@ -143,19 +143,19 @@ def figure(
 
 def _ticks(scale: Scale, format_: str) -> str:
     texts = (format(round(tick, 9) + 0.0, format_).replace("-", "−") for tick in scale.ticks)
-    return "".join(f"<span>{escape(text)}</span>" for text in texts)
+    return "".join(f"<span>{html_text(text)}</span>" for text in texts)
 
 
 def _key(series: Sequence[Series], reference: tuple[str, float] | None, marked: tuple[int, int] | None) -> str:
     items = [
-        f"<span>{swatch(found, number)} {escape(found.label)}"
+        f"<span>{swatch(found, number)} {html_text(found.label)}"
         + (" with its 95% interval" if found.lows and found.mark is Mark.DOTS else "")
         + "</span>"
         for number, found in enumerate(series)
     ]
     if reference is not None:
         drawn = sample('<path class="reference" d="M1 6H23"/>')
-        items.append(f"<span>{drawn} {escape(reference[0])}</span>")
+        items.append(f"<span>{drawn} {html_text(reference[0])}</span>")
     if marked is not None:
         drawn = sample('<rect class="meant" width="24" height="12"/>')
         items.append(f"<span>{drawn} this report</span>")

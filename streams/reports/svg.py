@@ -9,8 +9,9 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from html import escape
 from itertools import groupby
+
+from streams.text import html_text
 
 MOST_STEPS, SLACK = 4, 1e-9
 MOST_REACH = 2.0
@@ -101,8 +102,8 @@ def plot(
         parts += _drawn(found, number, days, scale, marked or (0, days))
     return (
         f'<svg class="plot" role="img" aria-labelledby="{name}-title {name}-desc" viewBox="0 0 100 100" '
-        f'preserveAspectRatio="none"><title id="{name}-title">{escape(title)}</title>'
-        f'<desc id="{name}-desc">{escape(description)}</desc>{"".join(parts)}</svg>'
+        f'preserveAspectRatio="none"><title id="{name}-title">{html_text(title)}</title>'
+        f'<desc id="{name}-desc">{html_text(description)}</desc>{"".join(parts)}</svg>'
     )
 
 
