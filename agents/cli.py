@@ -25,7 +25,7 @@ from aiokafka.errors import KafkaError
 from agents import acks as acknowledging
 from agents import alertmanager as alerting
 from agents import demo as demonstration
-from agents import follow, logs, reports
+from agents import ending, follow, logs, reports
 from agents import ledger as books
 from agents import webhook as webhooks
 from agents.address import check_address, is_loopback
@@ -66,6 +66,8 @@ DECLARES = {Facts.FEEDBACK: "feedback", Facts.RUNS: "jobs", Facts.OUTCOMES: "kpi
 """What a model says of itself so that these are counted."""
 EMBEDDED = click.option("--embedded", is_flag=True, help="The broker is the embedded one, with its limits.")
 
+STOP_WORKER_WITHIN_S = 20.0
+"""After SIGTERM: below the 30 s after which Kubernetes and Docker Compose are often told to kill."""
 LEDGER = "ledger.json"
 """What a backtest says of its ledgers."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -314,32 +316,29 @@ def worker(
     options = web_options(plan.config, listen, is_open)
     to = connection(plan.config, broker, embedded)
     tune_memory()
-    run_async(
-        lambda: _work(
-            Worker(plan, to, options, drain=drain, instance=instance, state=state or config_file.parent / "state")
-        )
-    )
+    folder = state or config_file.parent / "state"
+    _work(Worker(plan, to, options, drain=drain, instance=instance, state=folder))
 
 
-async def _work(process: Worker) -> None:
-    loop = asyncio.get_running_loop()
-    task = asyncio.create_task(process.run())
-    told = asyncio.Event()
+def _work(process: Worker) -> None:
+    """Runs a worker until it is done, SIGTERM or Ctrl-C."""
 
-    def end() -> None:
-        told.set()
-        if process.ready.is_set():
-            process.stop.set()
-        else:
-            task.cancel()  # still waiting for Kafka
+    def end(task: asyncio.Task[Any]) -> None:
+        process.stop.set()
+        if not process.ready.is_set():
+            task.cancel()  # it still waits for Kafka
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, end)
-    try:
-        await task
-    except asyncio.CancelledError:
-        if not told.is_set():
-            raise RuntimeError("the worker was cancelled, though nobody told it to end") from None
+    async def work() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, end, task)
+        try:
+            await process.run()
+        except asyncio.CancelledError:
+            if not process.stop.is_set():
+                raise RuntimeError("the worker was cancelled, though nobody told it to end") from None
+
+    ending.run(work, end, within_s=STOP_WORKER_WITHIN_S)
 
 
 @cli.command()
@@ -628,7 +627,7 @@ def log_to_stderr(verbose: bool, level: int = logging.INFO) -> None:
 
 
 def run_async(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-    return asyncio.run(work())
+    return ending.run(work)
 
 
 def _tell_usage(error: click.ClickException) -> None:
@@ -642,7 +641,8 @@ def _tell_usage(error: click.ClickException) -> None:
 
 
 def main() -> None:
-    """Exit codes: 0 done, 1 failed, 2 unusable arguments or configuration."""
+    """Exit codes: 0 done or ended by SIGTERM, 1 failed, 2 unusable arguments or configuration, 130 Ctrl-C."""
+    ending.install()
     try:
         cli(standalone_mode=False)
     except click.exceptions.Exit as done:
