@@ -9,8 +9,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from streams.errors import UNREADABLE
-from streams.events import MAX_DETAIL, MAX_TIME_MS, MIN_TIME_MS, Invalid, Reason, checked_size
+from streams.envelope import Headers, checked_size, read_object
+from streams.fields import Invalid, Reason, time_ms
 from streams.times import instant_ms
 
 MAX_ACK_BYTES = 16_384
@@ -43,24 +43,19 @@ class Ack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
         return self.ts if isinstance(self.ts, int) else instant_ms(self.ts)
 
 
-_decode = msgspec.json.Decoder(Ack).decode
-
-
-def read_ack(value: bytes | None) -> Ack:
-    """The ack of a record's value.
+def read_ack(value: bytes | None, headers: Headers = ()) -> Ack:
+    """The ack of a record's value, as plain JSON or in a CloudEvent.
 
     Raises:
         Invalid: with the reason, if it is none.
     """
+    plain, _ = read_object(checked_size(value, MAX_ACK_BYTES), headers)
     try:
-        ack = _decode(checked_size(value, MAX_ACK_BYTES))
+        ack = msgspec.convert(plain, Ack)
     except msgspec.ValidationError as error:
         missing = "missing required field" in str(error)
         raise Invalid(Reason.MISSING_FIELD if missing else Reason.WRONG_TYPE, str(error)) from None
-    except UNREADABLE as error:
-        raise Invalid(Reason.BAD_JSON, str(error)[:MAX_DETAIL]) from None
-    if not MIN_TIME_MS <= ack.ts_ms <= MAX_TIME_MS:
-        raise Invalid(Reason.WRONG_TYPE, f"ts {str(ack.ts)[:40]!r} is no time")
+    time_ms(ack.ts)
     return ack
 
 

@@ -23,8 +23,8 @@ from streams.decode import (
     WRONG_NUMBER,
     WRONG_PAYLOAD,
     Rows,
-    text_of,
 )
+from streams.fields import text_of
 from streams.sketch.layout import (
     ABSENT,
     BINS,

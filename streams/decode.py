@@ -22,17 +22,16 @@ from msgspec import UNSET, UnsetType
 from numpy.typing import NDArray
 
 from streams.config import OTHER
-from streams.events import (
+from streams.envelope import Headers, checked_size
+from streams.events import Event, read_event
+from streams.fields import (
     MAX_TIME_MS,
     MIN_TIME_MS,
-    Event,
-    Headers,
     Invalid,
     Reason,
     Reject,
-    checked_size,
     nearest,
-    read_event,
+    segment_text,
     time_ms,
 )
 from streams.sketch.layout import SCORE, Column, Kind, Role
@@ -229,18 +228,6 @@ def _slot(kind: Kind, value: Any) -> Any:
     if kind is Kind.BOOLEAN:
         return value if isinstance(value, bool) else WRONG
     return value if isinstance(value, int) and not isinstance(value, bool) else WRONG
-
-
-def text_of(value: Any) -> str:
-    """A category's value as text, as baselines and reports write it."""
-    if value.__class__ is bool:
-        return "true" if value else "false"
-    return value if value.__class__ is str else str(value)
-
-
-def segment_text(value: Any) -> str | None:
-    """A segment's value as text; None for what has none."""
-    return text_of(value) if isinstance(value, str | bool | int | float) and value == value else None
 
 
 class Decoder:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import itemgetter
-from typing import Any
 
 import msgspec
 
-from streams.events import (
+from streams.envelope import Headers, checked_size, read_object
+from streams.fields import (
     MAX_NAME,
     MAX_TIME_MS,
     MIN_TIME_MS,
-    Headers,
     Invalid,
     Reason,
     Reject,
-    checked_size,
-    read_object,
+    identifier,
+    scalar,
+    text,
     time_ms,
 )
 from streams.times import NO_TIME, instants_ms
@@ -111,20 +111,14 @@ def _of(plain: _Plain, ts_ms: int) -> Label:
 
 def _carefully(value: bytes, headers: Headers) -> Label:
     plain, envelope = read_object(value, headers)
-    model = plain.get("model")
-    if model is not None and (not isinstance(model, str) or len(model) > MAX_NAME):
-        raise Invalid(Reason.WRONG_TYPE, f"model: expected a text of at most {MAX_NAME} characters")
-    event_id = plain.get("event_id", envelope.get("id"))
-    if event_id is None or event_id == "":
-        raise Invalid(Reason.MISSING_FIELD, "event_id", model or "")
-    if isinstance(event_id, bool) or not isinstance(event_id, str | int):
-        raise Invalid(Reason.WRONG_TYPE, "event_id: expected a text", model or "")
-    if "label" not in plain:
-        raise Invalid(Reason.MISSING_FIELD, "label", model or "")
-    label: Any = plain["label"]
-    if isinstance(label, list | dict):
-        raise Invalid(Reason.WRONG_TYPE, "label: expected a number, a text, a boolean or null", model or "")
-    if isinstance(label, int) and not isinstance(label, bool):
-        label = float(label)
-    ts_ms = time_ms(plain.get("label_ts", envelope.get("time")), "label_ts")
-    return Label(str(event_id), None if label != label else label, ts_ms, model or "")
+    model = "" if plain.get("model") in (None, "") else text(plain, "model")
+    try:
+        event_id = identifier(plain.get("event_id", envelope.get("id")), "event_id")
+        if "label" not in plain:
+            raise Invalid(Reason.MISSING_FIELD, "label")
+        label = scalar(plain["label"], "label")
+        ts_ms = time_ms(plain.get("label_ts", envelope.get("time")), "label_ts")
+    except Invalid as invalid:
+        invalid.model = model
+        raise
+    return Label(event_id, label, ts_ms, model)

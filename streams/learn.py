@@ -18,10 +18,11 @@ from streams.baseline import Baseline, Block, OutcomeReference, SegmentKey, Stat
 from streams.batch import Columnizer, Gathered
 from streams.cells import Segmentation, profiles
 from streams.config import MAX_FEATURES, MAX_SEGMENTS, MAX_VERSION, OTHER, is_nameable
-from streams.decode import ModelCodec, Rows, segment_text, text_of
+from streams.decode import ModelCodec, Rows
 from streams.duration import DAY_MS, UNITS_MS
 from streams.errors import DataError
 from streams.events import Event, Invalid, read_event
+from streams.fields import segment_text, text_of
 from streams.learn_outcomes import Labels, Worth, count_outcomes, read_reference_labels, understand
 from streams.signals.measure import RARE
 from streams.sketch.counts import Counts

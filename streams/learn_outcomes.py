@@ -10,9 +10,9 @@ from itertools import islice
 import numpy as np
 
 from streams.baseline import WHOLE, Block, OutcomeReference, SegmentKey
-from streams.decode import segment_text
 from streams.errors import DataError
 from streams.events import Event
+from streams.fields import segment_text
 from streams.labels import Label, read_labels
 from streams.sketch.counts import Counts
 from streams.sketch.outcomes import (

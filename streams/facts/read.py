@@ -10,16 +10,19 @@ from typing import Any
 import msgspec
 
 from streams.config import MAX_VERSION, Feedback
-from streams.events import (
-    MAX_NAME,
+from streams.envelope import Headers, checked_size, read_object
+from streams.fields import (
     MAX_TIME_MS,
     MIN_TIME_MS,
-    Headers,
     Invalid,
     Reason,
-    checked_size,
-    nearest,
-    read_object,
+    category,
+    identifier,
+    mapping,
+    number,
+    optional_text,
+    segments,
+    text,
     time_ms,
 )
 
@@ -95,100 +98,66 @@ def is_run(job: str, text: str) -> bool:
 
 def read_feedback(value: bytes | None, headers: Headers, limit: int) -> Told:
     plain, envelope = read_object(checked_size(value, limit), headers)
-    model = _text(plain, "model")
-    kind = _text(plain, "kind", model)
-    if kind not in list(Feedback):
-        raise Invalid(Reason.WRONG_TYPE, f"kind: expected one of {', '.join(Feedback)}, got {kind[:40]!r}", model)
-    return Told(
-        model=model,
-        ts_ms=_time(plain.get("ts", envelope.get("time")), model),
-        kind=Feedback(kind),
-        value=_category(plain.get("value"), "value", model),
-        event_id=_category(plain.get("event_id"), "event_id", model),
-        version=_version(plain, model),
-        segments=_segments(plain, model),
-    )
-
-
-def read_outcome(value: bytes | None, headers: Headers, limit: int) -> Observation:
-    plain, envelope = read_object(checked_size(value, limit), headers)
-    model = _text(plain, "model")
-    number = plain.get("value")
-    if isinstance(number, bool) or not isinstance(number, int | float) or not abs(nearest(number)) <= MOST:
-        raise Invalid(Reason.WRONG_TYPE, f"value: expected a number within ±{MOST:g}", model)
-    return Observation(
-        model=model,
-        ts_ms=_time(plain.get("ts", envelope.get("time")), model),
-        kpi=_text(plain, "kpi", model),
-        value=float(number),
-        version=_version(plain, model),
-        segments=_segments(plain, model),
-    )
-
-
-def read_run(value: bytes | None, headers: Headers, limit: int) -> RunEvent:
-    """The fields of OpenLineage 1.0 that tell when a run of a job began and how it ended."""
-    plain, _ = read_object(checked_size(value, limit), headers)
-    job, run = (_mapping(plain, name) for name in ("job", "run"))
-    turn = str(plain.get("eventType", "OTHER")).upper()
-    return RunEvent(
-        namespace=_text(job, "namespace", place="job.namespace"),
-        job=_text(job, "name", place="job.name"),
-        ts_ms=time_ms(plain.get("eventTime"), "eventTime"),
-        turn=Turn(turn) if turn in list(Turn) else None,
-        run_id=_short(_text(run, "runId", place="run.runId")),
-    )
-
-
-def _text(plain: Mapping[str, Any], name: str, model: str = "", place: str = "") -> str:
-    value = plain.get(name)
-    if value is None:
-        raise Invalid(Reason.MISSING_FIELD, place or name, model)
-    if not isinstance(value, str) or not 0 < len(value) <= MAX_NAME:
-        raise Invalid(Reason.WRONG_TYPE, f"{place or name}: expected a text of 1 to {MAX_NAME} characters", model)
-    return value
-
-
-def _mapping(plain: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = plain.get(name)
-    if value is None:
-        raise Invalid(Reason.MISSING_FIELD, name)
-    if not isinstance(value, dict):
-        raise Invalid(Reason.WRONG_TYPE, f"{name}: expected an object")
-    return value
-
-
-def _time(value: Any, model: str) -> int:
+    model = text(plain, "model")
     try:
-        return time_ms(value)
+        kind = text(plain, "kind")
+        if kind not in list(Feedback):
+            raise Invalid(Reason.WRONG_TYPE, f"kind: expected one of {', '.join(Feedback)}, got {kind[:40]!r}")
+        event_id = plain.get("event_id")
+        return Told(
+            model=model,
+            ts_ms=time_ms(plain.get("ts", envelope.get("time"))),
+            kind=Feedback(kind),
+            value=category(plain.get("value"), "value"),
+            event_id="" if event_id in (None, "") else identifier(event_id, "event_id"),
+            version=_version(plain),
+            segments=segments(plain),
+        )
     except Invalid as invalid:
         invalid.model = model
         raise
 
 
-def _category(value: Any, name: str, model: str) -> str:
-    """A text; of a number or a boolean the JSON, of none the empty text."""
-    if value is None:
-        return ""
-    if isinstance(value, dict | list):
-        raise Invalid(Reason.WRONG_TYPE, f"{name}: expected a text, a number or a boolean", model)
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+def read_outcome(value: bytes | None, headers: Headers, limit: int) -> Observation:
+    plain, envelope = read_object(checked_size(value, limit), headers)
+    model = text(plain, "model")
+    try:
+        observed = number(plain.get("value"), "value")
+        if observed is None or not abs(observed) <= MOST:
+            raise Invalid(Reason.WRONG_TYPE, f"value: expected a number within ±{MOST:g}")
+        return Observation(
+            model=model,
+            ts_ms=time_ms(plain.get("ts", envelope.get("time"))),
+            kpi=text(plain, "kpi"),
+            value=observed,
+            version=_version(plain),
+            segments=segments(plain),
+        )
+    except Invalid as invalid:
+        invalid.model = model
+        raise
 
 
-def _version(plain: Mapping[str, Any], model: str) -> str:
-    version = _category(plain.get("model_version"), "model_version", model)
+def read_run(value: bytes | None, headers: Headers, limit: int) -> RunEvent:
+    """The fields of OpenLineage 1.0 that tell when a run of a job began and how it ended."""
+    plain, _ = read_object(checked_size(value, limit), headers)
+    job, run = (mapping(plain, name, required=True) for name in ("job", "run"))
+    turn = (optional_text(plain, "eventType") or "OTHER").upper()
+    return RunEvent(
+        namespace=text(job, "namespace", "job.namespace"),
+        job=text(job, "name", "job.name"),
+        ts_ms=time_ms(plain.get("eventTime"), "eventTime"),
+        turn=Turn(turn) if turn in list(Turn) else None,
+        run_id=_short(text(run, "runId", "run.runId")),
+    )
+
+
+def _version(plain: Mapping[str, Any]) -> str:
+    """The model's version; empty where none is named."""
+    version = category(plain.get("model_version"), "model_version")
     if len(version) > MAX_VERSION:
-        raise Invalid(Reason.WRONG_TYPE, f"model_version: expected at most {MAX_VERSION} characters", model)
+        raise Invalid(Reason.WRONG_TYPE, f"model_version: expected at most {MAX_VERSION} characters")
     return version
-
-
-def _segments(plain: Mapping[str, Any], model: str) -> dict[str, str]:
-    segments = plain.get("segments")
-    if segments is None:
-        return {}
-    if not isinstance(segments, dict):
-        raise Invalid(Reason.WRONG_TYPE, "segments: expected an object", model)
-    return {name: _category(value, f"segments.{name}", model) for name, value in segments.items()}
 
 
 def _short(run_id: str) -> str:

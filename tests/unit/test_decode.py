@@ -328,7 +328,7 @@ REJECTS: dict[str, tuple[bytes | None, Reason, str]] = {
     "a year ahead": (raw(event(ts=rfc3339(NOW_MS + 365 * 86_400_000))), Reason.FUTURE, MODEL),
     "a year ahead, read carefully": (raw(event(ts=NOW_MS * 1.02, news=1)), Reason.FUTURE, MODEL),
     "no features": (raw({"event_id": "e", "ts": 0, "model": MODEL}), Reason.MISSING_FIELD, MODEL),
-    "features null": (raw(event(features=None)), Reason.WRONG_TYPE, MODEL),
+    "features null": (raw(event(features=None)), Reason.MISSING_FIELD, MODEL),
     "features an array": (raw(event(features=[1])), Reason.WRONG_TYPE, MODEL),
     "segments an array": (raw(event(segments=[1])), Reason.WRONG_TYPE, MODEL),
     "score a text": (raw(event(score="0.5")), Reason.WRONG_TYPE, MODEL),
