@@ -1,23 +1,31 @@
 """The actions topic → alerts of Prometheus Alertmanager, which rise with an incident and clear when it is over.
 
-An alert is an incident: the log says which are open, so a restart reads the topic again. Alertmanager forgets an alert
-that nobody repeats, so all open ones are sent every minute; a repeat changes nothing there.
+An alert is an incident. A restart reads which are open from `state`, which forgets none, and then their details from
+the actions topic, which may have lost them by its retention. Alertmanager forgets an alert that nobody repeats, so all
+open ones are sent every minute; a repeat changes nothing there.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
 
+from agents import topics
 from agents.clients import Connection
 from agents.follow import going_on, read_all
 from agents.loader import Records
 from agents.logs import NO_ACTION
 from streams.action import Action, IncidentKey, State, action_line, incident_key, read_action
-from streams.times import rfc3339
+from streams.config import Model
+from streams.errors import NewerError, SketchError
+from streams.judge import ModelState, unpack_state
+from streams.open_incidents import open_actions
+from streams.text import plain
+from streams.times import instant_ms, rfc3339
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +34,8 @@ REPEAT_S, RETRY_S = 60.0, 2.0
 LASTS_S = 300.0
 """Alertmanager takes an alert for over when it has not been repeated for so long."""
 POLL_MS = 500
+STATE = "state"
+"""What stage 2 remembers: compacted, so an open incident stays in it, however old."""
 
 
 class OpenIncidents:
@@ -41,22 +51,37 @@ class OpenIncidents:
         if action is None:
             log.error(NO_ACTION, len(value or b""))
             return False
-        data = action.data
-        key = incident_key(data.model, data.rule, data.model_version, data.segment)
-        if data.state is State.FIRING:
-            before, self.firing[key] = self.firing.get(key), action
+        key, before = _key(action), self.firing.get(_key(action))
+        if before is not None and _since_ms(before) > _since_ms(action):
+            return False  # of an earlier incident: `state` knows a later one
+        if action.data.state is State.FIRING:
+            self.firing[key] = action
             self.over.pop(key, None)
             return before is None or before.id != action.id
-        began = self.firing.pop(key, None)
-        if began is None or not fresh:
+        if before is None:
             return False
-        self.over[key] = began
-        return True
+        del self.firing[key]
+        if fresh:
+            self.over[key] = before
+        return fresh
+
+    def restore(self, action: Action) -> None:
+        """An incident that is open by `state`; what the log of actions says of it comes later, and replaces it."""
+        self.firing[_key(action)] = action
 
     def alerts(self, now_s: float) -> list[dict[str, Any]]:
         """All that Alertmanager has to be told."""
         now, later = (rfc3339(int(seconds * 1000)) for seconds in (now_s, now_s + LASTS_S))
         return [alert(a, later) for a in self.firing.values()] + [alert(a, now) for a in self.over.values()]
+
+
+def _key(action: Action) -> IncidentKey:
+    data = action.data
+    return incident_key(data.model, data.rule, data.model_version, data.segment)
+
+
+def _since_ms(action: Action) -> int:
+    return instant_ms(action.data.since)
 
 
 def alert(action: Action, ends: str) -> dict[str, Any]:
@@ -74,7 +99,7 @@ def alert(action: Action, ends: str) -> dict[str, Any]:
     }
     notes = {"summary": action_line(action), "runbook_url": data.runbook, "action_id": action.id}
     return {
-        "labels": {name: value for name, value in labels.items() if value},
+        "labels": {name: plain(value) for name, value in labels.items() if value},
         "annotations": {name: value for name, value in notes.items() if value},
         "startsAt": data.since,
         "endsAt": ends,
@@ -85,9 +110,51 @@ def _label(name: str) -> str:
     return "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in name)
 
 
-async def run(connection: Connection, url: str) -> None:
-    """Tells Alertmanager at a base URL of every open incident, until it is cancelled."""
+async def restore(connection: Connection, models: Mapping[str, Model], incidents: OpenIncidents) -> None:
+    """Gives every incident that is open by `state` to `incidents`.
+
+    Raises:
+        BrokerError: if the topic may not be read, or Kafka is away.
+        NewerError: for a state of a later release.
+    """
+    latest: dict[tuple[int, bytes], bytes] = {}
+
+    def take(records: Records) -> None:
+        for record in records:
+            if record.key is not None and not record.key.startswith(b"\0"):  # others are not of a model as such
+                latest[record.partition, record.key] = record.value or b""
+
+    topic = connection.topic(STATE)
+    if await topics.find(connection, topic) is None:
+        log.warning(
+            "no topic %s, or DESCRIBE on it is not allowed to us: open incidents are those on the actions topic alone",
+            topic,
+        )
+        return
+    await read_all(connection, take, STATE)
+    for (_, key), value in latest.items():
+        for action in _open_in(key, value, models):
+            incidents.restore(action)
+
+
+def _open_in(key: bytes, value: bytes, models: Mapping[str, Model]) -> list[Action]:
+    if not value:
+        return []
+    try:
+        state = unpack_state(value, ModelState)
+        config = models.get(state.model)
+        return [] if config is None else list(open_actions(state.model, config, state))
+    except NewerError as error:
+        raise error.at(f"state {key[:80]!r}") from None
+    except SketchError as error:
+        log.error("state %r: %s; left out", key[:80], error)
+        return []
+
+
+async def run(connection: Connection, url: str, models: Mapping[str, Model]) -> None:
+    """Tells Alertmanager at a base URL of every open incident of these models, until it is cancelled."""
     incidents = OpenIncidents()
+    await restore(connection, models, incidents)
 
     def take(records: Records) -> None:
         known_ms = (time.time() - LASTS_S) * 1000  # what was over before, Alertmanager knows, or has let go of

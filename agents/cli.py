@@ -523,9 +523,9 @@ def webhook(
 def alertmanager(config_file: Path, broker: str | None, embedded: bool, url: str, hosts: tuple[str, ...]) -> None:
     """Show every open incident as an alert of Prometheus Alertmanager, until it is stopped."""
     log_to_stderr(False)
-    to = connection(read_plan(config_file).config, broker, embedded)
-    address = check_address(url, hosts)
-    run_async(lambda: alerting.run(to, address))
+    config = read_plan(config_file).config
+    to, address = connection(config, broker, embedded), check_address(url, hosts)
+    run_async(lambda: alerting.run(to, address, config.models))
 
 
 @cli.command()

@@ -58,7 +58,7 @@ def shown(url: str) -> set[str]:
 
 @asynccontextmanager
 async def telling(to: Connection, url: str) -> AsyncIterator[None]:
-    task = asyncio.create_task(run(to, url))
+    task = asyncio.create_task(run(to, url, {}))
     try:
         yield
     finally:

@@ -94,7 +94,7 @@ class Site:
         if user == "webhook":
             await webhook.run(to, to.topic("foreshock-webhook"), webhook.Webhook(url, b"secret"))
         else:
-            await alertmanager.run(to, url)
+            await alertmanager.run(to, url, {})
 
     def run(self, user: str, *arguments: str | Path) -> None:
         """`foreshock COMMAND`, in this process; SystemExit as it ends."""
