@@ -196,7 +196,7 @@ class Truth:
     def forget(self, before_ms: int) -> None:
         """Drops the spans that began earlier."""
         runs = (run for cell, spans in self._spans.items() for run in _runs(cell, spans))
-        self._carried = {run.cell for run in runs if run.start_ms < before_ms < run.end_ms}
+        self._carried = {run.cell for run in runs if run.start_ms < before_ms <= run.end_ms}
         self.before_ms = before_ms
         self._spans = _since(self._spans, before_ms)
         self._breaches = _since(self._breaches, before_ms)

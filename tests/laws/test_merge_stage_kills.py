@@ -1,0 +1,200 @@
+"""The shell of stage 2, killed before any of its publications and rebuilt from the topics, leaves no trace.
+
+`tests/laws/test_stage_two.py` holds the pure part to this with an order of its own; here the order is that of
+`agents.merge.MergeStage` itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
+
+import msgspec
+import pytest
+from aiokafka import TopicPartition
+
+import agents.merge
+from agents.clients import Connection
+from agents.intake import Batch
+from agents.merge import BOOKS_KEY, UNIT_KEY, MergeStage
+from agents.publish import Outgoing
+from streams.partial import Books, key_of, pack
+from streams.records import Records
+from streams.source import SourceFold
+from tests.laws.test_replay import NOW_MS, PLAN, SOON
+from tests.synthetic import MODEL, Event, events, lines
+
+BUCKET = PLAN.config.bucket(MODEL)
+EVERY_MS = 500
+"""120 events a minute: enough for verdicts, few enough for many runs."""
+
+
+class Killed(BaseException):
+    """The process is gone. No `except Exception` survives it."""
+
+
+@dataclass
+class Kafka:
+    """The topics of one bucket as lists. `kill_before`: the number of the record that is never sent."""
+
+    partials: list[tuple[bytes, bytes | None]] = field(default_factory=list)
+    state: dict[bytes, bytes | None] = field(default_factory=dict)
+    windows: list[dict[str, Any]] = field(default_factory=list)
+    actions: list[dict[str, Any]] = field(default_factory=list)
+    sent: list[tuple[str, bytes | None, bool]] = field(default_factory=list)
+    """Topic, key, and whether it was a tombstone."""
+    kill_before: int = -1
+
+    async def publish(self, producer: Any, records: Sequence[Outgoing], *rest: Any) -> dict[tuple[str, int], int]:
+        """Stands in for `agents.publish.publish`: each record is on its topic, or the process is gone."""
+        for record in records:
+            if len(self.sent) == self.kill_before:
+                self.kill_before = -1
+                raise Killed
+            self.sent.append((record.topic, record.key, record.value is None))
+            self._keep(record)
+        return {}
+
+    def _keep(self, record: Outgoing) -> None:
+        key = record.key or b""
+        if record.topic == "partials":
+            self.partials.append((key, record.value))
+        elif record.topic == "state":
+            self.state[key] = record.value
+        else:
+            {"windows": self.windows, "actions": self.actions}[record.topic].append(
+                msgspec.json.decode(record.value or b"")
+            )
+
+    async def read(
+        self, connection: Any, topic: str, partitions: Iterable[int], take: Callable[[list[Any]], None], **how: Any
+    ) -> dict[int, int]:
+        """Stands in for `read_to_end`."""
+        pairs = list(self.state.items()) if topic == "state" else list(self.partials)
+        records = [
+            SimpleNamespace(
+                partition=BUCKET, offset=at, timestamp=0, timestamp_type=0, key=key, value=value, headers=()
+            )
+            for at, (key, value) in enumerate(pairs)
+        ]
+        if records:
+            take(records)
+        return {BUCKET: len(records)}
+
+    def compact(self) -> None:
+        last = {key: at for at, (key, _) in enumerate(self.partials)}
+        self.partials = [(key, value) for at, (key, value) in enumerate(self.partials) if last[key] == at and value]
+
+    def final_windows(self) -> dict[str, Any]:
+        """Per window the record with the highest revision."""
+        latest: dict[str, dict[str, Any]] = {}
+        for window in self.windows:
+            key = msgspec.json.encode([window[name] for name in ("version", "segment", "start", "end", "clock")])
+            known = latest.get(key.decode())
+            if known is None or known["revision"] <= window["revision"]:
+                latest[key.decode()] = window | {"top_unseen": {}}
+        return latest
+
+
+def stage_of(kafka: Kafka) -> MergeStage:
+    stage = MergeStage(PLAN, Connection(broker="none:1"), Mock(), 1, {})
+    stage.intake = Mock(unbroken=False, **{"current.return_value": True})
+    asyncio.run(stage.on_assigned({TopicPartition("partials", BUCKET)}))
+    return stage
+
+
+def process(stage: MergeStage, kafka: Kafka, batch: Sequence[tuple[bytes, bytes]]) -> None:
+    """One batch of the partials topic, and an expiry with each."""
+    first = len(kafka.partials)
+    kafka.partials += batch
+    keys, values = [key for key, _ in batch], [value for _, value in batch]
+    offsets = range(first, first + len(batch))
+    records = Records(offsets, [0] * len(batch), values, (), keys)
+    stage._expired_at.clear()
+    asyncio.run(stage.process(Batch("partials", BUCKET, records, offsets.stop, offsets.stop, True, 0, 0)))
+
+
+def run(batches: Sequence[Sequence[tuple[bytes, bytes]]], kill_before: int = -1, *, compacts: bool = False) -> Kafka:
+    """A worker over the batches. After the kill another one goes on, which has read the topics as far as they go."""
+    kafka = Kafka(kill_before=kill_before)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(agents.merge, "publish", kafka.publish)
+        patch.setattr(agents.merge, "read_to_end", kafka.read)
+        stage = stage_of(kafka)
+        for batch in batches:
+            new: Sequence[tuple[bytes, bytes]] | None = batch
+            while new is not None:
+                try:
+                    process(stage, kafka, new)
+                    new = None
+                except Killed:
+                    if compacts:
+                        kafka.compact()
+                    stage, new = stage_of(kafka), []
+    return kafka
+
+
+def books_after_a_rebuild(kafka: Kafka) -> Books:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(agents.merge, "read_to_end", kafka.read)
+        books: Books = stage_of(kafka).judges[BUCKET].merge.models[MODEL].books
+    return books
+
+
+@pytest.fixture(scope="module")
+def batches() -> list[list[tuple[bytes, bytes]]]:
+    """More than a chunk of events, with incidents, and panes that are evicted before the end."""
+    stream: list[Event] = list(events(26, 5, SOON, every_ms=EVERY_MS))
+    for number, item in enumerate(stream):
+        if number % 37 == 0:
+            item["ts"] -= 90_000
+    config = PLAN.config
+    small = msgspec.structs.replace(config, kafka=msgspec.structs.replace(config.kafka, chunk_size=512))
+    fold = SourceFold(replace(PLAN, config=small), config.kafka.inference, 0, None, NOW_MS)
+    found: list[list[tuple[bytes, bytes]]] = []
+    for at in range(0, len(stream), 600):
+        part = lines(stream[at : at + 600])
+        steps = fold.take(Records(range(at, at + len(part)), [NOW_MS] * len(part), part), NOW_MS)
+        steps.append(fold.publish(NOW_MS, caught_up=False, final=at + 600 >= len(stream)))
+        found.append([(key_of(p, "w"), pack(p)) for step in steps for p in step.partials if p.bucket == BUCKET])
+    return found
+
+
+def test_a_kill_before_any_record_leaves_no_trace(batches: list[list[tuple[bytes, bytes]]]) -> None:
+    calm = run(batches)
+    ids = {action["id"] for action in calm.actions}
+    topics = [topic for topic, _, _ in calm.sent]
+    assert ids and {"windows", "actions", "state", "partials"} <= set(topics), "there is something to lose"
+    # Wherever the stage goes from one topic to another, the last time that it does; and twice within a topic.
+    changes = {(topics[at - 1], topics[at]): at for at in range(1, len(topics)) if topics[at] != topics[at - 1]}
+    for kill_before in sorted({*changes.values(), len(topics) // 3, len(topics) // 2}):
+        killed = run(batches, kill_before, compacts=kill_before % 2 == 0)
+        assert killed.final_windows() == calm.final_windows(), kill_before
+        assert {action["id"] for action in killed.actions} == ids, kill_before
+        assert killed.state[MODEL.encode()] == calm.state[MODEL.encode()], kill_before
+        assert books_after_a_rebuild(killed) == books_after_a_rebuild(calm), kill_before
+
+
+def test_the_record_that_says_that_a_pane_is_judged_comes_after_all_that_it_speaks_of(
+    batches: list[list[tuple[bytes, bytes]]],
+) -> None:
+    """Windows, actions, units, state; and the books before the tombstones of the records that carried them."""
+    sent = run(batches).sent
+    since_state: list[str] = []
+    for topic, key, tombstone in sent:
+        if topic == "state" and key == MODEL.encode():
+            assert {"windows"} <= set(since_state), "a state without windows before it"
+            since_state = []
+        elif topic == "state" and key is not None and key.startswith(UNIT_KEY):
+            since_state.append("units")
+        elif topic in ("windows", "actions"):
+            assert "units" not in since_state, "windows and actions come before units"
+            since_state.append(topic)
+        if topic == "partials":
+            assert tombstone
+    evicted = next(at for at, (topic, _, _) in enumerate(sent) if topic == "partials")
+    assert any(key is not None and key.startswith(BOOKS_KEY) for topic, key, _ in sent[:evicted] if topic == "state")
