@@ -22,6 +22,7 @@ from agents.sketch import Work
 from streams.ack import Ack, Acks
 from streams.action import action_line, advice
 from streams.chunk_merge import BooksState
+from streams.compaction import CompactedLog
 from streams.duration import format_ms
 from streams.errors import NewerError, SketchError
 from streams.judge import BucketJudge, ModelState, Outcome, pack_state, pack_unit, unpack_state, unpack_unit
@@ -64,6 +65,8 @@ class MergeStage:
         """Per bucket the offset after the last partial that was folded and whose outcomes are published."""
         self._kept: dict[int, tuple[BucketJudge, int]] = {}
         """Judges of buckets that were given back, whole, and the offsets from which they go on."""
+        self._logs: dict[int, CompactedLog] = {}
+        """Per bucket, whether the partials that were folded are all that were written up to some moment."""
         self._at_work: set[int] = set()
         """Buckets with a batch that is not done: what came of it may not be published."""
         self.rebuild_seconds = 0.0
@@ -97,6 +100,7 @@ class MergeStage:
                 judge.take_ack(ack)
         self.judges = judges | {bucket: judge for bucket, (judge, _) in kept.items()}
         self.positions = {bucket: position for bucket, (_, position) in kept.items()}
+        self._logs = {bucket: CompactedLog((starts | self.positions)[bucket]) for bucket in buckets}
         self.rebuild_seconds = time.monotonic() - began
         return {tp: (starts | self.positions)[tp.partition] for tp in tps}
 
@@ -184,6 +188,10 @@ class MergeStage:
         wanted = partial(self._is_current, batch)
         self._fold(judge, batch.records, fresh=True)
         self.work.partials += len(batch.records)
+        log_read = self._logs[batch.partition]
+        log_read.read(batch.records.offsets, batch.position, batch.highwater)
+        if not log_read.is_whole:
+            return  # compaction has removed records whose replacements are still to come
         for outcome in judge.advance():
             await asyncio.sleep(0)  # or no heartbeat would be sent
             if not wanted():

@@ -18,7 +18,9 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from agents import topics
 from tests.faults.harness import PLAIN, WorkerProcess, committed, create, fill, make_stream, progress
+from tests.faults.pressure import bursts
 from tests.faults.stage import FIRST, Stage
+from tests.faults.topic_faults import compact
 
 WITHOUT_NEWS_S = 2.0
 TAKEN_OVER_WITHIN_S = 60.0
@@ -272,6 +274,8 @@ class Fault:
     replicated: bool = False
     alone: bool = False
     """No other goes with it."""
+    loaded: bool = False
+    """Busy processes run beside the workers, until everything has been read."""
     afterwards: bool = False
     """It strikes when everything has been judged, and changes nothing of it."""
     through: Callable[[Path], tuple[str, ...]] | None = None
@@ -291,5 +295,7 @@ FAULTS: dict[str, Fault] = {
     "delete": Fault(row="14", strike=delete, lasts_s=0.0, afterwards=True),
     "refuse": Fault(row="15", strike=refuse, lasts_s=14.0, replicated=True),
     "hang": Fault(row="15", strike=hang, lasts_s=5.0),
+    "bursts": Fault(row="17", strike=bursts, lasts_s=9.0, loaded=True),
+    "compact": Fault(row="18", strike=compact, lasts_s=12.0),
     "clock": Fault(row="16", strike=clock, lasts_s=3.0, often=3, through=lambda state: SETTABLE),
 }

@@ -21,6 +21,7 @@ import time
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -44,6 +45,7 @@ from tests.faults.harness import (
 )
 from tests.faults.injections import FAULTS
 from tests.faults.oracle import Verdict, judge
+from tests.faults.pressure import busy_processes
 from tests.faults.stage import FIRST, Ground, Stage
 
 EVENTS = 24_000
@@ -120,8 +122,12 @@ class Schedule:
 
 
 def drawn(seed: int, wanted: Sequence[str] = (), events: int = EVENTS) -> Schedule:
-    """The schedule of a seed; `wanted`: of these kinds, and no others but what every stream has."""
+    """The schedule of a seed; `wanted`: of these kinds, and no others but what every stream has.
+
+    What is wanted of STREAMS beside KINDS, such as labels, every schedule has.
+    """
     rng = random.Random(seed)
+    always, wanted = {*wanted} - {*KINDS}, [name for name in wanted if name in KINDS]
     first = [wanted[seed % len(wanted)]] if wanted else [KINDS[seed % len(KINDS)]]
     allowed = wanted or KINDS
     more = [name for name in allowed if name not in FIRST_ONLY]
@@ -132,7 +138,8 @@ def drawn(seed: int, wanted: Sequence[str] = (), events: int = EVENTS) -> Schedu
     rng.shuffle(faults)
     streams = {*ALWAYS, *(name for name in kinds if name in STREAMS)}
     streams |= {name for name in ("repeats", "schema change") if rng.random() < 0.5}
-    labelled = rng.random() < 0.5 or any(FAULTS[name].labelled for name in faults)
+    streams |= always
+    labelled = rng.random() < 0.5 or "labels" in always or any(FAULTS[name].labelled for name in faults)
     if labelled and "added partitions" not in streams:
         streams.add("labels")
     return Schedule(seed, tuple(faults), frozenset(streams), events)
@@ -178,10 +185,11 @@ def run(schedule: Schedule, ground: Ground, folder: Path) -> Verdict:
     labels = labels_of(stream.pairs, schedule.seed) if schedule.labelled else []
     (folder / "state").mkdir()  # where a disk may be mounted
     through = next((fault.through(folder / "state") for fault in faults if fault.through), PLAIN)
-    with Stage(rng, kafka, connection, config, CHUNK, through) as stage:
-        stage.wake()
-        _play(schedule, stage, stream, labels)
-    drain(config, connection.broker)
+    with busy_processes() if any(fault.loaded for fault in faults) else nullcontext():
+        with Stage(rng, kafka, connection, config, CHUNK, through) as stage:
+            stage.wake()
+            _play(schedule, stage, stream, labels)
+        drain(config, connection.broker)
     with Stage(rng, kafka, connection, config, CHUNK) as stage:
         for fault in faults:
             if fault.afterwards:
@@ -355,8 +363,9 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help=f"put the table into {REPORT}")
     chosen = parser.parse_args()
     wanted = [name.strip() for name in chosen.faults.split(",") if name.strip()]
-    if unknown := [name for name in wanted if name not in KINDS]:
-        parser.error(f"no such fault: {', '.join(unknown)}; there are {', '.join(KINDS)}")
+    known = dict.fromkeys((*KINDS, *STREAMS))
+    if unknown := [name for name in wanted if name not in known]:
+        parser.error(f"no such fault: {', '.join(unknown)}; there are {', '.join(known)}")
     first = chosen.seed or chosen.first or random.SystemRandom().randrange(1, 10**6)
     seeds = range(first, first + (1 if chosen.seed or chosen.kills else chosen.seeds))
     schedules = [drawn(seed, wanted, chosen.events) for seed in seeds]

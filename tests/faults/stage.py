@@ -23,6 +23,9 @@ HELD_WITHIN_S = 60.0
 BUCKETS = 4
 """Of the harness' configuration."""
 
+EAGER_CLEANER = {"log.cleaner.backoff.ms": "200"}
+"""How often a broker looks for a log to compact; it finds none as long as segments are large."""
+
 
 class Ground:
     """The Kafkas that schedules share, each started when the first of them needs it, and ended with this one."""
@@ -42,7 +45,9 @@ class Ground:
     def broker(self) -> Broker:
         if self._given is not None:
             return self._given
-        return self._started.enter_context(Broker.start(self.folder / "broker", jvm=QUICK_START))
+        return self._started.enter_context(
+            Broker.start(self.folder / "broker", jvm=QUICK_START, properties=EAGER_CLEANER)
+        )
 
     @cached_property
     def cluster(self) -> Cluster:

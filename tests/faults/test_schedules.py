@@ -17,6 +17,7 @@ from tests.faults.stage import Ground
 
 SHORT = (
     ("kill", "store", "stop", "kill", "labels", "repeats", "delete"),
+    ("compact", "labels"),
     ("freeze", "guests", "schema change", "repeats"),
     ("broker", "hang", "labels", "lagging partition"),
     ("node", "kill", "late topic"),
@@ -25,9 +26,9 @@ SHORT = (
     ("kill", "added partitions"),
 )
 """What goes together, in the order in which it comes."""
-ELSEWHERE = {"outage", "silent partition", "refuse"}
-"""Half a minute, and a worker that has to come to a stand, are for the long run; a silent partition has a test of its
-own."""
+ELSEWHERE = {"outage", "silent partition", "refuse", "bursts"}
+"""Half a minute, a worker that has to come to a stand, and a machine that is kept busy are for the long run; a silent
+partition has a test of its own."""
 
 
 @pytest.fixture(scope="module")
