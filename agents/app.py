@@ -13,15 +13,15 @@ import logging
 import secrets
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import faust
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaConnectionError
 from faust.app.base import BootStrategy
 from mode import Service
@@ -31,8 +31,9 @@ from agents import topics
 from agents.acks import AckReader
 from agents.assignor import NOTHING
 from agents.clients import Connection
-from agents.exporter import Exporter
-from agents.intake import Batch, BatchChannel, Intake
+from agents.exporter import Exporter, Starting
+from agents.intake import Batch, BatchChannel, Flow, Intake
+from agents.liveness import KafkaWatch, Liveness
 from agents.merge import MergeStage
 from agents.sketch import SketchStage
 from agents.store import Stores
@@ -41,12 +42,13 @@ from streams import calibrate
 from streams.plan import Facts, Plan
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
-STALLED_S = 60.0
-"""Health fails when nothing has moved for so long while records wait."""
 CHANNEL_BATCHES = 1
 """A batch that waits is a batch that has left the processor's cache when its turn comes."""
 DRAIN_LOOK_S = 0.1
+RETRIED_LATELY_S = 10.0
+"""A worker whose publications Kafka did not take within so long is not ready."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,68 +101,95 @@ class Worker:
         self.finished = asyncio.Event()
         self.error: BaseException | None = None
         self._web_options = web
-        self._health = _Health()
+        self._waits = "it starts"
+        """What it waits for, before it has any partitions."""
+        self._watch: KafkaWatch | None = None
+        self._liveness = Liveness(time.monotonic())
 
     def finish(self) -> None:
         """From now on, `drain`: nothing more is going to come."""
         self.drain = self.sketch.draining = True
 
     async def run(self) -> None:
-        """Raises what made it fail."""
-        kafka = self.plan.config.kafka
-        source = self.connection.topic(kafka.inference)
-        partitions = await topics.wait_for(self.connection, source)
-        await topics.until_answered(
-            lambda: topics.ensure(self.connection, inference_partitions=partitions, buckets=kafka.buckets)
-        )
+        """Raises what made it fail. Its pages answer from the first moment on, whatever it waits for."""
         async with AsyncExitStack() as stack:
-            sources = [source]
-            stores = None
-            if any(model.outcomes is not None for model in self.plan.models.values()):
-                await asyncio.to_thread(calibrate.prepare)
-                labels = self.connection.topic(kafka.labels)
-                sources.append(
-                    await topics.until_answered(lambda: topics.co_partitioned(self.connection, labels, source))
-                )
-                stores = Stores(self.state or Path(stack.enter_context(tempfile.TemporaryDirectory())))
-            producer = await stack.enter_async_context(_started_producer(self.connection))
-            told = {kind: await topics.until_answered(partial(self._told, kind, source)) for kind in self.plan.kinds}
-            sources += [self.connection.topic(self.plan.topic_of(kind)) for kind in told]
-            self.sketch = SketchStage(self.plan, self.connection, producer, secrets.token_hex(4), stores, told)
-            self.merge = MergeStage(self.plan, self.connection, producer, partitions, told)
-            self.sketch.draining = self.drain
-            app = self._app(stack.enter_context(tempfile.TemporaryDirectory(prefix="foreshock-")))
-            sketch_channel = self._agent(app, "sketch", self.sketch.process)
-            merge_channel = self._agent(app, "merge", self.merge.process)
-            group = self.connection.topic(kafka.group)
-            self.sketch.intake = Intake(
-                self.connection,
-                sources,
-                group,
-                sketch_channel,
-                on_assigned=self.sketch.on_assigned,
-                on_revoked=self.sketch.on_revoked,
-                group_instance_id=self.instance,
-                stored=partial(stores.stored, source) if stores else NOTHING,
-            )
-            self.acks = AckReader(self.connection, self.merge.take_ack)
-            self.merge.intake = Intake(
-                self.connection,
-                [self.connection.topic("partials")],
-                f"{group}-merge",
-                merge_channel,
-                on_assigned=self.merge.on_assigned,
-                on_revoked=self.merge.on_revoked,
-                group_instance_id=self.instance,
-            )
-            self.web = self._web()
-            for service in (self.web, app, self.acks, self.merge.intake, self.sketch.intake):
+            registry = CollectorRegistry()
+            starting = Starting()
+            registry.register(starting)
+            self.web = self._web(registry)
+            await stack.enter_async_context(_started(self.web))
+            log.info("pages at %s", self.web.url)
+            services = await self._build(stack)
+            registry.unregister(starting)
+            registry.register(Exporter(self.sketch, self.merge, self.acks, self.plan.config.web.max_series))
+            for service in services:
+                self._waits = f"{service.label} starts"
                 await stack.enter_async_context(_started(service))
             log.info("metrics at %s/metrics", self.web.url)
+            self._waits = ""
             self.ready.set()
             await self._until_over()
         if self.error is not None:
             raise self.error
+
+    async def _build(self, stack: AsyncExitStack) -> tuple[Service, ...]:
+        """The stages and what feeds them, as soon as Kafka has the topics: services in the order of their start."""
+        kafka = self.plan.config.kafka
+        source = self.connection.topic(kafka.inference)
+        self._waits = f"it waits for topic {source}"
+        partitions = await topics.wait_for(self.connection, source, self._say_wait)
+        await self._answered(
+            lambda: topics.ensure(self.connection, inference_partitions=partitions, buckets=kafka.buckets)
+        )
+        sources = [source]
+        stores = None
+        if any(model.outcomes is not None for model in self.plan.models.values()):
+            await asyncio.to_thread(calibrate.prepare)
+            labels = self.connection.topic(kafka.labels)
+            sources.append(await self._answered(lambda: topics.co_partitioned(self.connection, labels, source)))
+            stores = Stores(self.state or Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        producer = await stack.enter_async_context(_started_producer(self.connection, self._say_wait))
+        told = {kind: await self._answered(partial(self._told, kind, source)) for kind in self.plan.kinds}
+        sources += [self.connection.topic(self.plan.topic_of(kind)) for kind in told]
+        self.sketch = SketchStage(self.plan, self.connection, producer, secrets.token_hex(4), stores, told)
+        self.merge = MergeStage(self.plan, self.connection, producer, partitions, told)
+        self.sketch.draining = self.drain
+        app = self._app(stack.enter_context(tempfile.TemporaryDirectory(prefix="foreshock-")))
+        self._connect(app, sources, partial(stores.stored, source) if stores else NOTHING)
+        self.acks = AckReader(self.connection, self.merge.take_ack)
+        self._watch = KafkaWatch(lambda: producer.client)
+        assert self.sketch.intake is not None and self.merge.intake is not None
+        return (self._watch, app, self.acks, self.merge.intake, self.sketch.intake)
+
+    def _connect(self, app: faust.App, sources: list[str], stored: Callable[[], Iterable[int]]) -> None:
+        """Gives each stage its intake: a group, a channel and an agent."""
+        group = self.connection.topic(self.plan.config.kafka.group)
+        self.sketch.intake = Intake(
+            self.connection,
+            sources,
+            group,
+            self._agent(app, "sketch", self.sketch.process),
+            on_assigned=self.sketch.on_assigned,
+            on_revoked=self.sketch.on_revoked,
+            group_instance_id=self.instance,
+            stored=stored,
+        )
+        self.merge.intake = Intake(
+            self.connection,
+            [self.connection.topic("partials")],
+            f"{group}-merge",
+            self._agent(app, "merge", self.merge.process),
+            on_assigned=self.merge.on_assigned,
+            on_revoked=self.merge.on_revoked,
+            group_instance_id=self.instance,
+        )
+
+    def _say_wait(self, reason: str) -> None:
+        self._waits = reason
+        log.warning("%s", reason)
+
+    async def _answered(self, work: Callable[[], Awaitable[T]]) -> T:
+        return await topics.until_answered(work, self._say_wait)
 
     async def _told(self, kind: Facts, source: str) -> int:
         """How many partitions a topic of facts has; it is created if it is missing."""
@@ -199,27 +228,52 @@ class Worker:
             self.error = error
         self.stop.set()
 
-    def _web(self) -> Web:
-        registry = CollectorRegistry()
-        registry.register(Exporter(self.sketch, self.merge, self.acks, self.plan.config.web.max_series))
+    def _web(self, registry: CollectorRegistry) -> Web:
         options = self._web_options
-        return Web(
-            registry, self._is_healthy, self._is_ready, host=options.host, port=options.port, token=options.token
-        )
+        return Web(registry, self._health, self._not_ready, host=options.host, port=options.port, token=options.token)
 
-    def _is_ready(self) -> bool:
-        """Whether it has its partitions, and stage 2 is rebuilt: then the next worker may be restarted."""
-        intakes = (self.sketch.intake, self.merge.intake)
-        return all(intake is not None and intake.settled for intake in intakes)
+    def _intakes(self) -> dict[str, Intake]:
+        """By stage, once there are any."""
+        if self._watch is None:
+            return {}
+        return {
+            stage: intake
+            for stage, intake in (("sketch", self.sketch.intake), ("merge", self.merge.intake))
+            if intake is not None
+        }
 
-    def _is_healthy(self) -> tuple[bool, dict[str, Any]]:
-        flows = self.sketch.intake.snapshot() if self.sketch.intake else {}
-        lag = sum(flow.lag or 0 for flow in flows.values())
-        position = sum(flow.position or 0 for flow in flows.values())
-        return self._health.look(position, lag, time.monotonic()), {
-            "lag": lag,
-            "partitions": sorted(tp.partition for tp in flows),
+    def _not_ready(self) -> str:
+        """Why not: it starts, has no partitions yet, stage 2 is not rebuilt, or Kafka is away or takes nothing."""
+        if self._waits or self._watch is None:
+            return self._waits or "it starts"
+        now = time.monotonic()
+        if silent_s := self._watch.silent_s(now):
+            return f"Kafka at {self.connection.broker} has not answered for {silent_s:.0f} s"
+        if not all(intake.settled for intake in self._intakes().values()):
+            left = self.merge.to_rebuild
+            return f"stage 2 is rebuilt, {left} records to read" if left else "its group assigns partitions"
+        if now - self._retried_at() < RETRIED_LATELY_S:
+            return "Kafka does not take what is published; the log says why"
+        return ""
+
+    def _retried_at(self) -> float:
+        return max(self.sketch.work.retried_at, self.merge.work.retried_at)
+
+    def _health(self) -> tuple[bool, dict[str, Any]]:
+        """Whether a restart would not help, and what there is to say. It fails when a stage is stuck."""
+        now = time.monotonic()
+        if self._watch is None:
+            return True, {"waits": self._waits}
+        flows = {stage: intake.snapshot() for stage, intake in self._intakes().items()}
+        stages = {stage: (_position(found), _lag(found)) for stage, found in flows.items()}
+        stuck = self._liveness.stuck(stages, max(self._watch.silent_at, self._retried_at()), now)
+        return not stuck, {
+            "lag": stages["sketch"][1],
+            "merge_lag": stages["merge"][1],
+            "partitions": sorted(tp.partition for tp in flows["sketch"]),
             "buckets": len(self.merge.judges),
+            "kafka_silent_s": round(self._watch.silent_s(now)),
+            "stuck": stuck,
         }
 
     async def _until_over(self) -> None:
@@ -243,17 +297,12 @@ class Worker:
         return all(positions.get(bucket, -1) > offset for bucket, offset in self.sketch.sent.items())
 
 
-class _Health:
-    """Fails when progress stops while lag is there."""
+def _position(flows: Mapping[TopicPartition, Flow]) -> int:
+    return sum(flow.position or 0 for flow in flows.values())
 
-    def __init__(self) -> None:
-        self._position = -1
-        self._moved_at = time.monotonic()
 
-    def look(self, position: int, lag: int, now: float) -> bool:
-        if position != self._position or not lag:
-            self._position, self._moved_at = position, now
-        return now - self._moved_at < STALLED_S
+def _lag(flows: Mapping[TopicPartition, Flow]) -> int:
+    return sum(flow.lag or 0 for flow in flows.values())
 
 
 @asynccontextmanager
@@ -266,9 +315,9 @@ async def _started(service: Service) -> AsyncIterator[Service]:
 
 
 @asynccontextmanager
-async def _started_producer(connection: Connection) -> AsyncIterator[AIOKafkaProducer]:
+async def _started_producer(connection: Connection, on_wait: Callable[[str], None]) -> AsyncIterator[AIOKafkaProducer]:
     """However long the broker is away."""
-    producer = await topics.until_answered(lambda: _connected(connection))
+    producer = await topics.until_answered(lambda: _connected(connection), on_wait)
     try:
         yield producer
     finally:

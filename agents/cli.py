@@ -33,6 +33,7 @@ from agents.app import WebOptions, Worker
 from agents.clients import Connection
 from agents.clients import Security as ClientSecurity
 from agents.files import lines, read_plan, reference
+from agents.front import raise_file_limit
 from agents.logs import echo
 from agents.progress import Told
 from agents.refusals import refusal
@@ -316,6 +317,7 @@ def worker(
     options = web_options(plan.config, listen, is_open)
     to = connection(plan.config, broker, embedded)
     tune_memory()
+    raise_file_limit()
     folder = state or config_file.parent / "state"
     _work(Worker(plan, to, options, drain=drain, instance=instance, state=folder))
 
@@ -540,6 +542,7 @@ def demo(keep: bool, folder: Path | None, listen: str) -> None:
         return
     host, port = _address(listen)
     tune_memory()
+    raise_file_limit()
     run_async(lambda: demonstration.run(echo, WebOptions(host=host, port=port), keep=keep))
 
 

@@ -56,6 +56,20 @@ class _Room:
         return fits
 
 
+class Starting(Collector):
+    """What there is to export of a worker that has no stages yet, for it waits for Kafka or a topic."""
+
+    def __init__(self) -> None:
+        self.started_s = time.time()
+
+    def describe(self) -> Iterable[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        yield InfoMetricFamily("foreshock_worker", "The release of this worker.", {"version": version("foreshock")})
+        yield GaugeMetricFamily("foreshock_start_timestamp_seconds", "When this worker was started.", self.started_s)
+
+
 class Exporter(Collector):
     """Reads the stages whenever Prometheus asks."""
 

@@ -53,8 +53,13 @@ class Work:
     """Publications that Kafka did not take, and that were tried again."""
     rejects: Counter[str] = field(default_factory=Counter)
 
+    retried_at: float = float("-inf")
+    """The last time of these, by the monotonic clock."""
+
     def retried(self) -> None:
+        """Notes that Kafka did not take a publication."""
         self.retries += 1
+        self.retried_at = time.monotonic()
 
 
 class SketchStage:

@@ -46,6 +46,15 @@ def html_text(text: str) -> str:
     return escape(plain_lines(text))
 
 
+def exposition(page: str) -> str:
+    r"""A page of metrics in the text format of Prometheus, its labels' values without unsafe characters.
+
+    >>> exposition('up{model="a\x1b"} 1\n')
+    'up{model="a\\\\x1b"} 1\n'
+    """
+    return _unsafe_in_lines.sub(lambda match: _written_out(match).replace("\\", "\\\\"), page)
+
+
 def plain_json(text: str) -> str:
     r"""JSON on one line that means the same: what is unsafe inside of a string is escaped.
 

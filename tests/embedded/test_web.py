@@ -49,7 +49,7 @@ def test_ready_is_a_status(ready: bool, status: int) -> None:
         async with session.get(f"{url}/ready") as answer:
             assert answer.status == status
 
-    visit(visitor, ready=lambda: ready, token="secret")
+    visit(visitor, ready=lambda: "" if ready else "waits", token="secret")
 
 
 @pytest.mark.parametrize(("healthy", "status", "word"), [(True, 200, "ok"), (False, 503, "failing")])
