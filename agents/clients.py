@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import ssl
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import create_conn
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import AuthenticationFailedError, KafkaConnectionError, KafkaError, NodeNotReadyError
@@ -20,6 +20,7 @@ from aiokafka.helpers import create_ssl_context
 from aiokafka.protocol.metadata import MetadataRequest
 
 from agents import patches
+from agents.clock import Seldom as Seldom
 from agents.refusals import is_final, refusal
 from streams.errors import BrokerAway, BrokerError, ConfigError
 
@@ -218,6 +219,11 @@ class Connection:
         session = (EMBEDDED_SESSION if self.embedded else SESSION) if group_id is not None else {}
         return AIOKafkaConsumer(group_id=group_id, **{**self._client(), **CONSUMER, **session, **settings})
 
+    def client(self) -> AIOKafkaClient:
+        """A client for requests of our own, not started."""
+        ages = {name: CONSUMER[name] for name in ("metadata_max_age_ms", "request_timeout_ms")}
+        return AIOKafkaClient(**self._client(), **ages)
+
     def producer(self, **settings: Any) -> AIOKafkaProducer:
         """A producer that is not started: acks=all, and idempotent where the broker knows how."""
         # Without idempotence the order is still kept: aiokafka has one request per broker on its way, one batch per
@@ -267,21 +273,6 @@ class Connection:
 
 
 # --- The log, while Kafka is away
-
-
-class Seldom:
-    """True at most once in so many seconds: for a line that would else be logged at every attempt."""
-
-    def __init__(self, every_s: float) -> None:
-        self.every_s = every_s
-        self._next = float("-inf")
-
-    def __call__(self) -> bool:
-        now = time.monotonic()
-        if now < self._next:
-            return False
-        self._next = now + self.every_s
-        return True
 
 
 OUTAGE = Seldom(10.0)

@@ -11,3 +11,18 @@ def now_ms() -> int:
     """The time since 1970 as it was when this process began, and what has passed since: setting the clock changes
     nothing of it. What is silent, due, or over is a matter of what has passed."""
     return _BEGUN_MS + time.monotonic_ns() // 1_000_000
+
+
+class Seldom:
+    """True at most once in so many seconds: for a line that would else be logged at every attempt."""
+
+    def __init__(self, every_s: float) -> None:
+        self.every_s = every_s
+        self._next = float("-inf")
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + self.every_s
+        return True

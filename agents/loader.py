@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaConnectionError, KafkaError
 from aiokafka.structs import ConsumerRecord
 
 from agents.clients import OUTAGE, Connection
+from agents.log_reader import Answer, Log, LogReader
 from agents.refusals import words
+from agents.unpack import Budget, consumer_records
 from streams.errors import BrokerError
+
+log = logging.getLogger(__name__)
 
 Records = list[ConsumerRecord]
 
-POLL_MS = 200
 RETRY_S = 0.5
-SILENCE_S = 1.0
+MAX_RECORDS = 2_048
+PIECE_BYTES = 8 << 20
+"""What `take` gets at once is unpacked from not much more."""
 
 
 async def read_to_end(
@@ -29,37 +35,52 @@ async def read_to_end(
     *,
     deadline_s: float,
     progress: Callable[[int, int], None] | None = None,
+    lost: Callable[[int, int, int], None] | None = None,
 ) -> dict[int, int]:
     """Hand each partition's records to `take`, from its beginning to where it ended when this began.
 
-    A list is of one partition, in the order of its offsets, which may have gaps (compaction). The answer is, per
-    partition, the offset from which a reader goes on: beyond the end at the start, if more was fetched meanwhile.
-    `progress` gets (offsets done, offsets in all). BrokerError, naming topic, partition and position, when the end is
-    not reached in time.
+    The end is the last stable offset that Kafka states: neither an open transaction nor what comes after its begin is
+    read. It is reached for certain, however slow `take` is, or an error is raised.
+
+    Parameters
+    ----------
+    take
+        Gets lists of one partition's records each, in the order of their offsets, which may have gaps (compaction,
+        transactions). The value of a record that cannot be read is `streams.fields.Damaged`.
+    deadline_s
+        Seconds without any progress of reading. What `take` needs does not count.
+    progress
+        Gets (offsets done, offsets in all).
+    lost
+        Gets (partition, from, to) of offsets that were deleted after this began and before they could be read.
+
+    Returns
+    -------
+    Per partition the offset from which a reader goes on: beyond the end at the start, if more was fetched meanwhile.
+
+    Raises
+    ------
+    BrokerError
+        With topic, partition and position, when the end is not reached.
     """
-    tps = [TopicPartition(topic, partition) for partition in partitions]
-    if not tps:
+    reader = LogReader(connection, topic, list(partitions))
+    if not reader.logs:
         return {}
-    reading = _Reading(connection.consumer(), tps)  # no group: nothing to join, nothing to be thrown out of
+    reading = _Reading(reader, take, deadline_s, progress or (lambda done, of: None))
     try:
         OUTAGE()  # what goes wrong is raised: aiokafka need not tell it too, at least not at once
-        async with asyncio.timeout(deadline_s):
-            await reading.start()
-            while not reading.is_done():
-                for records in (await reading.step()).values():
-                    take(records)
-                if progress is not None:
-                    progress(*reading.progress())
-                await asyncio.sleep(0)  # with much to read, no other await would let anyone else run
+        await reading.run()
     except TimeoutError:
-        raise reading.failure(f"its end was not reached within {deadline_s:g} s") from None
+        raise reading.failure(f"its end was not reached: no progress within {deadline_s:g} s") from None
     except (KafkaError, OSError) as error:
         raise reading.failure(words(error, "READ")) from None
     finally:
-        await reading.consumer.stop()
+        await reader.stop()
         if (task := asyncio.current_task()) is not None and task.cancelling():
             raise asyncio.CancelledError  # it may have come while aiokafka stopped, which swallows it
-    return {tp.partition: position for tp, position in reading.positions.items()}
+    for found in reader.logs.values():
+        _tell(found, lost)
+    return {partition: found.position for partition, found in reader.logs.items()}
 
 
 async def started(consumer: AIOKafkaConsumer) -> None:
@@ -73,68 +94,97 @@ async def started(consumer: AIOKafkaConsumer) -> None:
 
 
 class _Reading:
-    """Where each partition began, stands, and ended when its first answer came."""
+    """One run from the logs' beginnings to their ends."""
 
-    def __init__(self, consumer: AIOKafkaConsumer, tps: list[TopicPartition]) -> None:
-        self.consumer = consumer
-        self.tps = tps
-        self.begins: dict[TopicPartition, int] = {}
-        self.positions: dict[TopicPartition, int] = {}
-        self.ends: dict[TopicPartition, int] = {}
-        self._heard = time.monotonic()
+    def __init__(
+        self,
+        reader: LogReader,
+        take: Callable[[Records], None],
+        deadline_s: float,
+        progress: Callable[[int, int], None],
+    ) -> None:
+        self.reader, self.take, self.deadline_s, self.progress = reader, take, deadline_s, progress
+        self._moved_at = time.monotonic()
+        self._error: BaseException | None = None
 
-    async def start(self) -> None:
-        await started(self.consumer)
-        self.consumer.assign(self.tps)
+    async def run(self) -> None:
+        """Until every partition was read to where it ended."""
+        while not all(found.begin is not None for found in self.reader.logs.values()):
+            await self._try(self._start)
+        while not all(found.is_done for found in self.reader.logs.values()):
+            await self._try(self._step)
 
-    async def step(self) -> dict[TopicPartition, Records]:
-        """The next records, and what the answers that brought them say."""
-        fetched: dict[TopicPartition, Records] = await self.consumer.getmany(timeout_ms=POLL_MS)
-        for tp in self.tps:
-            highwater = self.consumer.highwater(tp)  # not `end_offsets`: they are wrong on the embedded broker
-            if highwater is not None and not self._has_ended(tp):
-                await self._note(tp, highwater, fetched.get(tp))
-        now = time.monotonic()
-        self._heard = now if fetched else self._heard
-        if now - self._heard > SILENCE_S:
-            self._pass_over_emptied_tails()
-        return fetched
+    async def _try(self, step: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await step()
+        except (KafkaError, OSError) as error:
+            if isinstance(error, TimeoutError):
+                raise
+            self._error = error
+            async with self._deadline():
+                await self.reader.retry(error)
 
-    async def _note(self, tp: TopicPartition, highwater: int, records: Records | None) -> None:
-        position = await self.consumer.position(tp)
-        self.begins.setdefault(tp, records[0].offset if records else position)
-        self.ends.setdefault(tp, highwater)
-        self.positions[tp] = position
-        if self._has_ended(tp):
-            self.consumer.pause(tp)
+    async def _start(self) -> None:
+        async with self._deadline():
+            await self.reader.start()
+        self._moved_at = time.monotonic()
 
-    def _pass_over_emptied_tails(self) -> None:
-        """Take a partition for read that is asked again and again, and has nothing more to give below its end."""
-        # A log that was truncated to the start of its last segment lets compaction empty the segments before it: then
-        # no record lies below the high-water mark, and no fetch brings the position there.
-        lately_ms = (time.time() - SILENCE_S) * 1000
-        for tp, end in self.ends.items():
-            answered_ms = self.consumer.last_poll_timestamp(tp)
-            if not self._has_ended(tp) and answered_ms is not None and answered_ms > lately_ms:
-                self.positions[tp] = end
+    async def _step(self) -> None:
+        async with self._deadline():
+            answers = await self.reader.fetch()
+        for answer in answers:
+            before = answer.log.position
+            await self._hand_over(answer)
+            if answer.log.is_done or answer.log.position > before:
+                self._moved_at = time.monotonic()
+        self.progress(*self._progress())
+        if self.reader.error is not None:
+            raise self.reader.error
+        await asyncio.sleep(0)  # with much to read, no other await would let anyone else run
 
-    def _has_ended(self, tp: TopicPartition) -> bool:
-        return tp in self.ends and self.positions[tp] >= self.ends[tp]
+    async def _hand_over(self, answer: Answer) -> None:
+        unpacking = answer.unpacking
+        while unpacking is not None and not unpacking.is_done:
+            columns = unpacking.take(MAX_RECORDS, Budget(PIECE_BYTES))
+            if columns.offsets:
+                self.take(consumer_records(answer.log.tp, columns))
+            answer.log.position = unpacking.next_fetch_offset
+            await asyncio.sleep(0)
 
-    def is_done(self) -> bool:
-        """Whether every partition was read to where it ended."""
-        return all(self._has_ended(tp) for tp in self.tps)
+    def _deadline(self) -> asyncio.Timeout:
+        left = self._moved_at + self.deadline_s - time.monotonic()
+        return asyncio.timeout(max(0.0, left))
 
-    def progress(self) -> tuple[int, int]:
+    def _progress(self) -> tuple[int, int]:
         """Offsets done, and offsets in all, of the partitions that have answered."""
-        done = sum(min(self.positions[tp], end) - self.begins[tp] for tp, end in self.ends.items())
-        return done, sum(end - self.begins[tp] for tp, end in self.ends.items())
+        done = of = 0
+        for found in self.reader.logs.values():
+            if found.end is not None and found.begin is not None:
+                done += max(0, min(found.position, found.end) - found.begin)
+                of += max(0, found.end - found.begin)
+        return done, of
 
     def failure(self, reason: str) -> BrokerError:
         """The error, with the place where reading stood."""
-        tp = next((tp for tp in self.tps if not self._has_ended(tp)), self.tps[0])
+        logs = self.reader.logs.values()
+        found = next((item for item in logs if item.begin is None), None)
+        found = found or next((item for item in logs if not item.is_done), next(iter(logs)))
+        position = "unknown" if found.begin is None else found.position
+        said = f" ({words(self._error, 'READ')})" if self._error is not None and "READ" not in reason else ""
         return BrokerError(
-            place=f"topic {tp.topic}, partition {tp.partition}",
-            seen=f"{reason}: position {self.positions.get(tp, 'unknown')}, end {self.ends.get(tp, 'unknown')}",
+            place=f"topic {found.tp.topic}, partition {found.tp.partition}",
+            seen=f"{reason}: position {position}, end {'unknown' if found.end is None else found.end}{said}",
             mend="is the broker up, and does the topic exist?",
         )
+
+
+def _tell(found: Log, lost: Callable[[int, int, int], None] | None) -> None:
+    if found.end is not None and found.open_until > found.end:
+        log.info(
+            "%s partition %d: read to the last stable offset, %d; a transaction is open there (the log goes on to %d)",
+            *(*found.tp, found.end, found.open_until),
+            extra={"topic": found.tp.topic, "partition": found.tp.partition, "offset": found.end},
+        )
+    for begin, end in found.lost:
+        if lost is not None:
+            lost(found.tp.partition, begin, end)

@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaError, OutOfOrderSequenceNumber, UnknownProduce
 from agents.clients import MAX_RECORD_BYTES, OUTAGE
 from agents.refusals import words
 from streams.errors import BrokerError
+from streams.fields import Damaged
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,8 @@ async def _send(producer: AIOKafkaProducer, record: Outgoing) -> Any:
 def cut(record: Outgoing) -> Outgoing:
     """A dead letter as it can be sent: one that is too large is cut, and says in a header how long it was."""
     value = record.value
-    if value is None or len(value) <= MAX_VALUE_BYTES:
+    size = value.size if isinstance(value, Damaged) else len(value or b"")
+    if value is None or size == len(value) <= MAX_VALUE_BYTES:
         return record
-    headers = (*record.headers, ("foreshock.cut", str(len(value)).encode()))
+    headers = (*record.headers, ("foreshock.cut", str(size).encode()))
     return Outgoing(record.topic, record.key, value[:MAX_VALUE_BYTES], record.partition, headers)

@@ -293,13 +293,11 @@ class Decoder:
                 rejects.append(Reject(index, invalid.reason, invalid.detail, self._known(invalid.model)))
 
     def _fitting(self, values: Sequence[bytes | None]) -> Sequence[Any]:
-        """The values, None in the place of those that are too large."""
-        try:
-            if max(map(len, values), default=0) <= self.max_record_bytes:  # type: ignore[arg-type]
-                return values
-        except TypeError:
-            pass  # one of them is None
-        return [value if value is not None and len(value) <= self.max_record_bytes else None for value in values]
+        """The values, None in the place of those that are too large or damaged."""
+        most = self.max_record_bytes
+        if set(map(type, values)) <= {bytes} and max(map(len, values), default=0) <= most:  # type: ignore[arg-type]
+            return values
+        return [value if type(value) is bytes and len(value) <= most else None for value in values]
 
     def _read(self, index: int, value: bytes | None, headers: Headers, extras: dict[int, list[str]]) -> Any:
         event = read_event(checked_size(value, self.max_record_bytes), headers)

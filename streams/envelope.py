@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from streams.fields import Invalid, Reason, kind_of
+from streams.fields import Damaged, Invalid, Reason, kind_of
 
 MAX_DEPTH = 16
 MAX_DIGITS = 4_300
@@ -27,7 +27,9 @@ _ATTRIBUTE = "ce_"
 
 
 def checked_size(value: bytes | None, limit: int) -> bytes:
-    """The value; Invalid if there is none, or too much of it."""
+    """The value; Invalid if there is none, too much of it, or only what is left of a damaged one."""
+    if isinstance(value, Damaged):
+        raise Invalid(value.reason, value.detail)
     if value is None:
         raise Invalid(Reason.NULL_VALUE, "a record without a value")
     if len(value) > limit:

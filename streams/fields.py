@@ -34,6 +34,10 @@ class Reason(StrEnum):
     MISSING_FIELD = "missing_field"
     WRONG_TYPE = "wrong_type"
     FUTURE = "future"
+    BAD_RECORD = "bad_record"
+    """Its bytes are no record of Kafka's format."""
+    BAD_BATCH = "bad_batch"
+    """It is of a batch that cannot be read: a wrong checksum, an unknown codec, one that does not inflate."""
 
 
 class Reject(msgspec.Struct, frozen=True):
@@ -43,6 +47,20 @@ class Reject(msgspec.Struct, frozen=True):
     reason: Reason
     detail: str
     model: str = ""
+
+
+class Damaged(bytes):
+    """What is left of a value that cannot be used, in the value's place: every reader of values rejects it."""
+
+    reason: Reason
+    detail: str
+    size: int
+    """Bytes of the value as it was."""
+
+    def __new__(cls, left: bytes, reason: Reason, detail: str, size: int | None = None) -> Damaged:
+        damaged = super().__new__(cls, left)
+        damaged.reason, damaged.detail, damaged.size = reason, detail, len(left) if size is None else size
+        return damaged
 
 
 class Invalid(Exception):

@@ -57,7 +57,7 @@ def read_labels(
     labels: list[tuple[int, Label]] = []
     careful: list[int] = []
     for index, value in enumerate(values):
-        plain = _usual(value) if value is not None and len(value) <= max_record_bytes else None
+        plain = _usual(value) if type(value) is bytes and len(value) <= max_record_bytes else None
         if plain is None:
             careful.append(index)
         else:

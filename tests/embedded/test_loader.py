@@ -1,16 +1,14 @@
-"""`agents/loader.py` on the embedded broker; the tail that compaction emptied is played by a consumer of our own."""
+"""`agents/loader.py` on the embedded broker. What compaction and transactions leave in a log: `tests/kafka`."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiokafka import TopicPartition
 
-from agents import loader, topics
+from agents import topics
 from agents.clients import Connection
 from agents.loader import read_to_end
 from agents.replay import generate
@@ -91,39 +89,3 @@ def test_what_takes_the_records_may_fail(connection: Connection, topic: str) -> 
             await read_to_end(connection, topic, [0], take, deadline_s=20)
 
     asyncio.run(main())
-
-
-class Emptied:
-    """A consumer of a partition that ends at 100, and whose last record is at 79."""
-
-    def __init__(self, tp: TopicPartition) -> None:
-        self.tp = tp
-        self.at = 0
-
-    async def start(self) -> None: ...
-    async def stop(self) -> None: ...
-    def assign(self, tps: list[TopicPartition]) -> None: ...
-    def pause(self, tp: TopicPartition) -> None: ...
-
-    async def getmany(self, timeout_ms: int) -> dict[TopicPartition, list[SimpleNamespace]]:
-        await asyncio.sleep(0.02)
-        begin, self.at = self.at, 80
-        return {self.tp: [SimpleNamespace(offset=0), SimpleNamespace(offset=79)]} if begin == 0 else {}
-
-    def highwater(self, tp: TopicPartition) -> int:
-        return 100
-
-    async def position(self, tp: TopicPartition) -> int:
-        return self.at
-
-    def last_poll_timestamp(self, tp: TopicPartition) -> int:
-        return int(time.time() * 1000)
-
-
-def test_a_tail_that_compaction_emptied_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loader, "SILENCE_S", 0.2)
-    source = SimpleNamespace(consumer=lambda: Emptied(TopicPartition("t", 0)))
-    seen: list[Any] = []
-    ends = asyncio.run(read_to_end(source, "t", [0], seen.extend, deadline_s=5))  # type: ignore[arg-type]
-    assert ends == {0: 100}
-    assert [record.offset for record in seen] == [0, 79]

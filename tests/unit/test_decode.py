@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from streams.batch import Columnizer, Gathered
 from streams.decode import MAX_LEARNED_EXTRAS, Decoder, ModelCodec, times_ms
 from streams.events import Invalid, Reason, read_event
+from streams.fields import Damaged
 from streams.sketch.layout import ABSENT, BINS, NULL, WRONG, Column, Kind, Layout, Role
 from streams.times import rfc3339
 
@@ -341,6 +342,8 @@ REJECTS: dict[str, tuple[bytes | None, Reason, str]] = {
     "error a boolean": (raw(event(error=False)), Reason.WRONG_TYPE, MODEL),
     "model_version an array": (raw(event(model_version=[1])), Reason.WRONG_TYPE, MODEL),
     "an undeclared model's bad time": (raw(event(model="nobody", ts="?")), Reason.WRONG_TYPE, "__other__"),
+    "a damaged record": (Damaged(raw(event()), Reason.BAD_RECORD, "no length"), Reason.BAD_RECORD, ""),
+    "of a damaged batch": (Damaged(b"", Reason.BAD_BATCH, "a wrong checksum", 900), Reason.BAD_BATCH, ""),
     "a CloudEvent of a text": (raw({"specversion": "1.0", "id": "e", "data": "x"}), Reason.WRONG_TYPE, ""),
     "a CloudEvent without a model": (
         raw({"specversion": "1.0", "id": "e", "data": {"ts": 0}}),

@@ -1,0 +1,273 @@
+"""One partition's fetch response → its records, in pieces of bounded size: the one way in which any topic is read.
+
+Every reader gets the same: aborted transactions are left out (unless it wants them), transaction markers are stepped
+over, nothing inflates beyond a bound, and what cannot be read is passed over. A record that cannot be read has a
+`Damaged` value. A batch that cannot be read stands for as many of them as it says that it holds, the first with its
+bytes. What is decided depends on the log alone, so that a second reading decides alike.
+"""
+
+from __future__ import annotations
+
+import logging
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from aiokafka.structs import ConsumerRecord, TopicPartition
+
+from agents.clock import Seldom
+from agents.inflate import NoInflation, inflated
+from agents.message_set import read_messages
+from agents.record_batch import KEPT_BYTES, BadBatch, Columns, Frames, RecordBatch, split
+from streams.fields import Damaged, Reason
+
+log = logging.getLogger(__name__)
+
+READ_COMMITTED = 1
+"""The isolation level in a fetch request."""
+_EVERY_S = 5.0
+_ABORT = b"\0\0\0\0"
+_AT_A_TIME = 4_096
+_SKIPPED = 8
+"""Bytes that are inflated to be passed over cost so much less than those that are kept."""
+
+unreadable: Counter[str] = Counter()
+"""Records that this process could not read, by their topic."""
+
+
+@dataclass(slots=True)
+class Budget:
+    """How many bytes may still be unpacked: shared by all partitions that one poll reads."""
+
+    left: int
+
+
+class Unpacking:
+    """Gives the records of one response. `next_fetch_offset`: where the partition is to be read on.
+
+    Parameters
+    ----------
+    data
+        The bytes of the response.
+    aborted
+        Of the response, (producer id, first offset) of transactions; None for a reader who wants them too.
+    fetch_offset
+        What was asked for. Records before it are left out.
+    end
+        The high-water mark that came with the response; None if it is not known.
+    """
+
+    def __init__(
+        self,
+        tp: TopicPartition,
+        data: bytes,
+        aborted: Iterable[tuple[int, int]] | None,
+        fetch_offset: int,
+        end: int | None = None,
+    ) -> None:
+        self.tp, self.end = tp, end
+        self.next_fetch_offset = fetch_offset
+        self._committed = aborted is not None
+        self._aborted = sorted(aborted or (), key=lambda item: -item[1])
+        self._aborting: set[int] = set()
+        self._pieces: Iterator[tuple[Columns, int, int]] | None = self._unpacked(data)
+        self._columns, self._taken, self._after = Columns(), 0, fetch_offset
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all has been taken."""
+        return self._pieces is None and self._taken >= len(self._columns)
+
+    def take(self, max_records: int, budget: Budget) -> Columns:
+        """The next records, so many at most, while the budget lasts; none does not mean that there are no more."""
+        taken = Columns()
+        while len(taken) < max_records and (self._taken < len(self._columns) or self._next_piece(budget)):
+            stop = min(len(self._columns), self._taken + max_records - len(taken))
+            part = self._columns.part(self._taken, stop)
+            self._taken = stop
+            if stop == len(self._columns):
+                self.next_fetch_offset, self._columns, self._taken = self._after, Columns(), 0
+            else:
+                self.next_fetch_offset = part.offsets[-1] + 1
+            if taken.offsets:
+                taken.extend(part)
+            else:
+                taken = part
+        return taken
+
+    def _next_piece(self, budget: Budget) -> bool:
+        """Whether another piece was unpacked; it may be empty."""
+        if self._pieces is None or budget.left <= 0:
+            return False
+        piece = next(self._pieces, None)
+        if piece is None:
+            self._pieces = None
+            return False
+        self._columns, after, cost = piece
+        self._taken, self._after = 0, max(after, self.next_fetch_offset)
+        budget.left -= cost if self._columns.offsets else cost // _SKIPPED
+        if not self._columns.offsets:
+            self.next_fetch_offset = self._after
+        return True
+
+    # Pieces: columns, the offset after them, the bytes that they were inflated to
+
+    def _unpacked(self, data: bytes) -> Iterator[tuple[Columns, int, int]]:
+        begin = at = self.next_fetch_offset
+        batches, reason = _batches(data)
+        for index, batch in enumerate(batches):
+            if 0 <= batch.base_offset <= batch.last_offset < at:
+                continue  # a broker may send what lies before
+            following = batches[index + 1].base_offset if index + 1 < len(batches) else None
+            after = batch.next_offset
+            if not self._is_possible(batch, at, following):
+                after = following if following is not None and following > at else at + 1
+                pieces = self._damaged(batch.raw, at, after, 1, "an impossible header")
+            elif not batch.is_whole():
+                pieces = self._damaged(batch.raw, batch.base_offset, after, batch.stands_for(), "a wrong checksum")
+            elif self._is_wanted(batch):
+                pieces = self._records(batch) if batch.magic == 2 else self._messages(batch)
+            else:
+                pieces = iter(((Columns(), after, 0),))
+            for columns, then, cost in pieces:
+                yield _from(columns, begin), then, cost
+            at = after
+        if not batches and data:
+            yield from self._damaged(memoryview(data), at, at + 1, 1, reason or "a batch that was cut off")
+
+    def _is_possible(self, batch: RecordBatch, at: int, following: int | None) -> bool:
+        """Whether its offsets lie between what came before it and what comes after."""
+        if not 0 <= batch.base_offset <= batch.last_offset or batch.last_offset < at:
+            return False
+        if self.end is not None and batch.last_offset >= self.end:
+            return False
+        return following is None or following <= at or batch.last_offset < following
+
+    def _is_wanted(self, batch: RecordBatch) -> bool:
+        """Whether its records are data, and not of an aborted transaction; follows the transactions."""
+        if self._committed and batch.magic >= 2 and batch.producer_id >= 0:
+            while self._aborted and self._aborted[-1][1] <= batch.last_offset:
+                self._aborting.add(self._aborted.pop()[0])
+            if batch.is_control:
+                if _is_abort(batch):
+                    self._aborting.discard(batch.producer_id)
+            elif batch.is_transactional and batch.producer_id in self._aborting:
+                return False
+        return not batch.is_control
+
+    def _records(self, batch: RecordBatch) -> Iterator[tuple[Columns, int, int]]:
+        frames, reason, damaged = Frames(batch), "", 0
+        try:
+            for chunk in inflated(batch.codec, batch.body):
+                columns = Columns()
+                frames.read(chunk, columns)
+                if frames.damaged > damaged:
+                    self._say(columns.offsets[0], columns.offsets[-1] + 1, frames.damaged - damaged, "bad records")
+                    damaged = frames.damaged
+                yield columns, frames.next_offset if frames.is_short else batch.next_offset, len(chunk)
+                if frames.broken or not frames.is_short:
+                    break
+        except NoInflation as error:
+            reason = str(error)
+        if frames.is_short:
+            missing = batch.count - frames.done
+            reason = reason or frames.broken or "records are missing"
+            yield from self._damaged(batch.raw, frames.next_offset, batch.next_offset, missing, reason)
+
+    def _messages(self, batch: RecordBatch) -> Iterator[tuple[Columns, int, int]]:
+        try:
+            columns = read_messages(batch)
+        except NoInflation as error:
+            yield from self._damaged(batch.raw, batch.base_offset, batch.next_offset, 1, str(error))
+        else:
+            yield columns, batch.next_offset, sum(map(len, filter(None, columns.values)))
+
+    def _damaged(
+        self, raw: memoryview, first: int, after: int, count: int, reason: str
+    ) -> Iterator[tuple[Columns, int, int]]:
+        """So many records of which nothing is known but where they are."""
+        count = min(count, after - first)
+        if count <= 0:  # more records than offsets
+            yield Columns(), after, 0
+            return
+        self._say(first, after, count, reason)
+        for begin in range(0, count, _AT_A_TIME):
+            columns = Columns()
+            for index in range(begin, min(begin + _AT_A_TIME, count)):
+                left = bytes(raw[:KEPT_BYTES]) if index == 0 else b""
+                columns.add(first + index, -1, None, Damaged(left, Reason.BAD_BATCH, reason, len(raw)))
+            stop = columns.offsets[-1] + 1
+            yield columns, after if stop == first + count else stop, KEPT_BYTES
+
+    def _say(self, first: int, after: int, count: int, reason: str) -> None:
+        unreadable[self.tp.topic] += count
+        _lines.say(self.tp, first, after - 1, count, reason)
+
+
+class _Lines:
+    """A line for what cannot be read, and one in a while when there is much of it."""
+
+    def __init__(self) -> None:
+        self._may = Seldom(_EVERY_S)
+        self._left_out = 0
+
+    def say(self, tp: TopicPartition, first: int, last: int, count: int, reason: str) -> None:
+        if not self._may():
+            self._left_out += count
+            return
+        more = f"; and {self._left_out} records of which no line told" if self._left_out else ""
+        self._left_out = 0
+        log.error(
+            "%s partition %d, offsets %d to %d: %d records cannot be read: %s%s",
+            *(tp.topic, tp.partition, first, last, count, reason, more),
+            extra={"topic": tp.topic, "partition": tp.partition, "offset": first, "reason": "bad_batch"},
+        )
+
+
+_lines = _Lines()
+
+
+def _batches(data: bytes) -> tuple[list[RecordBatch], str]:
+    """The batches before the first that is none, and what is wrong with that."""
+    batches: list[RecordBatch] = []
+    try:
+        batches.extend(split(data))  # a list keeps what it was extended by before an error
+    except BadBatch as error:
+        return batches, str(error)
+    return batches, ""
+
+
+def _from(columns: Columns, begin: int) -> Columns:
+    """Those that were asked for: the first batch may begin before them."""
+    if not columns.offsets or columns.offsets[0] >= begin:
+        return columns
+    return columns.part(bisect_left(columns.offsets, begin), len(columns))
+
+
+def _is_abort(batch: RecordBatch) -> bool:
+    marker = Columns()
+    Frames(batch).read(batch.body, marker)
+    key = marker.keys[0] if marker.keys else None
+    return key is not None and key[:4] == _ABORT
+
+
+def consumer_records(tp: TopicPartition, columns: Columns) -> list[ConsumerRecord]:
+    """The same as aiokafka's own records."""
+    headers = columns.headers
+    return [
+        ConsumerRecord(
+            tp.topic,
+            tp.partition,
+            offset,
+            columns.stamps_ms[at],
+            0,
+            columns.keys[at],
+            columns.values[at],
+            None,
+            -1,
+            -1,
+            tuple(headers.get(at, ())),
+        )
+        for at, offset in enumerate(columns.offsets)
+    ]
