@@ -15,18 +15,12 @@ from streams.errors import UNREADABLE, NewerError, SketchError
 from streams.events import Invalid
 from streams.ledger import Ledger, terms_of, unpack_ledger
 from streams.plan import Plan
+from streams.publication import LEDGER_KEY
 from streams.window import WindowRecord
 
 log = logging.getLogger(__name__)
 
-LEDGER_KEY = b"\0ledger/"
-"""In the `state` topic, followed by the model."""
-
 _window = msgspec.json.Decoder(WindowRecord).decode
-
-
-def ledger_key(model: str) -> bytes:
-    return LEDGER_KEY + model.encode()
 
 
 async def from_topics(connection: Connection, plan: Plan) -> list[Ledger]:

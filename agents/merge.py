@@ -9,12 +9,10 @@ from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from functools import partial
 
-import msgspec
 from aiokafka import AIOKafkaProducer, TopicPartition
 
 from agents.clients import Connection, Seldom
 from agents.intake import Batch, Intake, taken_apart
-from agents.ledger import LEDGER_KEY, ledger_key
 from agents.loader import Records as Loaded
 from agents.loader import read_to_end
 from agents.publish import Outgoing, publish
@@ -23,22 +21,19 @@ from streams.ack import Ack, Acks
 from streams.action import action_line, advice
 from streams.chunk_merge import BooksState
 from streams.compaction import CompactedLog
-from streams.duration import format_ms
 from streams.errors import NewerError, SketchError
-from streams.judge import BucketJudge, ModelState, Outcome, pack_state, pack_unit, unpack_state, unpack_unit
-from streams.ledger import pack_ledger, unpack_ledger
+from streams.judge import BucketJudge, ModelState, Outcome, pack_state, unpack_state, unpack_unit
+from streams.ledger import unpack_ledger
 from streams.partial import unpack
 from streams.plan import Facts, Plan
+from streams.publication import BOOKS_KEY, LEDGER_KEY, UNIT_KEY, publications
 from streams.records import Records
-from streams.rollup import UnitId
 
 log = logging.getLogger(__name__)
 
 LOAD_WITHIN_S = 600.0
 EXPIRE_EVERY_S = 30.0
 TELL_EVERY_S = 10.0
-BOOKS_KEY = b"\0books"
-UNIT_KEY = b"\0rollup/"
 
 Wanted = Callable[[], bool]
 
@@ -210,29 +205,19 @@ class MergeStage:
         return self.intake is not None and self.intake.current(batch)
 
     async def _publish(self, bucket: int, outcome: Outcome, wanted: Wanted) -> None:
-        """Windows and actions, acknowledged; the ledger that holds them; then the one record that says they are out."""
-        windows, actions = self.connection.topic("windows"), self.connection.topic("actions")
-        records = [Outgoing(windows, item.key, msgspec.json.encode(item)) for item in outcome.windows]
-        records += [Outgoing(actions, item.subject.encode(), msgspec.json.encode(item)) for item in outcome.actions]
-        if records:
+        """One group of records after the other, each acknowledged before the next."""
+        for number, group in enumerate(publications(outcome)):
+            records = [
+                Outgoing(
+                    self.connection.topic(item.topic), item.key, item.value, bucket if item.topic == "state" else None
+                )
+                for item in group
+            ]
             await publish(self.producer, records, wanted, self.work.retried)
             if not wanted():
                 return
-            _tell(outcome)
-        if outcome.state is None:
-            return
-        state = self.connection.topic("state")
-        kept = [
-            Outgoing(state, _unit_key(outcome.model, unit.id), pack_unit(outcome.model, unit), bucket)
-            for unit in outcome.units
-        ]
-        kept += [Outgoing(state, _unit_key(outcome.model, unit), None, bucket) for unit in outcome.forgotten]
-        if outcome.ledger is not None:
-            kept.append(Outgoing(state, ledger_key(outcome.model), pack_ledger(outcome.ledger), bucket))
-        if kept:
-            await publish(self.producer, kept, wanted, self.work.retried)
-        record = Outgoing(state, outcome.model.encode(), pack_state(outcome.state), bucket)
-        await publish(self.producer, [record], wanted, self.work.retried)
+            if number == 0:
+                _tell(outcome)
 
     async def _expire(self, bucket: int, judge: BucketJudge, wanted: Wanted) -> None:
         """Deletes the partials that nothing needs; the books that they carried are kept first."""
@@ -256,8 +241,3 @@ def _tell(outcome: Outcome) -> None:
         log.info("%s", action_line(action), extra={"model": action.subject, "action_id": action.id})
         for said in advice(action):
             log.error("%s: %s", action.subject, said, extra={"model": action.subject})
-
-
-def _unit_key(model: str, unit: UnitId) -> bytes:
-    stream, level_ms, start_ms = unit
-    return UNIT_KEY + f"{model}/{format_ms(level_ms)}/{start_ms}{f'/{stream}' if stream else ''}".encode()

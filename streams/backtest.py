@@ -25,6 +25,7 @@ from streams.ledger import Ledger
 from streams.panes import NO_MARK
 from streams.partial import Books, LabelBooks, key_of, pack, unpack
 from streams.plan import Facts, Plan, model_of
+from streams.publication import check_publication
 from streams.records import Records
 from streams.source import SourceFold
 from streams.store import MemoryStore
@@ -141,7 +142,9 @@ class Backtest:
                 self._buckets[item.bucket].apply(unpack(pack(item)), key_of(item, INCARNATION))
                 touched.add(item.bucket)
         for bucket in sorted(touched):
-            yield from self._buckets[bucket].advance()
+            for outcome in self._buckets[bucket].advance():
+                check_publication(outcome)
+                yield outcome
             self._buckets[bucket].expire()
 
     def ledgers(self) -> dict[str, Ledger]:

@@ -454,7 +454,7 @@ class BucketJudge:
         for clock in judge.kpis.values():
             for kpi_pane in self.facts.close(name, clock, watermark_ms, judge.state.first_pane_ms):
                 yield judge.close_kpi(clock.name, kpi_pane)
-            for kpi_pane in self.facts.revised(name, clock):
+            for kpi_pane in self.facts.revised(name, clock, judge.state.first_pane_ms):
                 yield Outcome(name, clock.revise(kpi_pane), ())
         self.facts.revisions_told(name)
 

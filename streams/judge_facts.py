@@ -135,6 +135,7 @@ class KpiClock:
                 self.latest = cells
             windows += [told_record(self.plan, window, cell, self.name, 0) for cell in cells if cell.events]
             judged[over_ms] = Judged(window, cells)
+        windows += self.revise(pane)
         self._forget(end_ms)
         reach_ms, clock = self.overs_ms[-1], f"{Clock.KPI}/{self.name}"
         situation = Situation(self.plan.name, self.plan.config, incidents, reach_ms, clock)
@@ -151,25 +152,28 @@ class KpiClock:
         window = Window(pane.start_ms, end_ms, self.plan.config.pane_ms, {}, partial=True)
         return [
             told_record(self.plan, window, cell, self.name, observed)
-            for cell in self._of_kpi(window, merged)
+            for cell in self._of_parts(window, merged)
             if cell.events
         ]
 
     def _cells(self, window: Window) -> Iterator[CellResult]:
         parts = [history.window(window.start_ms, window.end_ms) for history in self.histories]
+        return self._of_parts(window, parts)
+
+    def _of_parts(self, window: Window, parts: Sequence[Cells]) -> Iterator[CellResult]:
+        """The cells of a window, from the observations in it by part of the KPI."""
         if self.capture is not None and self.seen is not None:
             yield self._of_capture(self.capture, self.seen, window, parts[0])
-        else:
-            yield from self._of_kpi(window, parts)
+        if self.kpi is not None:
+            yield from self._of_kpi(self.kpi, window, parts)
 
-    def _of_kpi(self, window: Window, parts: Sequence[Cells]) -> Iterator[CellResult]:
-        assert self.kpi is not None
+    def _of_kpi(self, kpi: KpiJudge, window: Window, parts: Sequence[Cells]) -> Iterator[CellResult]:
         now = [by_cell(cells) for cells in parts]
         past = _stretches([history.earlier(window.start_ms, window.end_ms) for history in self.histories])
         before = _stretches([history.before(window.start_ms) for history in self.histories])
         for place in dict.fromkeys([(None, WHOLE), *(place for part in now for place in part)]):
             vectors = [part.get(place, _nothing()) for part in now]
-            result = self.kpi.evaluate(vectors, window.over_ms, _at(place, past), _at(place, before))
+            result = kpi.evaluate(vectors, window.over_ms, _at(place, past), _at(place, before))
             yield _cell(*place, vectors, result)
 
     def _of_capture(self, capture: CaptureJudge, seen: Seen, window: Window, served: Cells) -> CellResult:

@@ -82,8 +82,12 @@ class FactsMerge:
             panes = self._panes(kind, model)
             if panes is not None:
                 panes.judged_until_ms = judged_until_ms
+        kpis = self.topics.get(Facts.OUTCOMES)
         for kpi, until_ms in kpis_until_ms.items():
             self._kpis_until_ms[model, kpi] = until_ms
+            if kpis is not None and kpi in kpis.plan.models[model].config.kpi_clocks:
+                for part in self._parts_of(model, kpi):
+                    part.judged_until_ms = max(until_ms, part.judged_until_ms or until_ms)
 
     # With the events
 
@@ -126,7 +130,7 @@ class FactsMerge:
         limit_ms = self._told_until_ms(model, clock)
         if limit_ms is None:
             return
-        parts, limit_ms = self._parts(model, clock), min(limit_ms, watermark_ms)
+        parts, limit_ms = self._parts_of(model, clock.name), min(limit_ms, watermark_ms)
         config = parts[0].plan.config
         pane_ms, reach_ms = config.pane_ms, clock.overs_ms[-1] + MOST_EMPTY_PANES * config.pane_ms
         while True:
@@ -150,16 +154,17 @@ class FactsMerge:
 
     def judged(self, model: str, clock: Clocked) -> Iterator[KpiPane]:
         """Panes of a KPI that were judged before the restart."""
-        parts, until_ms = self._parts(model, clock), self._kpis_until_ms.get((model, clock.name))
+        parts, until_ms = self._parts_of(model, clock.name), self._kpis_until_ms.get((model, clock.name))
         if until_ms is not None:
             for start in sorted({at for part in parts for at in part.panes if at < until_ms}):
                 yield self._pane(parts, start)
 
-    def revised(self, model: str, clock: Clocked) -> Iterator[KpiPane]:
-        """Judged panes of a KPI for which there is more than was there in time."""
-        parts, until_ms = self._parts(model, clock), self._kpis_until_ms.get((model, clock.name))
+    def revised(self, model: str, clock: Clocked, first_ms: int) -> Iterator[KpiPane]:
+        """Judged panes of a KPI for which there is more than was there in time; none of before the first event."""
+        parts, until_ms = self._parts_of(model, clock.name), self._kpis_until_ms.get((model, clock.name))
         if until_ms is not None:
-            for start in sorted({at for part in parts for at in part.changed if at < until_ms and at in part.panes}):
+            changed = {at for part in parts for at in part.changed if at in part.panes}
+            for start in sorted(at for at in changed if first_ms <= at < until_ms):
                 yield self._pane(parts, start)
 
     def revisions_told(self, model: str) -> None:
@@ -168,15 +173,14 @@ class FactsMerge:
             if model_of(name) == model:
                 panes.changed = set()
 
-    def _parts(self, model: str, clock: Clocked) -> list[ModelPanes]:
+    def _parts_of(self, model: str, kpi: str) -> list[ModelPanes]:
         merge = self.topics[Facts.OUTCOMES]
-        config = self.topics[Facts.OUTCOMES].plan.models[model].config
-        return [merge.models[kpi_name(model, part)] for part in config.made_of(clock.name)]
+        return [merge.models[kpi_name(model, part)] for part in merge.plan.models[model].config.made_of(kpi)]
 
     def _told_until_ms(self, model: str, clock: Clocked) -> int | None:
         """Of those partitions that tell of it at all. None: none does."""
         merge, found = self.topics[Facts.OUTCOMES], []
-        for part in self._parts(model, clock):
+        for part in self._parts_of(model, clock.name):
             sources = [(merge.sources[at].final, mark.mark_ms) for at, mark in part.marks.items()]
             marks = [FINAL_MARK if final else mark for final, mark in sources if mark is not None]
             if not marks:

@@ -260,7 +260,7 @@ class OutcomeJudge:
         if sums is None or not math.isfinite(found.baseline[0]) or not step.n > 0 or not math.isfinite(step.excess):
             return found
         effect = (
-            (effect_of(self.plan, name) - 1) * found.baseline[0]
+            (effect_of(self.plan, name) - 1) * float(found.baseline[0])  # plain: it enters the state
             if found.signal.relative
             else effect_of(self.plan, name)
         )

@@ -20,9 +20,10 @@ from aiokafka import TopicPartition
 import agents.merge
 from agents.clients import Connection
 from agents.intake import Batch
-from agents.merge import BOOKS_KEY, UNIT_KEY, MergeStage
+from agents.merge import MergeStage
 from agents.publish import Outgoing
 from streams.partial import Books, key_of, pack
+from streams.publication import BOOKS_KEY, UNIT_KEY
 from streams.records import Records
 from streams.source import SourceFold
 from tests.laws.test_replay import NOW_MS, PLAN, SOON

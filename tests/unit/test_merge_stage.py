@@ -15,10 +15,11 @@ from aiokafka import TopicPartition
 import agents.merge
 from agents.clients import Connection
 from agents.intake import NO_RECORDS, Batch
-from agents.merge import UNIT_KEY, MergeStage
+from agents.merge import MergeStage
 from streams.configure import load
 from streams.judge import BucketJudge, ModelState, pack_unit
 from streams.plan import compile_plan
+from streams.publication import UNIT_KEY
 from streams.rollup import Unit
 
 HOUR_MS = 3_600_000

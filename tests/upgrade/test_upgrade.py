@@ -21,8 +21,7 @@ from agents.app import WebOptions, Worker
 from agents.broker import EmbeddedBroker
 from agents.clients import Connection
 from agents.files import read_plan
-from agents.ledger import LEDGER_KEY
-from agents.merge import BOOKS_KEY, UNIT_KEY, MergeStage
+from agents.merge import MergeStage
 from agents.replay import generate
 from agents.sketch import SketchStage
 from agents.store import Stores
@@ -36,6 +35,7 @@ from streams.judge import BucketJudge, ModelState, Outcome, pack_state, pack_uni
 from streams.ledger import LedgerState, pack_ledger, unpack_ledger
 from streams.partial import Books, key_of, pack, unpack
 from streams.plan import Facts, Plan
+from streams.publication import BOOKS_KEY, LEDGER_KEY, UNIT_KEY
 from streams.records import Records
 from streams.rollup import Unit
 from streams.source import SourceFold
