@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +17,20 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import create_conn
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
-from aiokafka.errors import AuthenticationFailedError, KafkaConnectionError, KafkaError, NodeNotReadyError
+from aiokafka.errors import (
+    AuthenticationFailedError,
+    KafkaConnectionError,
+    KafkaError,
+    KafkaTimeoutError,
+    NodeNotReadyError,
+    RequestTimedOutError,
+)
 from aiokafka.helpers import create_ssl_context
 from aiokafka.protocol.metadata import MetadataRequest
 
 from agents import patches
 from agents.clock import Seldom as Seldom
-from agents.refusals import is_final, refusal
+from agents.refusals import AdvertisedUnreachable, is_final, refusal
 from streams.errors import BrokerAway, BrokerError, ConfigError
 
 patches.apply()
@@ -33,6 +42,9 @@ MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
 
 PROBE_MS = 5_000
 """So long a server has to answer, when we look for why it does not."""
+
+UNREACHED = (KafkaConnectionError, KafkaTimeoutError, NodeNotReadyError, RequestTimedOutError, TimeoutError)
+"""What aiokafka raises when it has not come through to the broker that it was sent to, for whatever reason."""
 
 MAX_MESSAGE_BYTES = 16 * MIB
 """The largest batch of records that our topics take."""
@@ -238,7 +250,7 @@ class Connection:
     async def failure(self, error: BaseException, operation: str = "") -> BrokerError:
         """What a client of ours raised, as one line. Of a connection that was not made it looks for the reason."""
         # aiokafka logs that, and raises one error for all.
-        if isinstance(error, (KafkaConnectionError, NodeNotReadyError)):
+        if isinstance(error, UNREACHED):
             error = await self._why_unreachable() or error
         seen, mend = refusal(error, operation)
         return (BrokerError if is_final(error) else BrokerAway)(place=f"Kafka at {self.broker}", seen=seen, mend=mend)
@@ -260,11 +272,23 @@ class Connection:
                     raise AuthenticationFailedError("is the token expired, or not for it?")
                 if not answer.brokers:
                     raise KafkaConnectionError("it has not joined its cluster yet")
+                await self._reach_advertised(server, answer.brokers)
             except (KafkaError, OSError, TimeoutError, ValueError) as error:  # ValueError: a server that is an impostor
                 found = error
             else:
                 return None
         return found
+
+    async def _reach_advertised(self, server: str, brokers: Sequence[Any]) -> None:
+        """Raises AdvertisedUnreachable for a broker to whose advertised address no connection is made."""
+        for host, port in sorted({(broker[1], broker[2]) for broker in brokers}):
+            try:
+                async with asyncio.timeout(PROBE_MS / 1000):
+                    _, writer = await asyncio.open_connection(host, port)
+                writer.close()
+            except (OSError, TimeoutError, ValueError) as error:
+                reason = "no answer" if isinstance(error, TimeoutError) else str(error)
+                raise AdvertisedUnreachable(server, f"{host}:{port}", reason) from None
 
     def _client(self) -> dict[str, Any]:
         calm_logs()

@@ -24,13 +24,24 @@ NOT_AUTHENTICATED = (
     UnsupportedSaslMechanismError,
 )
 ACL = "give its user the ACLs of docs/security.md"
+ADVERTISED = "is that broker up? If so, correct its advertised.listeners, or the names and the network between us"
 UNREACHABLE = "is the address right, and is the broker up?"
+
+
+class AdvertisedUnreachable(KafkaConnectionError):  # type: ignore[misc]
+    """A server answers, and names an address for its broker that leads nowhere."""
+
+    def __init__(self, server: str, address: str, reason: str) -> None:
+        super().__init__(f"{server} answers, and sends us to {address}, which it advertises: {reason}")
+        self.text = self.args[0]
 
 
 def refusal(error: BaseException, operation: str = "") -> tuple[str, str]:
     """(what was seen, the mend). `operation`: what was tried, by Kafka's name, for a topic that may not be used so."""
     if isinstance(error, NOT_AUTHORIZED):
         return _denied(error, operation), ACL
+    if isinstance(error, AdvertisedUnreachable):
+        return error.text, ADVERTISED
     if isinstance(error, NOT_AUTHENTICATED):
         return (
             f"it did not let us in: {error.args[0] if error.args else _words(error)}",
