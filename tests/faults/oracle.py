@@ -1,4 +1,8 @@
-"""What was sent → what has to be on the topics, by a plain count and by a backtest; and where what is there differs."""
+"""What was sent → what has to be on the topics, by a plain fold and by a backtest; and where what is there differs.
+
+The first judge is `reference`, which shares no code with the product. The second is the backtest, which shares all of
+it but Kafka, and so says what every signal and every action must be.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from agents.clients import Connection
 from streams.backtest import label_summary
 from streams.config import OTHER
 from streams.partial import Books
-from tests.faults.harness import MODEL, Pair, Stream, books, expected, published, rebuilt
+from tests.faults.cluster import read_topic
+from tests.faults.harness import MODEL, Pair, Published, Stream, books, expected, published, rebuilt
+from tests.faults.reference import Expected, LogRecord, ModelRules, incident_errors, reference, window_errors
+
+FUTURE_TOLERANCE_MS = 3_600_000
+"""Where the configuration does not say it."""
 
 
 @dataclass(frozen=True)
@@ -31,59 +42,118 @@ class Verdict:
     """Every place where anything differs."""
 
 
-def judge(
-    connection: Connection, config: Path, stream: Stream, labels: Sequence[Pair] = (), *, counts_only: bool = False
-) -> Verdict:
-    """Holds what is on the topics against the plain count and the backtest of what was sent.
+@dataclass(frozen=True)
+class Logs:
+    """What the topics held when everything had been read, as a reader of committed records gets it."""
 
-    `counts_only`: nothing is asked of signals and actions, where the order of the log is not that of the backtest.
+    events: Sequence[LogRecord]
+    labels: Sequence[LogRecord] = ()
+
+
+def logs_of(connection: Connection) -> Logs:
+    """The logs as they are now."""
+
+    def records(topic: str) -> list[LogRecord]:
+        found = read_topic(connection, topic, committed=True)
+        return [LogRecord(record.partition, record.offset, record.timestamp, record.value) for record in found]
+
+    return Logs(records("inference"), records("labels"))
+
+
+def judge(
+    connection: Connection,
+    config: Path,
+    stream: Stream,
+    labels: Sequence[Pair] = (),
+    *,
+    counts_only: bool = False,
+    logs: Logs | None = None,
+) -> Verdict:
+    """Holds what was published against a plain fold of the logs, and then against a backtest of what was sent.
+
+    `counts_only`: the backtest says nothing of signals and actions, where the order of the log is not that of the
+    backtest. `logs`: by default, what the topics hold now.
     """
-    found, reference = published(connection), expected(config, stream, labels)
-    kept = books(connection, config)
-    should = Counter({("pane", *pane): n for pane, n in stream.panes.items()})
-    should += Counter({"late": stream.late, "duplicate": stream.duplicate, OTHER: stream.strangers})
-    should += Counter(stream.broken)
-    does = Counter({("pane", *pane): n for pane, n in found.panes().items()})
-    does += Counter({"late": kept[MODEL].late, "duplicate": kept[MODEL].duplicate})
-    does += Counter({OTHER: kept[OTHER].counted if OTHER in kept else 0})
-    does += Counter((letter.reason, letter.value) for letter in found.dead_letters.values())
-    wrong = [*_unbalanced(kept, stream)]
-    if not counts_only:
-        wrong += differences(found.windows, reference.windows)
-    if reference.panes() != stream.panes:
-        wrong.append("the backtest and the plain count differ")
-    if not reference.action_ids:
-        wrong.append("the oracle has no action: this proves nothing of actions")
+    logs = logs_of(connection) if logs is None else logs
+    found, kept = published(connection), books(connection, config)
+    rules = ModelRules.of(yaml.safe_load(config.read_text(encoding="utf-8")), MODEL, future_ms=FUTURE_TOLERANCE_MS)
+    should = reference(rules, logs.events, logs.labels)
+    wrong = [*_unlike(should, stream), *_unbalanced(kept, should)]
+    wrong += window_errors(rules, should, found.windows.values())
+    wrong += incident_errors(rules, should, found.actions)
     if labels:
-        if {window["clock"] for window in reference.windows.values()} < {"event", "arrival", "cohort"}:
-            wrong.append("the oracle has no windows of labels: this proves nothing of them")
-        wrong += differences(_settled(label_books(connection, config)), _settled(reference.label_books[MODEL]))
-    lost, duplicated = should - does, does - should
+        wrong += differences(_settled(label_books(connection, config)), _books_of(should.labels), "label books")
+    lost, duplicated = _lost_and_duplicated(should, found, kept)
     wrong += [f"lost {place}: {n}" for place, n in lost.items()]
     wrong += [f"duplicated {place}: {n}" for place, n in duplicated.items()]
-    missing, surplus = reference.action_ids - found.action_ids, found.action_ids - reference.action_ids
-    if counts_only:
-        missing, surplus = set(), set()
-    wrong += [f"no action {id}" for id in missing] + [f"surplus action {id}" for id in surplus]
+    missing, surplus = set[str](), set[str]()
+    if not counts_only:
+        second = expected(config, stream, labels)
+        wrong += [*_not_telling(second, labelled=bool(labels)), *differences(found.windows, second.windows)]
+        missing, surplus = second.action_ids - found.action_ids, found.action_ids - second.action_ids
+        names = {action["id"]: _name(action) for action in (*found.actions, *second.actions)}
+        wrong += [f"no action {names[id]}" for id in missing] + [f"surplus action {names[id]}" for id in surplus]
     sums = lost.total(), duplicated.total(), len(missing), len(surplus)
     return Verdict(len(stream.pairs), *sums, tuple(wrong))
 
 
-def _unbalanced(kept: Mapping[str, Books], stream: Stream) -> Iterator[str]:
-    """Where the books do not say what was sent: produced = counted + late + rejected + duplicate."""
+def _name(action: Mapping[str, Any]) -> str:
+    data = action["data"]
+    return f"{data['rule']} {data['state']} {data['model_version']} {data['segment']} {data['window']} {action['id']}"
+
+
+def _lost_and_duplicated(
+    should: Expected, found: Published, kept: Mapping[str, Books]
+) -> tuple[Counter[Any], Counter[Any]]:
+    """Events by what became of them: those that the log has and the topics do not, and the other way round."""
+    whole = {key: pane for key, pane in should.panes.items() if key[1] is not None and key[2] is None}
+    log = Counter({("pane", start, version): pane.events for (start, version, _), pane in whole.items()})
+    log += Counter({"late": should.late, "duplicate": should.duplicate, OTHER: should.strangers})
+    log += should.rejected
+    does = Counter({("pane", *pane): n for pane, n in found.panes().items()})
+    does += Counter({"late": kept[MODEL].late, "duplicate": kept[MODEL].duplicate})
+    does += Counter({OTHER: kept[OTHER].counted if OTHER in kept else 0})
+    does += Counter((letter.reason, letter.value) for letter in found.dead_letters.values())
+    return log - does, does - log
+
+
+def _not_telling(second: Published, *, labelled: bool) -> Iterator[str]:
+    """What the backtest proves nothing of."""
+    if not second.action_ids:
+        yield "the backtest has no action: this proves nothing of actions"
+    if labelled and {window["clock"] for window in second.windows.values()} < {"event", "arrival", "cohort"}:
+        yield "the backtest has no windows of labels: this proves nothing of them"
+
+
+def _unlike(should: Expected, stream: Stream) -> Iterator[str]:
+    """Where the logs are not what was sent: then it is the harness that is wrong."""
+    panes = {(start, version): pane.events for (start, version, segment), pane in should.panes.items() if not segment}
+    if {key: n for key, n in panes.items() if key[1] is not None} != +stream.panes:
+        yield "the logs hold other events than were sent"
+    made = should.read, should.late, should.duplicate, should.strangers, should.rejected
+    if made != (len(stream.pairs), stream.late, stream.duplicate, stream.strangers, stream.broken):
+        yield f"the logs say {made[:4]} of read, late, duplicate and undeclared events, and other than was sent"
+
+
+def _unbalanced(kept: Mapping[str, Books], should: Expected) -> Iterator[str]:
+    """Where the books do not say what the log holds: read = counted + late + rejected + duplicate."""
     if not all(item.balanced() for item in kept.values()):
         yield "books that do not balance"
     read = sum(item.read for item in kept.values())
-    if read != len(stream.pairs):
-        yield f"the books say {read} of {len(stream.pairs)} records"
-    if kept[MODEL].counted != stream.counted:
-        yield f"the books say that {kept[MODEL].counted} of {stream.counted} events were counted"
+    if read != should.read:
+        yield f"the books say {read} of {should.read} records"
+    if kept[MODEL].counted != should.counted:
+        yield f"the books say that {kept[MODEL].counted} of {should.counted} events were counted"
     reasons = sum((Counter(item.rejected) for item in kept.values()), Counter[str]())
-    injected: Counter[str] = Counter()
-    for (reason, _), n in stream.broken.items():
-        injected[reason] += n
-    if reasons != injected:
-        yield f"the books say that {dict(reasons)} were rejected, not {dict(injected)}"
+    if reasons != should.reasons:
+        yield f"the books say that {dict(reasons)} were rejected, not {dict(should.reasons)}"
+
+
+def _books_of(labels: Mapping[str, int]) -> dict[str, int]:
+    """In the names of the label books."""
+    names = ("matched", "corrected", "duplicate", "unmatched", "rejected")
+    read = sum(labels.get(name, 0) for name in names if name != "corrected")
+    return {"read": read, **{name: labels.get(name, 0) for name in names}}
 
 
 def _settled(books: Mapping[str, int]) -> dict[str, int]:
@@ -92,7 +162,7 @@ def _settled(books: Mapping[str, int]) -> dict[str, int]:
     return {**rest, "unmatched": books["pending"] + books["orphan"]}
 
 
-def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
+def differences(found: Mapping[str, Any], expected: Mapping[str, Any], place: str = "") -> list[str]:
     """Every place where two answers differ, one a line: window, field, what was found, what was expected."""
     lines: list[str] = []
 
@@ -103,7 +173,7 @@ def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[s
         elif one != other:
             lines.append(f"{place}: {one} instead of {other}")
 
-    compare("", found, expected)
+    compare(place, found, expected)
     return lines
 
 

@@ -44,7 +44,7 @@ from tests.faults.harness import (
     write_config,
 )
 from tests.faults.injections import FAULTS
-from tests.faults.oracle import Verdict, judge
+from tests.faults.oracle import Verdict, judge, logs_of
 from tests.faults.pressure import busy_processes
 from tests.faults.stage import FIRST, Ground, Stage
 
@@ -190,11 +190,12 @@ def run(schedule: Schedule, ground: Ground, folder: Path) -> Verdict:
             stage.wake()
             _play(schedule, stage, stream, labels)
         drain(config, connection.broker)
+    logs = logs_of(connection)
     with Stage(rng, kafka, connection, config, CHUNK) as stage:
         for fault in faults:
             if fault.afterwards:
                 fault.strike(stage)
-    return judge(connection, config, stream, labels, counts_only="added partitions" in schedule.streams)
+    return judge(connection, config, stream, labels, counts_only="added partitions" in schedule.streams, logs=logs)
 
 
 def _play(schedule: Schedule, stage: Stage, stream: Stream, labels: Sequence[Pair]) -> None:
