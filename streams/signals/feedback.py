@@ -23,6 +23,7 @@ from streams.plan import ModelPlan
 from streams.signals.evaluate import Result, effect_of
 from streams.signals.names import SIGNALS
 from streams.signals.null import rate_floor, rate_threshold
+from streams.signals.reference import MIN_EVENTS
 
 RATES = {
     Feedback.OVERRIDE: "override_rate",
@@ -102,8 +103,8 @@ class FeedbackJudge:
         n, hits = float(now[EVENTS]), float(now[slot])
         value = hits / n if n else np.nan
         usual = self._usual(kind, column, [(float(part[slot]), float(part[EVENTS])) for part in past])
-        if usual is None or not n:
-            return value, np.nan, np.nan
+        if usual is None or n < MIN_EVENTS:
+            return value, np.nan if usual is None else usual.hits / usual.n, np.nan
         base, factor = usual.hits / usual.n, effect_of(self.plan, name)
         k0, m, size = usual.hits / usual.worth, usual.n / usual.worth, n / usual.worth
         above = max(base * factor, float(rate_threshold(k0, m, size, self.alpha)), usual.highest)

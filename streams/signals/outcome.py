@@ -276,7 +276,9 @@ class OutcomeJudge:
         for sign in (1.0, -1.0) if found.signal.two_sided else (1.0,):
             key = msgspec.json.encode([name, version, *segment, sign]).decode()
             n, excess, alarmed = sums.get(key, (0.0, 0.0, False))
-            n, excess = n + step.n, excess + step.excess
+            # A few labels, however wrong, are no trend: each counts for at most its share of a limit.
+            most = step.n * (drift + limit / MIN_LABELS)
+            n, excess = n + step.n, excess + sign * min(sign * step.excess, most)
             total = sign * excess - drift * n
             if total <= 0:
                 sums.pop(key, None)
