@@ -25,9 +25,10 @@ import numpy as np
 
 from streams.baseline import WHOLE, SegmentKey
 from streams.config import Match, Model, Rule
-from streams.inhibit import EVENTS, LABELS, Incident, Incidents
+from streams.inhibit import EVENTS, LABELS, MIN_SHARE, Incident, Incidents, share_made_in
 from streams.signals.evaluate import CellResult, Result, Window
 from streams.signals.names import PARTS, SIGNALS, rank_of
+from streams.sketch.outcomes import delays
 from streams.told import FURTHEST, MUCH_FURTHER, Distances, distance, furthest, unheard_of
 
 NO_TRAFFIC_PANES = 24
@@ -123,6 +124,13 @@ class Decision:
         """Whether there is news for others; that of a shadow rule is only recorded."""
         return self.reason in PUBLISHED
 
+    @property
+    def may_widen(self) -> bool:
+        """Whether there is evidence that the incident will be about too, if it is still there in the next window."""
+        state = self.state
+        room = state.firing and not state.suppressed_by and state.revision < MOST_REVISIONS and self.rule.for_panes > 1
+        return room and self.segment == WHOLE and any(evidence_key(item) not in state.told for item in self.evidence)
+
 
 @dataclass(frozen=True, slots=True)
 class Judged:
@@ -180,13 +188,22 @@ def _told_of_whole(decision: Decision) -> Iterator[tuple[tuple[str | None, str],
 
 def _note(decision: Decision, situation: Situation) -> None:
     """Tells the rules above what this one found."""
+    key = state_key(decision.rule.name, decision.version, decision.segment)
     if decision.reason in BEGINNINGS:
         situation.incidents.begin(_incident(decision, situation))
     elif decision.reason is Reason.PENDING:
         situation.pending.append(_incident(decision, situation))
+    elif decision.reason is Reason.WIDENED:
+        situation.incidents.widen(key, _features(_published(decision)))
+    elif decision.reason is Reason.HOLDS and decision.may_widen:
+        situation.pending.append(_incident(decision, situation))
     elif decision.reason in ENDS:
-        key = state_key(decision.rule.name, decision.version, decision.segment)
         situation.incidents.end(key, decision.window.end_ms)
+
+
+def _published(decision: Decision) -> Iterator[Evidence]:
+    """The evidence that has been told of the incident."""
+    return (item for item in decision.evidence if evidence_key(item) in decision.state.told)
 
 
 def _incident(decision: Decision, situation: Situation) -> Incident:
@@ -200,6 +217,7 @@ def _incident(decision: Decision, situation: Situation) -> Incident:
         features=_features(decision.evidence),
         clock=situation.clock,
         began_ms=decision.window.end_ms,
+        from_ms=decision.window.end_ms - decision.window.over_ms - (rule.for_panes - 1) * situation.model.pane_ms,
     )
 
 
@@ -270,17 +288,36 @@ class _Below:
         return self._cause(self.found.evidence)
 
     def _cause(self, evidence: Iterable[Evidence]) -> Incident | None:
-        end_ms = self.window.end_ms
+        end_ms, clock = self.window.end_ms, self.situation.clock
         since_ms = end_ms - self._reach_ms
-        return self.situation.incidents.cause(*self._seen(evidence), since_ms, end_ms, self.situation.clock)
+        return self.situation.incidents.cause(*self._seen(evidence), since_ms, end_ms, clock, self._touches)
 
     @property
     def _reach_ms(self) -> int:
-        """How far back what was seen lies; a signal may have added up several windows of labels."""
+        """How far back what was seen lies, at the most."""
         if self.situation.clock != LABELS:
             return self.situation.reach_ms
+        return self.situation.reach_ms + self._arrived_ms - self.window.over_ms
+
+    @property
+    def _arrived_ms(self) -> int:
+        """In so long a time the labels came that were seen: a signal may have added up several windows of them."""
         windows = max((item.n or 0 for item in self.found.evidence), default=0) / max(1, self.cell.events)
-        return self.situation.reach_ms + int(max(0.0, windows - 1) * self.window.over_ms)
+        return int(max(1.0, windows) * self.window.over_ms)
+
+    def _touches(self, incident: Incident) -> bool:
+        """Whether enough of the labels that were seen are of predictions from the incident's time. What is said of the
+        flow of labels, or by it, is of the time in which they come."""
+        if self.situation.clock != LABELS:
+            return True
+        end_ms = self.window.end_ms
+        since_ms = end_ms - self._arrived_ms
+        if incident.clock == LABELS:
+            return incident.over_ms is None or incident.over_ms > since_ms
+        until_ms = end_ms if incident.over_ms is None else min(end_ms, incident.over_ms)
+        came = delays(self.cell.profile.counts.dense())
+        share = share_made_in(came, since_ms, end_ms, incident.start_ms, until_ms)
+        return share is None or share >= MIN_SHARE
 
     @property
     def is_pending(self) -> bool:

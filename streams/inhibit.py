@@ -1,23 +1,29 @@
 """What is broken below → whether a rule's action is held back: nobody retrains on broken data.
 
 A firing incident of an inhibiting rule holds back rules of a higher rank, for the same model, version and segment, and
-feature by feature where both are about features. A rule that judges labels looks back as far as its labels reach: they
-are of predictions that were made while something was broken.
+feature by feature where both are about features. Labels are of predictions that were made earlier: a rule that judges
+them is held back while a share of the window's labels is of predictions from the incident's time, and no longer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
+import numpy as np
 
 from streams.baseline import WHOLE, SegmentKey
+from streams.sketch.outcomes import DELAY_EDGES_MS, DELAYS, Index
 
 EVENTS, LABELS = "event", "arrival"
 """What windows are judged by; a KPI has a clock of its own."""
 
 MOST_OVER = 256
 """Incidents that are over and still remembered."""
+MIN_SHARE = 0.05
+"""An incident explains nothing of labels of which a smaller share is of predictions from its time."""
+_MOMENTS = (np.arange(64) + 0.5) / 64
+"""Of a stretch in which labels arrive, the moments at which they are taken to."""
 
 
 class Incident(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +41,12 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     """What judged it."""
     began_ms: int
     over_ms: int | None = None
+    from_ms: int | None = None
+    """Start of the first window in which it was breached; None in a state of an earlier release."""
+
+    @property
+    def start_ms(self) -> int:
+        return self.began_ms if self.from_ms is None else self.from_ms
 
     def explains(self, rank: int, version: str | None, segment: SegmentKey, features: Iterable[str]) -> bool:
         """Whether it explains what a rule of a rank sees there. `features`: of its evidence; none: not about any."""
@@ -60,6 +72,16 @@ class Incidents:
     def begin(self, incident: Incident) -> None:
         self._known.append(incident)
 
+    def widen(self, key: str, features: Iterable[str]) -> None:
+        """The open incident of a rule and cell is about these features too."""
+        more = set(features)
+        self._known = [
+            msgspec.structs.replace(found, features=tuple(sorted(more | set(found.features))))
+            if found.key == key and found.over_ms is None and found.features
+            else found
+            for found in self._known
+        ]
+
     def end(self, key: str, end_ms: int) -> None:
         """The incident of a rule and cell is over."""
         self._known = [
@@ -76,8 +98,10 @@ class Incidents:
         since_ms: int,
         end_ms: int,
         clock: str,
+        touches: Callable[[Incident], bool] = lambda incident: True,
     ) -> Incident | None:
-        """What explains something of this rank that was seen between two times: the lowest, then the first."""
+        """What explains something of this rank that was seen between two times: the lowest, then the first. `touches`:
+        whether an incident has to do with what was seen at all."""
         found = [
             incident
             for incident in self._known
@@ -85,6 +109,7 @@ class Incidents:
             and incident.clock in (EVENTS, clock)  # how far other clocks have come differs from run to run
             and incident.began_ms <= end_ms
             and (incident.over_ms is None or incident.over_ms > since_ms)
+            and touches(incident)
         ]
         return min(found, key=lambda incident: (incident.rank, incident.began_ms), default=None)
 
@@ -92,3 +117,24 @@ class Incidents:
         """Those that were over before a time, and the first ones if there are very many."""
         over = [found for found in self._known if found.over_ms is not None and found.over_ms >= before_ms]
         self._known = [*over[-MOST_OVER:], *(found for found in self._known if found.over_ms is None)]
+
+
+def share_made_in(came: Index, since_ms: int, end_ms: int, from_ms: int, until_ms: int) -> float | None:
+    """The share of labels whose predictions were made in a stretch; None if there are no labels.
+
+    Parameters
+    ----------
+    came : (DELAYS,) labels by delay
+    since_ms, end_ms : in which the labels arrived, evenly
+    from_ms, until_ms : in which the predictions are looked for
+    """
+    if len(came) != DELAYS or not came.sum():
+        return None
+    low = np.concatenate([[0.0], DELAY_EDGES_MS.astype(float)])
+    length = np.diff(low, append=2.0 * low[-1])
+    arrivals = since_ms + _MOMENTS[:, None] * (end_ms - since_ms)
+    # Made at (arrival − low − length, arrival − low].
+    latest = np.minimum(arrivals - low, until_ms)
+    earliest = np.maximum(arrivals - low - length, from_ms)
+    within = (np.clip(latest - earliest, 0.0, None) / length).mean(axis=0)
+    return float(within @ came) / float(came.sum())
