@@ -27,7 +27,7 @@ from faust.app.base import BootStrategy
 from mode import Service
 from prometheus_client import CollectorRegistry
 
-from agents import topics
+from agents import parked, topics
 from agents.acks import AckReader
 from agents.assignor import NOTHING
 from agents.clients import Connection
@@ -274,6 +274,7 @@ class Worker:
             "buckets": len(self.merge.judges),
             "kafka_silent_s": round(self._watch.silent_s(now)),
             "stuck": stuck,
+            **parked.details([*self.merge.parked, *self.sketch.parked]),
         }
 
     async def _until_over(self) -> None:

@@ -48,6 +48,7 @@ from streams.events import Invalid
 from streams.learn import learn
 from streams.ledger import LedgerRows, rows_of
 from streams.ledger_text import ledger_lines
+from streams.parking import check_none
 from streams.plan import Facts
 from streams.rehearse import rehearse
 from streams.reports.backtest import BacktestPage
@@ -227,6 +228,7 @@ def backtest(
     (out / "report.html").write_text(report.html(plan, summary), encoding="utf-8")
     _tell(summary, run)
     echo(f"wrote {', '.join(f'{log}.ndjson' for log in files)}, summary.json, {LEDGER} and report.html in {out}")
+    check_none(run.parked.values())
 
 
 def _json(found: object) -> bytes:

@@ -87,6 +87,7 @@ class Exporter(Collector):
         yield from self._stages()
         yield from self._rebuilds()
         yield from self._books()
+        yield self._parked()
         yield from self._marks()
         room = _Room(self.max_series)
         yield from self._signals(room)
@@ -182,6 +183,21 @@ class Exporter(Collector):
                 books.add_metric([name, outcome], number)
         yield from (books, foreign, self._label_books(), self._told_books())
 
+    def _parked(self) -> Metric:
+        parked = GaugeMetricFamily(
+            "foreshock_model_parked",
+            "1 where an exception ended the evaluation of a model until a restart: in the counting of its records "
+            "(sketch), or in their judgement (merge). Else 0.",
+            labels=["model", "stage"],
+        )
+        counted = {item.model for item in self.sketch.parked}
+        for name in self.sketch.plan.models if self.sketch.folds else ():
+            parked.add_metric([name, "sketch"], name in counted)
+        for judge in self.merge.judges.values():
+            for name in judge.merge.models:
+                parked.add_metric([name, "merge"], name in judge.parking)
+        return parked
+
     def _told_books(self) -> Metric:
         books = CounterMetricFamily(
             "foreshock_told_records",
@@ -255,7 +271,10 @@ class Exporter(Collector):
             "Online recalibration of the score's logit, and the standard errors.",
             labels=["model", "version", "term"],
         )
+        parked = {item.model for item in self.merge.parked}
         for name, judge in self._judges():
+            if name in parked:
+                continue  # what was last is not what is now
             for cell in judge.latest:
                 if cell.version is None:
                     events.add_metric([name, "", _segment(cell)], cell.events)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
 
@@ -15,6 +15,7 @@ from agents.clients import Connection, Seldom
 from agents.intake import Batch, Intake, taken_apart
 from agents.loader import Records as Loaded
 from agents.loader import read_to_end
+from agents.parked import report
 from agents.publish import Outgoing, publish
 from agents.sketch import Work
 from streams.ack import Ack, Acks
@@ -24,9 +25,10 @@ from streams.compaction import CompactedLog
 from streams.errors import NewerError, SketchError
 from streams.judge import BucketJudge, ModelState, Outcome, pack_state, unpack_state, unpack_unit
 from streams.ledger import unpack_ledger
+from streams.parking import Parked, Phase
 from streams.partial import unpack
 from streams.plan import Facts, Plan
-from streams.publication import BOOKS_KEY, LEDGER_KEY, UNIT_KEY, publications
+from streams.publication import BOOKS_KEY, LEDGER_KEY, UNIT_KEY, Record, publications
 from streams.records import Records
 
 log = logging.getLogger(__name__)
@@ -167,6 +169,11 @@ class MergeStage:
         self._kept = {bucket: (self.judges[bucket], self.positions[bucket]) for bucket in whole}
         self.judges, self.positions, self._at_work, self.to_rebuild = {}, {}, set(), 0
 
+    @property
+    def parked(self) -> list[Parked]:
+        """The models of our buckets that are parked."""
+        return [item for judge in self.judges.values() for item in judge.parking.models.values()]
+
     def take_ack(self, ack: Ack) -> None:
         """An ack, of whichever model's action."""
         self.acks.take(ack)
@@ -191,7 +198,7 @@ class MergeStage:
             await asyncio.sleep(0)  # or no heartbeat would be sent
             if not wanted():
                 return  # the bucket was taken away: its next owner judges from what has been published
-            await self._publish(batch.partition, outcome, wanted)
+            await self._publish(batch.partition, judge, outcome, wanted)
         if time.monotonic() - self._expired_at.get(batch.partition, 0.0) >= EXPIRE_EVERY_S:
             self._expired_at[batch.partition] = time.monotonic()
             await self._expire(batch.partition, judge, wanted)
@@ -204,9 +211,16 @@ class MergeStage:
     def _is_current(self, batch: Batch) -> bool:
         return self.intake is not None and self.intake.current(batch)
 
-    async def _publish(self, bucket: int, outcome: Outcome, wanted: Wanted) -> None:
-        """One group of records after the other, each acknowledged before the next."""
-        for number, group in enumerate(publications(outcome)):
+    async def _publish(self, bucket: int, judge: BucketJudge, outcome: Outcome, wanted: Wanted) -> None:
+        """One group of records after the other, each acknowledged before the next.
+
+        All of them are packed before any is sent: what does not pack parks its model, and nothing of it is sent.
+        """
+        groups: list[Sequence[Record]] = []
+        with judge.parking.guard(outcome.model, Phase.PACK):
+            groups = list(publications(outcome))
+        report(judge.parking.news() if outcome.parked is None else [outcome.parked])
+        for number, group in enumerate(groups):
             records = [
                 Outgoing(
                     self.connection.topic(item.topic), item.key, item.value, bucket if item.topic == "state" else None

@@ -17,12 +17,14 @@ from agents.clock import now_ms
 from agents.intake import Batch, Intake
 from agents.loader import Records as Loaded
 from agents.loader import read_to_end
+from agents.parked import report
 from agents.publish import Outgoing, cut, publish
 from agents.store import Stores
 from streams.chunk import BEAT_MS, ChunkFold, Progress, Step
 from streams.errors import NewerError, SketchError
 from streams.facts.fold import FactFold, FeedbackFold, fact_fold
 from streams.join.fold import JoinFold
+from streams.parking import Parked
 from streams.partial import key_of, pack
 from streams.plan import Facts, Plan
 from streams.records import Records, RejectedRecord
@@ -211,6 +213,7 @@ class SketchStage:
             if not self._is_current(batch):
                 return
             self._unsent.discard(place)
+        report(fold.parking.news())
         await self._note_lag(fold, batch)
         self._tell_rebuild(fold)
         if self._is_due(fold, place, batch):
@@ -219,10 +222,17 @@ class SketchStage:
             caught_up_ms = self._caught_up.get(place)
             clock_ms = now_ms() if caught_up_ms is None else caught_up_ms
             step = fold.publish(clock_ms, caught_up=caught_up_ms is not None, final=ended)
+            report(fold.parking.news())
             await self._execute(step, lambda: self._is_current(batch), place)
             self._note_end(place, ended)
         self.work.batches += 1
         self.work.seconds += time.perf_counter() - began
+
+    @property
+    def parked(self) -> list[Parked]:
+        """The models of which a partition of ours counts no record any more."""
+        folds: tuple[ChunkFold, ...] = (*self.folds.values(), *self.facts.values())
+        return [item for fold in folds for item in fold.parking.models.values()]
 
     def _is_current(self, batch: Batch) -> bool:
         return self.intake is not None and self.intake.current(batch)

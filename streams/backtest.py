@@ -23,6 +23,7 @@ from streams.judge import BucketJudge, Outcome
 from streams.labels import label_time_ms
 from streams.ledger import Ledger
 from streams.panes import NO_MARK
+from streams.parking import Parked, Phase
 from streams.partial import Books, LabelBooks, key_of, pack, unpack
 from streams.plan import Facts, Plan, model_of
 from streams.publication import check_publication
@@ -48,6 +49,8 @@ class ModelSummary(msgspec.Struct, kw_only=True):
     """By kind, feedback, run events and observations of KPIs."""
     windows: int = 0
     actions: dict[str, int] = {}
+    parked: str = ""
+    """Where an exception ended the evaluation of the model, and which; empty while it goes on."""
 
 
 class Summary(msgspec.Struct, kw_only=True):
@@ -143,9 +146,21 @@ class Backtest:
                 touched.add(item.bucket)
         for bucket in sorted(touched):
             for outcome in self._buckets[bucket].advance():
-                check_publication(outcome)
-                yield outcome
+                with self._buckets[bucket].parking.guard(outcome.model, Phase.PACK):
+                    check_publication(outcome)
+                if outcome.parked is not None or outcome.model not in self._buckets[bucket].parking:
+                    yield outcome
             self._buckets[bucket].expire()
+
+    @property
+    def parked(self) -> dict[str, Parked]:
+        """The models whose evaluation an exception ended, and where."""
+        folds = (self.fold, *self.facts.values())
+        return {
+            model: found
+            for parking in (*(fold.parking for fold in folds), *(bucket.parking for bucket in self._buckets.values()))
+            for model, found in parking.models.items()
+        }
 
     def ledgers(self) -> dict[str, Ledger]:
         """Those of the models, by name."""
@@ -171,6 +186,8 @@ class Backtest:
                     models[OTHER] = _summary(other.books)
                 else:
                     unread = unread.merged(other.books)
+        for name, parked in self.parked.items():
+            models[name].parked = str(parked)
         read = unread.read + sum(model.read for model in models.values())
         return Summary(read=read, rejected=sum(unread.rejected.values()), models=models)
 

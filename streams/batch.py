@@ -100,6 +100,22 @@ class Gathered:
     unseen: dict[int, list[tuple[int, str]]] = field(default_factory=dict)
     extras: list[tuple[int, str]] = field(default_factory=list)
 
+    def head(self, n: int) -> Gathered:
+        """The first `n` rows, also of one whose last rows were taken in part when an exception came."""
+        if not n:
+            return Gathered()
+        return Gathered(
+            n,
+            [np.concatenate(self.ts_ms)[:n]],
+            self.versions[:n],
+            [row for row in self.failed if row < n],
+            [[np.concatenate(parts)[:n]] for parts in self.segments],
+            {column: [np.concatenate(parts)[:n]] for column, parts in self.places.items()},
+            {column: packed[: 8 * n] for column, packed in self.floats.items()},
+            {column: [pair for pair in pairs if pair[0] < n] for column, pairs in self.unseen.items()},
+            [pair for pair in self.extras if pair[0] < n],
+        )
+
 
 class _Codes(dict[Any, int]):
     """Value → slot in the column's block; a value that is no category gets the last bin."""

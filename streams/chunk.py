@@ -19,6 +19,7 @@ from streams.config import bucket_of
 from streams.errors import UNREADABLE, SketchError
 from streams.events import Reject
 from streams.panes import NO_MARK, Timeliness
+from streams.parking import Parking, Phase
 from streams.partial import (
     Books,
     BooksPart,
@@ -79,6 +80,11 @@ class Share:
     panes: dict[tuple[int, int], Cells] = field(default_factory=dict)
     changed: set[int] = field(default_factory=set)
 
+    def reject(self, reason: str, records: int) -> None:
+        """Books records that were read as rejected."""
+        if records:
+            self.books.rejected[reason] = self.books.rejected.get(reason, 0) + records
+
     def cells(self, pane_ms: int, status: int) -> Cells:
         """The cells of a pane, to be added to."""
         self.changed.add(pane_ms)
@@ -116,6 +122,8 @@ class ChunkFold(ABC):
         """Per bucket and pane how often the open chunk has let go of it."""
         self._dirty = False
         self._beat_at_ms = clock_ms
+        self.parking = Parking()
+        """The models of which no record is counted any more: one of theirs raised."""
 
     @property
     @abstractmethod
@@ -207,9 +215,9 @@ class ChunkFold(ABC):
         return rejects
 
     def _reject(self, name: str, reason: str, clock_ms: int) -> None:
-        books = self._share(name, clock_ms).books
-        books.read += 1
-        books.rejected[reason] = books.rejected.get(reason, 0) + 1
+        share = self._share(name, clock_ms)
+        share.books.read += 1
+        share.reject(reason, 1)
 
     def _share(self, name: str, clock_ms: int) -> Share:
         share = self.shares.setdefault(name, Share())
@@ -226,11 +234,11 @@ class ChunkFold(ABC):
         changed = {(pane_ms, self._bucket(name)) for name, share in self.shares.items() for pane_ms in share.changed}
         partials: list[Partial] = []
         for pane_ms, bucket in sorted(changed):
-            parts = [
-                self._pane_part(name, share, pane_ms)
-                for name, share in self.shares.items()
-                if self._bucket(name) == bucket and any((pane_ms, status) in share.panes for status in _KEPT)
-            ]
+            parts: list[PanePart] = []
+            for name, share in self.shares.items():
+                if self._bucket(name) == bucket and any((pane_ms, status) in share.panes for status in _KEPT):
+                    with self.parking.guard(self._model_of(name), Phase.PACK):
+                        parts.append(self._pane_part(name, share, pane_ms))
             lap = self._laps.get((bucket, pane_ms), 0)
             partials.append(
                 PanePartial(self.topic, self.partition, self.chunk, self.next_offset, bucket, pane_ms, parts, lap)

@@ -14,13 +14,17 @@ import msgspec
 
 from streams.cells import MOST_COUNT, Cells, Segmentation, Takes, checked_part, opened
 from streams.config import MAX_MODELS
+from streams.duration import DAY_MS
 from streams.errors import SketchError
 from streams.panes import NO_MARK
+from streams.parking import Parking, Phase
 from streams.partial import Books, BooksPart, BooksPartial, PanePart, PanePartial, Partial
-from streams.plan import ModelPlan, Plan
+from streams.plan import ModelPlan, Plan, model_of
 from streams.rollup import merged_cells
 
 FINAL_MARK = 2**62
+HELD_MS = 7 * DAY_MS
+"""So long, by event time, the partials of a parked model stay on the topic at the most."""
 
 
 @dataclass(slots=True)
@@ -146,8 +150,18 @@ M = TypeVar("M", bound=ModelPanes)
 class ChunkMerge(Generic[M]):
     """The models of one bucket, by the names of their books, as one topic tells of them."""
 
-    def __init__(self, plan: Plan, bucket: int, topic: str, partitions: int, models: Mapping[str, M]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        bucket: int,
+        topic: str,
+        partitions: int,
+        models: Mapping[str, M],
+        parking: Parking | None = None,
+    ) -> None:
+        """`parking`: the models whose panes are neither folded nor deleted; their books go on."""
         self.plan, self.bucket, self.topic, self.partitions = plan, bucket, topic, partitions
+        self.parking = Parking() if parking is None else parking
         self.models = dict(models)
         self.sources: dict[int, Source] = {}
         self.others: dict[str, ModelBooks] = {}
@@ -181,6 +195,8 @@ class ChunkMerge(Generic[M]):
             if model is None or part.layout != model.layout:
                 if model is not None:
                     model.foreign += 1
+                continue
+            if self.is_parked(part.model):
                 continue
             if partial.pane_ms < model.expired_before_ms:
                 continue
@@ -231,10 +247,27 @@ class ChunkMerge(Generic[M]):
         for books in everyone:
             for place in [place for place in books.open_books if place[0] == partition and place[1] <= chunk]:
                 books.folded_books = books.folded_books.merged(books.open_books.pop(place))
-        for model in self.models.values():
-            for pane in model.panes.values():
-                for place in [place for place in pane.open if place[0] == partition and place[1] <= chunk]:
-                    pane.fold(place)
+        for name, model in self.models.items():
+            with self.parking.guard(model_of(name), Phase.FOLD):
+                for pane in model.panes.values():
+                    for place in [place for place in pane.open if place[0] == partition and place[1] <= chunk]:
+                        pane.fold(place)
+
+    def is_parked(self, name: str) -> bool:
+        """Whether the model that books of this name are of is parked."""
+        return bool(self.parking.models) and model_of(name) in self.parking
+
+    def held_from_ms(self) -> int:
+        """Panes from here on are still needed by a parked model; FINAL_MARK while there is none.
+
+        The panes themselves are dropped from memory: a restart folds them again.
+        """
+        held_ms = FINAL_MARK
+        for name, model in self.models.items():
+            if self.is_parked(name):
+                held_ms = min(held_ms, model.expired_before_ms)
+                model.panes.clear()
+        return max(held_ms, max(self.keys, default=0) - HELD_MS)
 
     def marks(self, model: ModelBooks, idle_after_ms: int, *, expected: bool = True) -> Marks | None:
         """How far each source partition has been read; None: of some it is not known yet.
@@ -262,7 +295,8 @@ class ChunkMerge(Generic[M]):
         """Keys of the panes that no model needs, and of the books of folded chunks."""
         passed_ms = max((model.expired_before_ms for model in self.models.values()), default=NO_MARK)
         needed = {start for model in self.models.values() for start in model.panes}
-        gone = [start for start in self.keys if start < passed_ms and start not in needed]
+        before_ms = min(passed_ms, self.held_from_ms())
+        gone = [start for start in self.keys if start < before_ms and start not in needed]
         keys = [key for start in gone for key in self.keys.pop(start)]
         for key, (partition, chunk) in list(self.book_keys.items()):
             if chunk < self.sources[partition].folded_chunk:

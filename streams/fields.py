@@ -34,6 +34,7 @@ class Reason(StrEnum):
     MISSING_FIELD = "missing_field"
     WRONG_TYPE = "wrong_type"
     FUTURE = "future"
+    PARKED = "parked"
     BAD_RECORD = "bad_record"
     """Its bytes are no record of Kafka's format."""
     BAD_BATCH = "bad_batch"

@@ -28,6 +28,7 @@ from streams.judge_outcomes import Arrival, LabelledJudge
 from streams.ledger import Ledger, LedgerState, terms_of
 from streams.merge import BucketMerge, ClosedPane, ModelMerge, ModelOutcomes
 from streams.panes import NO_MARK
+from streams.parking import Parked, Parking, Phase
 from streams.partial import WRITES, Cell, Partial, Start, check_format, seal, unseal
 from streams.plan import Facts, ModelPlan, Plan
 from streams.predictions import Predictions
@@ -86,6 +87,8 @@ class Outcome:
     state: ModelState | None = None
     ledger: LedgerState | None = None
     """If there is news in it; what it holds of this outcome, a repeat does not add again."""
+    parked: Parked | None = None
+    """The model is parked from now on, and this is why: nothing else comes with it."""
 
 
 class ModelJudge:
@@ -334,12 +337,15 @@ class BucketJudge:
     ) -> None:
         """`told`: the kinds of facts that are read, and into how many partitions each is written. `acks`: what is known
         of them; they may be of other buckets' actions too."""
-        self.merge = BucketMerge(plan, bucket, topic, partitions)
-        self.facts = FactsMerge(plan, bucket, told or {})
-        self.judges = {
-            name: ModelJudge(model.plan, kinds=self.facts.topics) for name, model in self.merge.models.items()
-        }
-        self.ledgers = {name: Ledger(terms_of(model.plan)) for name, model in self.merge.models.items()}
+        self.parking = Parking()
+        self.merge = BucketMerge(plan, bucket, topic, partitions, self.parking)
+        self.facts = FactsMerge(plan, bucket, told or {}, self.parking)
+        self.judges: dict[str, ModelJudge] = {}
+        self.ledgers: dict[str, Ledger] = {}
+        for name, model in self.merge.models.items():
+            with self.parking.guard(name, Phase.RESTORE):
+                self.judges[name] = ModelJudge(model.plan, kinds=self.facts.topics)
+                self.ledgers[name] = Ledger(terms_of(model.plan))
         self.acks = Acks() if acks is None else acks
 
     def apply(self, partial: Partial, key: bytes = b"", *, fresh: bool = True) -> None:
@@ -353,22 +359,26 @@ class BucketJudge:
             model = self.merge.models[state.model]
             model.judged_until_ms, model.first_pane_ms = state.judged_until_ms, state.first_pane_ms
             model.outcomes.judged_until_ms = state.labels_until_ms
-            self.judges[state.model] = ModelJudge(model.plan, state, self.facts.topics)
-            self.facts.restore(state.model, state.judged_until_ms, state.kpis_until_ms)
+            with self.parking.guard(state.model, Phase.RESTORE):
+                self.judges[state.model] = ModelJudge(model.plan, state, self.facts.topics)
+                self.facts.restore(state.model, state.judged_until_ms, state.kpis_until_ms)
 
     def restore_unit(self, name: str, unit: Unit) -> None:
         if name in self.judges:
-            self.judges[name].restore_unit(unit)
+            with self.parking.guard(name, Phase.RESTORE):
+                self.judges[name].restore_unit(unit)
 
     def restore_ledger(self, state: LedgerState) -> None:
         if state.model in self.ledgers:
-            self.ledgers[state.model] = Ledger(self.ledgers[state.model].terms, state)
+            with self.parking.guard(state.model, Phase.RESTORE):
+                self.ledgers[state.model] = Ledger(self.ledgers[state.model].terms, state)
 
     def take_ack(self, ack: Ack) -> None:
         """Gives an ack to the ledger that knows its action."""
-        for ledger in self.ledgers.values():
-            if ledger.knows(ack.action_id):
-                ledger.take_ack(ack)
+        for name, ledger in self.ledgers.items():
+            with self.parking.guard(name, Phase.LEDGER):
+                if ledger.knows(ack.action_id):
+                    ledger.take_ack(ack)
 
     def resume(self) -> Iterator[None]:
         """After the rebuild: gives the judges the panes that were judged before, for the windows to come.
@@ -378,32 +388,47 @@ class BucketJudge:
         for ack in self.acks:
             self.take_ack(ack)
         for name, model in self.merge.models.items():
-            judge = self.judges[name]
-            judge.drop_units()
-            if model.judged_until_ms is None:
-                continue
-            for start_ms in sorted(at for at in model.panes if at < model.judged_until_ms):
-                judge.resume(start_ms, model.panes[start_ms].cells()[0], self.facts.feedback(name, start_ms))
+            yield from self.parking.guarded(name, Phase.RESTORE, self._resume(name, model))
+
+    def _resume(self, name: str, model: ModelMerge) -> Iterator[None]:
+        judge = self.judges[name]
+        judge.drop_units()
+        if model.judged_until_ms is None:
+            return
+        for start_ms in sorted(at for at in model.panes if at < model.judged_until_ms):
+            judge.resume(start_ms, model.panes[start_ms].cells()[0], self.facts.feedback(name, start_ms))
+            yield
+        labelled, until_ms = judge.labelled, model.outcomes.judged_until_ms
+        if labelled is not None and model.first_pane_ms is not None:
+            labelled.resume_cohorts(model.outcomes, model.first_pane_ms, model.judged_until_ms)
+        if labelled is not None and until_ms is not None:
+            for start_ms in sorted(at for at in model.outcomes.arrivals if at < until_ms):
+                labelled.resume(ClosedPane(start_ms, *model.outcomes.arrivals[start_ms].cells(), partial=False))
                 yield
-            labelled, until_ms = judge.labelled, model.outcomes.judged_until_ms
-            if labelled is not None and model.first_pane_ms is not None:
-                labelled.resume_cohorts(model.outcomes, model.first_pane_ms, model.judged_until_ms)
-            if labelled is not None and until_ms is not None:
-                for start_ms in sorted(at for at in model.outcomes.arrivals if at < until_ms):
-                    labelled.resume(ClosedPane(start_ms, *model.outcomes.arrivals[start_ms].cells(), partial=False))
-                    yield
-            for clock in judge.kpis.values():
-                for pane in self.facts.judged(name, clock):
-                    clock.resume(pane)
-                    yield
+        for clock in judge.kpis.values():
+            for pane in self.facts.judged(name, clock):
+                clock.resume(pane)
+                yield
 
     def advance(self) -> Iterator[Outcome]:
         """Judges what the watermarks allow, and revises what changed after it was judged.
 
         It may be minutes' work, so it stops after every pane and cohort, to let others have their turn: an outcome may
-        be empty.
+        be empty. A model whose evaluation raises is parked: the others go on, and an outcome says so.
         """
-        return map(self._entered, self._advance())
+        yield from self.parked_now()
+        for name, model in self.merge.models.items():
+            for phase, outcomes in (
+                (Phase.EVALUATE, self._events(name, model)),
+                (Phase.KPIS, self._kpis(name, model)),
+                (Phase.LABELS, self._labelled(name, model)),
+            ):
+                yield from self.parking.guarded(name, phase, map(self._entered, outcomes))
+            yield from self.parked_now()
+
+    def parked_now(self) -> list[Outcome]:
+        """An outcome for each model that was parked since the last ones were made."""
+        return [Outcome(parked.model, (), (), parked=parked) for parked in self.parking.news()]
 
     def _entered(self, outcome: Outcome) -> Outcome:
         """The outcome, when the ledger has taken it."""
@@ -417,24 +442,21 @@ class BucketJudge:
                     ledger.take_ack(ack)
         return outcome if outcome.state is None else replace(outcome, ledger=ledger.news())
 
-    def _advance(self) -> Iterator[Outcome]:
-        for name, model in self.merge.models.items():
-            model.limit_ms = self.facts.limit_ms(name)
-            # Before too: after a rebuild every judged pane may have changed, and closing many forgets what was told.
-            yield from self._revisions(name, model)
-            for pane in self.merge.close(model):
-                told = self.facts.take(name, pane.start_ms)
-                yield self.judges[name].close(pane, told)
-            yield from self._revisions(name, model)
-            yield from self._kpis(name, model)
-            if self.judges[name].labelled is not None:
-                yield from self._labelled(name, model)
+    def _events(self, name: str, model: ModelMerge) -> Iterator[Outcome]:
+        model.limit_ms = self.facts.limit_ms(name)
+        # Before too: after a rebuild every judged pane may have changed, and closing many forgets what was told.
+        yield from self._revisions(name, model)
+        for pane in self.merge.close(model):
+            told = self.facts.take(name, pane.start_ms)
+            yield self.judges[name].close(pane, told)
+        yield from self._revisions(name, model)
 
     def _labelled(self, name: str, model: ModelMerge) -> Iterator[Outcome]:
         """What the labels say: cohorts and arrival panes that became known, and the panes that can be judged."""
         judge = self.judges[name]
         labelled = judge.labelled
-        assert labelled is not None
+        if labelled is None:
+            return
         revised: list[int] = []
         for start_ms, cells in self.merge.revised_cohorts(model):
             revised.append(start_ms)

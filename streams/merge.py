@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 import msgspec
 
 from streams.cells import MOST_SUM, Cells, Segmentation, checked_part
-from streams.chunk_merge import FINAL_MARK, ChunkMerge, ModelPanes, PaneState, open_cells
+from streams.chunk_merge import FINAL_MARK, HELD_MS, ChunkMerge, ModelPanes, PaneState, open_cells
 from streams.duration import HOUR_MS
 from streams.panes import NO_MARK
+from streams.parking import Parking
 from streams.partial import Covered, LabelBooks, LabelBooksPartial, OutcomePartial, PanePart, Partial
 from streams.plan import ModelPlan, Plan
 from streams.predictions import LABELS_BEHIND_MS
@@ -117,7 +118,7 @@ class ModelMerge(ModelPanes):
 class BucketMerge(ChunkMerge[ModelMerge]):
     """All models of one bucket: their events, and the outcomes of their labels."""
 
-    def __init__(self, plan: Plan, bucket: int, topic: str, partitions: int) -> None:
+    def __init__(self, plan: Plan, bucket: int, topic: str, partitions: int, parking: Parking | None = None) -> None:
         models = {
             model.name: ModelMerge(
                 plan=model,
@@ -128,7 +129,7 @@ class BucketMerge(ChunkMerge[ModelMerge]):
             )
             for model in plan.in_bucket(bucket)
         }
-        super().__init__(plan, bucket, topic, partitions, models)
+        super().__init__(plan, bucket, topic, partitions, models, parking)
         self.label_sources: dict[int, LabelBooksPartial] = {}
         """Per source partition the latest label books, without their models."""
         self.other_labels: dict[tuple[int, str], LabelBooks] = {}
@@ -153,7 +154,7 @@ class BucketMerge(ChunkMerge[ModelMerge]):
             self.outcome_keys.setdefault((partial.cohort, partial.pane_ms), set()).add(key)
         for part in parts:
             model = self.models.get(part.model)
-            if model is None or model.plan.outcomes is None:
+            if model is None or model.plan.outcomes is None or self.is_parked(part.model):
                 continue
             if part.layout != model.plan.outcomes.digest:
                 model.foreign += 1
@@ -303,16 +304,25 @@ class BucketMerge(ChunkMerge[ModelMerge]):
 
         The books' state must have been written before their records are deleted.
         """
-        for model in self.models.values():
+        for name, model in self.models.items():
             horizon_ms = self._horizon_ms(model)
-            if horizon_ms is not None:
+            if horizon_ms is not None and not self.is_parked(name):
                 model.forget(horizon_ms)
                 self._forget_outcomes(model, horizon_ms)
         keys = self.forgotten()
+        newest_ms = max((start for _, start in self.outcome_keys), default=NO_MARK)
         for cohort, start in list(self.outcome_keys):
-            if all(start < model.outcomes.expired_before_ms[cohort] for model in self.models.values()):
+            if not any(self._needs_outcomes(model, cohort, start, newest_ms) for model in self.models.values()):
                 keys += self.outcome_keys.pop((cohort, start))
         return keys
+
+    def _needs_outcomes(self, model: ModelMerge, cohort: bool, start_ms: int, newest_ms: int) -> bool:
+        """Whether outcomes of a cohort or arrival pane may still be asked for; of a parked model, after a restart."""
+        plan = model.plan
+        if plan.outcomes is None or start_ms < model.outcomes.expired_before_ms[cohort]:
+            return False
+        held_ms = HELD_MS + 2 * plan.horizon_ms + plan.cohort_ms + plan.truth_ms
+        return not self.is_parked(plan.name) or start_ms >= newest_ms - held_ms
 
     def _forget_outcomes(self, model: ModelMerge, horizon_ms: int) -> None:
         plan, until_ms = model.plan, model.outcomes.judged_until_ms

@@ -17,6 +17,7 @@ from streams.duration import UNITS_MS, WEEK_MS
 from streams.events import Invalid, read_event
 from streams.labels import label_time_ms
 from streams.learn import MAX_EVENTS
+from streams.parking import check_none
 from streams.plan import Plan
 
 HOUR_MS = UNITS_MS["h"]
@@ -70,6 +71,7 @@ def rehearse(
     run = Backtest(plan, now_ms, labelled=labels is not None)
     actions = (action for outcome in run.run(values, labels or ()) for action in outcome.actions)
     incidents = Counter(action.data.rule for action in actions if action.data.reason in BEGINNINGS)
+    check_none(run.parked.values())
     summary = run.summary()
     if summary.models[model].counted < COUNTED_SHARE * summary.read:
         return None

@@ -4,23 +4,35 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from streams.batch import Gathered
-from streams.cells import added, profiles
-from streams.chunk import ChunkFold, Progress, Step
+from streams.cells import Cells, added, profiles
+from streams.chunk import ChunkFold, Progress, Share, Step
 from streams.config import OTHER
 from streams.decode import Rows
-from streams.events import Reject
+from streams.events import Reason, Reject
 from streams.join.fold import JoinFold
 from streams.panes import NO_MARK, Timeliness, timeliness
+from streams.parking import NOT_OF_ONE_MODEL, Phase, longest
 from streams.partial import Partial
 from streams.plan import ModelPlan, Plan
 from streams.records import Records, RejectedRecord
 
 MAX_BUFFERED_ROWS = 8_192
 """Rows of a model are counted when there are this many, or at a publication."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """What rows of a model change: its books, its mark, and the panes that they are in."""
+
+    rows: int
+    late: int
+    mark_ms: int
+    panes: dict[tuple[int, int], Cells]
 
 
 class SourceFold(ChunkFold):
@@ -38,6 +50,8 @@ class SourceFold(ChunkFold):
     ) -> None:
         super().__init__(plan, topic, partition, progress, clock_ms, first_offset)
         self.join = join
+        if join is not None:
+            self.parking = join.parking
         self._joined_to = join.meta.covered.inference if join is not None else 0
         if join is not None and self._joined_to < self.next_offset:
             join.rebuilding = True
@@ -74,8 +88,9 @@ class SourceFold(ChunkFold):
         assert self.join is not None
         decoded = self._decoder.decode(records.values, records.stamps_ms, records.headers)
         for model, rows in decoded.models.items():
-            if model in self.plan.models:
-                self.join.take_predictions(model, rows, _offsets(records, rows))
+            if model in self.plan.models and model not in self.parking:
+                with self.parking.guard(model, Phase.JOIN):
+                    self.join.take_predictions(model, rows, _offsets(records, rows))
         self._joined_to = records.offsets[-1] + 1
         if self._joined_to - self.join.meta.covered.inference >= self.chunk_size:
             self.join.commit(self._joined_to, clock_ms)
@@ -92,7 +107,7 @@ class SourceFold(ChunkFold):
         return super()._count(records, clock_ms)
 
     def _count_block(self, records: Records, clock_ms: int) -> Sequence[Reject]:
-        decoded = self._decoder.decode(records.values, records.stamps_ms, records.headers)
+        decoded, parked = self._decoder.decode(records.values, records.stamps_ms, records.headers), list[Reject]()
         for model, rows in decoded.models.items():
             share = self._share(model, clock_ms)
             share.books.read += len(rows.rows)
@@ -100,37 +115,91 @@ class SourceFold(ChunkFold):
                 share.books.counted += len(rows.rows)
                 continue
             plan = self.plan.models[model]
-            parts = (
-                self.join.take_predictions(model, rows, _offsets(records, rows))
-                if self.join is not None
-                else plan.columnizer.parts(rows)
-            )
-            kept = len(parts.rows.rows) if parts else 0
-            share.books.duplicate += len(rows.rows) - kept
-            buffer = self._buffers.setdefault(model, Gathered())
-            if parts:
-                plan.columnizer.gather(parts, buffer)
-            if buffer.n >= MAX_BUFFERED_ROWS:
-                self._flush(plan)
+            before = self._buffers[model].n if model in self._buffers else 0
+            if model in self.parking:
+                share.reject(Reason.PARKED, len(rows.rows))
+                continue
+            try:
+                self._gather(plan, records, rows, share)
+            except NOT_OF_ONE_MODEL:
+                raise
+            except Exception as error:
+                parked.append(self._park(plan, rows, before, error))
         for reject in decoded.rejects:
             self._reject(reject.model, reject.reason, clock_ms)
-        return decoded.rejects
+        return [*decoded.rejects, *parked]
+
+    def _gather(self, plan: ModelPlan, records: Records, rows: Rows, share: Share) -> None:
+        if self.join is not None:
+            parts = self.join.take_predictions(plan.name, rows, _offsets(records, rows))
+        else:
+            parts = plan.columnizer.parts(rows)
+        buffer = self._buffers.setdefault(plan.name, Gathered())
+        if parts:
+            plan.columnizer.gather(parts, buffer)
+        share.books.duplicate += len(rows.rows) - (len(parts.rows.rows) if parts else 0)
+        if buffer.n >= MAX_BUFFERED_ROWS:
+            self._flush(plan)
+
+    def _park(self, plan: ModelPlan, rows: Rows, before: int, error: Exception) -> Reject:
+        """Parks a model of whose rows one raises: those before it are counted, it and those after it are rejected.
+
+        `before`: so many rows were gathered before these. The same record ends the count in every run; with a join,
+        which takes a block as a whole, the block that holds it.
+        """
+        self.parking.park(plan.name, Phase.COUNT, error)
+        columnizer = plan.columnizer
+
+        def gather(n: int, into: Gathered) -> None:
+            if n:
+                columnizer.gather(columnizer.parts(rows.only(range(n))), into)
+
+        good = longest(len(rows.rows), lambda n: gather(n, Gathered())) if self.join is None else 0
+        self._buffers[plan.name] = self._buffers.get(plan.name, Gathered()).head(before)
+        gather(good, self._buffers[plan.name])
+        self._flush(plan)
+        self.shares[plan.name].reject(Reason.PARKED, len(rows.rows) - good)
+        return Reject(int(rows.indices[good]), Reason.PARKED, str(self.parking.models[plan.name]), plan.name)
 
     def _flush(self, plan: ModelPlan) -> None:
-        """Buffered rows → profiles, the mark, and the books."""
+        """Buffered rows → profiles, the mark, and the books. If one raises, it and those after it are rejected."""
         buffer = self._buffers.pop(plan.name, None)
         if buffer is None or not buffer.n:
             return
-        batch, share = plan.columnizer.columns(buffer), self.shares[plan.name]
+        try:
+            self._take_counted(plan, self._counted(plan, buffer))
+        except NOT_OF_ONE_MODEL:
+            raise
+        except Exception as error:
+            self.parking.park(plan.name, Phase.COUNT, error)
+            good = longest(buffer.n, lambda n: self._counted(plan, buffer.head(n)))
+            self._take_counted(plan, self._counted(plan, buffer.head(good)))
+            self.shares[plan.name].reject(Reason.PARKED, buffer.n - good)
+
+    def _counted(self, plan: ModelPlan, buffer: Gathered) -> _Counted | None:
+        if not buffer.n:
+            return None
+        batch, known = plan.columnizer.columns(buffer), self.shares[plan.name].panes
         mark = self.marks_ms.get(plan.name, NO_MARK)
-        classes, self.marks_ms[plan.name] = timeliness(batch.ts_ms, mark, plan.config.grace_ms, plan.config.lateness_ms)
+        classes, mark = timeliness(batch.ts_ms, mark, plan.config.grace_ms, plan.config.lateness_ms)
         late = classes == Timeliness.LATE
-        lost = int(late.sum())
-        share.books.late += lost
-        share.books.counted += batch.n - lost
         kept = np.where(late, -1, classes)
+        panes: dict[tuple[int, int], Cells] = {}
         for group, key, profile in profiles(batch, plan.layout, plan.segmentation, plan.config.pane_ms, kept):
-            added(share.cells(group.pane_ms, group.timeliness), key, profile, plan.segmentation)
+            place = group.pane_ms, group.timeliness
+            if place not in panes:
+                panes[place] = dict(known.get(place, {}))
+            added(panes[place], key, profile, plan.segmentation)
+        return _Counted(batch.n, int(late.sum()), mark, panes)
+
+    def _take_counted(self, plan: ModelPlan, counted: _Counted | None) -> None:
+        if counted is not None:
+            share = self.shares[plan.name]
+            self.marks_ms[plan.name] = counted.mark_ms
+            share.books.late += counted.late
+            share.books.counted += counted.rows - counted.late
+            share.panes.update(counted.panes)
+            share.changed.update(pane_ms for pane_ms, _ in counted.panes)
 
     def _partials(self, clock_ms: int, *, complete: bool, everywhere: bool) -> list[Partial]:
         for model in list(self._buffers):

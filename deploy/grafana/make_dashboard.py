@@ -202,14 +202,14 @@ def processor() -> Iterator[Json]:
     )
     yield stat(
         "Records read",
-        (4, 4),
+        (3, 4),
         "Records a second, by all workers.",
         number(f"sum({rate('foreshock_records_total')})"),
         unit="cps",
     )
     yield stat(
         "Records waiting",
-        (4, 4),
+        (3, 4),
         "Lag: records of the source topics that have not been fetched.",
         number("sum(foreshock_lag_records)"),
     )
@@ -225,8 +225,15 @@ def processor() -> Iterator[Json]:
         mappings=[{"type": "value", "options": {"0": {"text": "balanced", "index": 0}}}],
     )
     yield stat(
+        "Models parked",
+        (3, 4),
+        "Models whose evaluation an exception ended; the others go on. The worker's log and /health say where.",
+        number("count(max by (model) (foreshock_model_parked) == 1) or vector(0)"),
+        thresholds=NONE_IS_GOOD,
+    )
+    yield stat(
         "Series withheld",
-        (4, 4),
+        (3, 4),
         "Series that web.max_series keeps out of the metrics. They are judged all the same.",
         number("sum(foreshock_series_withheld)"),
         thresholds=steps((None, "green"), (1, "orange")),

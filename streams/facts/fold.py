@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from streams.facts.layout import KPI_DIGEST, RUNS_DIGEST, RUNS_LENGTH, Counter, 
 from streams.facts.read import Observation, RunEvent, Told, read_feedback, read_outcome, read_run, run_text
 from streams.join.fold import JoinFold
 from streams.panes import NO_MARK, Timeliness
+from streams.parking import Phase
 from streams.partial import CellKey, Partial
 from streams.plan import Facts, ModelPlan, Plan, kpi_name, model_of
 from streams.records import Records
@@ -72,6 +74,17 @@ class FactFold(ChunkFold):
         books = self._share(OTHER, clock_ms).books
         books.read += 1
         books.counted += 1
+
+    @contextmanager
+    def _counting(self, name: str) -> Iterator[None]:
+        """A record that is booked as counted; if its counting raises, its model is parked and it is rejected."""
+        model = self._model_of(name)
+        with self.parking.guard(model, Phase.COUNT):
+            yield
+        if model in self.parking:
+            share = self.shares[name]
+            share.books.counted -= 1
+            share.reject(Reason.PARKED, 1)
 
     def _arrive(self, name: str, ts_ms: int, clock_ms: int) -> int | None:
         """The pane in which a record arrives; None: it is too late."""
@@ -142,6 +155,9 @@ class FeedbackFold(FactFold):
             if plan is None or plan.feedback is None or (item.kind, None) not in plan.feedback.slots:
                 self._skip(clock_ms)
                 continue
+            if item.model in self.parking:
+                self._reject(item.model, Reason.PARKED, clock_ms)
+                continue
             pane_ms = self._arrive(item.model, item.ts_ms, clock_ms)
             if pane_ms is not None:
                 self._waiting.append((item, pane_ms, clock_ms))
@@ -160,7 +176,8 @@ class FeedbackFold(FactFold):
         for item, pane_ms, since_ms in waiting:
             given = made.get((item.model, item.event_id))
             if given is not None or everything or self._is_due(item, since_ms):
-                self._add_told(item, pane_ms, given)
+                with self._counting(item.model):
+                    self._add_told(item, pane_ms, given)
             else:
                 self._waiting.append((item, pane_ms, since_ms))
 
@@ -215,6 +232,9 @@ class OutcomeFold(FactFold):
         if plan is None:
             self._skip(clock_ms)
             return
+        if item.model in self.parking:
+            self._reject(name, Reason.PARKED, clock_ms)
+            return
         books = self._share(name, clock_ms).books
         books.read += 1
         mark = self.marks_ms[name] = max(item.ts_ms, self.marks_ms.get(name, NO_MARK))
@@ -225,7 +245,8 @@ class OutcomeFold(FactFold):
         books.counted += 1
         status = Timeliness.WELCOME if behind > plan.config.grace_ms else Timeliness.ON_TIME
         place = (plan.pane_start(item.ts_ms), status)
-        _add(self, name, plan, place, kpi_vector(item.value), item.version, item.segments)
+        with self._counting(name):
+            _add(self, name, plan, place, kpi_vector(item.value), item.version, item.segments)
 
 
 class RunFold(FactFold):
@@ -249,7 +270,11 @@ class RunFold(FactFold):
                 continue
             found = [name for name, plan in self._plans.items() if plan.config.job_named(item.namespace, item.job)]
             for name in found:
-                self._take(name, item, clock_ms)
+                if name in self.parking:
+                    self._reject(name, Reason.PARKED, clock_ms)
+                    continue
+                with self._counting(name):
+                    self._take(name, item, clock_ms)
             if not found:
                 self._skip(clock_ms)
         return rejects

@@ -16,6 +16,7 @@ from streams.duration import HOUR_MS
 from streams.facts.layout import KPI_DIGEST, KPI_LENGTH, RUNS_DIGEST, RUNS_LENGTH
 from streams.facts.read import is_run
 from streams.merge import MOST_EMPTY_PANES, ModelMerge, longest_over_ms
+from streams.parking import Parking
 from streams.plan import Facts, ModelPlan, Plan, kpi_name, model_of
 
 TOLD_WITH_EVENTS = (Facts.FEEDBACK, Facts.RUNS)
@@ -53,7 +54,7 @@ class Clocked(Protocol):
 class FactsMerge:
     """The facts of one bucket, by kind."""
 
-    def __init__(self, plan: Plan, bucket: int, told: Mapping[Facts, int]) -> None:
+    def __init__(self, plan: Plan, bucket: int, told: Mapping[Facts, int], parking: Parking | None = None) -> None:
         self.topics: dict[Facts, ChunkMerge[ModelPanes]] = {}
         for kind, partitions in told.items():
             models = {
@@ -67,7 +68,7 @@ class FactsMerge:
                 for name, model in plan.facts[kind].items()
                 if plan.config.bucket(model_of(name)) == bucket
             }
-            self.topics[kind] = ChunkMerge(plan, bucket, plan.topic_of(kind), partitions, models)
+            self.topics[kind] = ChunkMerge(plan, bucket, plan.topic_of(kind), partitions, models, parking)
         self._kpis_until_ms: dict[tuple[str, str], int] = {}
 
     def topic(self, name: str) -> ChunkMerge[ModelPanes] | None:
@@ -201,7 +202,7 @@ class FactsMerge:
         for merge in self.topics.values():
             for name, panes in merge.models.items():
                 config, judged_ms = panes.plan.config, events[model_of(name)].judged_until_ms
-                if judged_ms is not None and panes.judged_until_ms is not None:
+                if judged_ms is not None and panes.judged_until_ms is not None and not merge.is_parked(name):
                     keep_ms = max(config.lateness_ms, longest_over_ms(panes.plan), HOUR_MS)
                     keep_ms += (MOST_EMPTY_PANES + 2) * config.pane_ms
                     marks = [part.mark_ms for part in panes.marks.values() if part.mark_ms is not None]

@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 
 from streams.config import OTHER
+from streams.parking import Parking, Phase
 from streams.partial import Cell, CellKey, PanePart
 from streams.plan import ModelPlan
 from streams.sketch.counts import Counts
@@ -64,8 +65,8 @@ _place = msgspec.msgpack.Decoder(tuple[int, str, int]).decode
 class OutcomeCells:
     """The cells of one source partition. What is added waits for `changes`."""
 
-    def __init__(self, models: Mapping[str, ModelPlan], store: Store) -> None:
-        self._models = models
+    def __init__(self, models: Mapping[str, ModelPlan], store: Store, parking: Parking) -> None:
+        self._models, self._parking = models, parking
         self.vectors: dict[Place, dict[CellKey, Index]] = {}
         for key, value in store.scan(_CELLS):
             view, model, start_ms = _place(key[1:])
@@ -118,22 +119,26 @@ class OutcomeCells:
             if where.outcomes:
                 labelled.setdefault(where.arrived[1], []).append(where)
         for model, places in labelled.items():
-            outcomes = chain.from_iterable(where.outcomes for where in places)
-            given, labels, delays_ms, signs = zip(*outcomes, strict=True)
-            layout = layout_of(self._models[model])
-            slots, amounts = layout.contributions(given, labels, np.array(delays_ms))
-            amounts = amounts * np.array(signs, np.int64)
-            end = 0
-            for where in places:
-                start, end = end, end + len(where.outcomes)
-                change = np.zeros(layout.length, np.int64)
-                np.add.at(change, slots[:, start:end], amounts[:, start:end])
-                change[CHANGES] += end - start
-                for group in where.groups:
-                    for vector in self._of(group, changed):
-                        vector += change
+            with self._parking.guard(model, Phase.JOIN):
+                self._add_outcomes(model, places, changed)
         self._sums, self._where = Counter(), {}
         return changed
+
+    def _add_outcomes(self, model: str, places: Sequence[Where], changed: set[Place]) -> None:
+        outcomes = chain.from_iterable(where.outcomes for where in places)
+        given, labels, delays_ms, signs = zip(*outcomes, strict=True)
+        layout = layout_of(self._models[model])
+        slots, amounts = layout.contributions(given, labels, np.array(delays_ms))
+        amounts = amounts * np.array(signs, np.int64)
+        end = 0
+        for where in places:
+            start, end = end, end + len(where.outcomes)
+            change = np.zeros(layout.length, np.int64)
+            np.add.at(change, slots[:, start:end], amounts[:, start:end])
+            change[CHANGES] += end - start
+            for group in where.groups:
+                for vector in self._of(group, changed):
+                    vector += change
 
     def _of(self, group: Group, changed: set[Place]) -> Iterator[Index]:
         """The vector of every cell that a prediction of the group falls in."""

@@ -28,6 +28,7 @@ from streams.join.cells import OutcomeCells, View, layout_of
 from streams.join.histories import Entry, Histories, History, keys_of
 from streams.labels import Label, read_labels
 from streams.panes import NO_MARK, Timeliness, timeliness
+from streams.parking import Parking, Phase
 from streams.partial import LabelBooks, LabelBooksPart, LabelBooksPartial, OutcomePartial
 from streams.plan import ModelPlan, Plan
 from streams.records import Records, RejectedRecord
@@ -104,7 +105,9 @@ class JoinFold:
         self._terms = {name: _Terms.of(model) for name, model in self.models.items()}
         self._sole = next(iter(self.models)) if len(self.models) == 1 else ""
         self.meta = self._restored(_digest(self.models.values()))
-        self.cells = OutcomeCells(self.models, store)
+        self.parking = Parking()
+        """Models whose predictions and labels are not joined any more: their labels wait."""
+        self.cells = OutcomeCells(self.models, store, self.parking)
         self._histories = Histories(store, self.meta.sequence)
         self.rebuilding = False
         """Less is covered than has been published: nothing is published until both topics have been read."""
@@ -321,10 +324,11 @@ class JoinFold:
             return
         for given in history.predictions:
             terms = self._terms[given.model]
-            if _belongs(terms, given, entry):
-                entry.joined = True
-                before = self._current(terms, given, history.labels) if history.labels else None
-                self._join(terms, given, before, entry)
+            if _belongs(terms, given, entry) and given.model not in self.parking:
+                with self.parking.guard(given.model, Phase.JOIN):
+                    before = self._current(terms, given, history.labels) if history.labels else None
+                    self._join(terms, given, before, entry)
+                    entry.joined = True
         if not entry.joined:
             books = self._books(self._known(entry.model) or self._sole)
             books.read += 1
@@ -349,8 +353,7 @@ class JoinFold:
 
     def _join(self, terms: _Terms, given: Prediction, before: Entry | None, entry: Entry) -> Entry | None:
         """A label meets its prediction; gives the label that holds now."""
-        books = self._books(given.model)
-        books.read += 1
+        same = _same(before.label if before else None, entry.label)  # what may raise comes before what is counted
         arrival_ms, ts_ms = entry.arrival_ms, given.ts_ms
         cohort_ms = ts_ms // terms.cohort_ms * terms.cohort_ms
         pane_ms = arrival_ms // terms.pane_ms * terms.pane_ms
@@ -359,7 +362,9 @@ class JoinFold:
         stands = ts_ms - arrival_ms <= terms.lateness_ms
         where = self.cells.where(given, cohort_ms, pane_ms, stands=stands, in_time=in_time)
         where.joined += in_time
-        if _same(before.label if before else None, entry.label):
+        books = self._books(given.model)
+        books.read += 1
+        if same:
             books.duplicate += 1
             return before
         books.matched += 1

@@ -48,6 +48,7 @@ METRICS: Mapping[str, tuple[str, ...]] = {
     "foreshock_false_alarms_per_week": ("model", "kind"),
     "foreshock_series_withheld": (),
     "foreshock_foreign_partials_total": ("model",),
+    "foreshock_model_parked": ("model", "stage"),
     "foreshock_worker_info": ("version",),
 }
 FROM_PROMETHEUS: Mapping[str, tuple[str, ...]] = {"up": ()}

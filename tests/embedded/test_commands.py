@@ -164,7 +164,18 @@ def test_a_backtest_writes_its_files(backtested: Backtested, stream: Stream) -> 
     summary = json.loads((backtested.folder / "summary.json").read_text(encoding="utf-8"))
     assert set(summary) == {"read", "rejected", "models"}
     model = summary["models"][MODEL]
-    assert set(model) == {"read", "counted", "late", "rejected", "duplicate", "labels", "told", "windows", "actions"}
+    assert set(model) == {
+        "read",
+        "counted",
+        "late",
+        "rejected",
+        "duplicate",
+        "labels",
+        "told",
+        "windows",
+        "actions",
+        "parked",
+    }
     assert model["read"] == model["counted"] + model["late"] + model["rejected"] + model["duplicate"]
     assert summary["read"] == len(stream.pairs)
     assert model["counted"] + model["late"] == stream.counted + stream.late

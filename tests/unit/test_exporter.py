@@ -20,8 +20,8 @@ def scraped(max_series: int) -> dict[str, list[tuple[dict[str, str], float]]]:
     compiled = plan(learned())
     bucket = compiled.config.bucket(MODEL)
     judges = {bucket: BucketJudge(compiled, bucket, "inference", 1)}
-    sketch = SimpleNamespace(intake=None, folds={}, work=Work())
-    merge = SimpleNamespace(intake=None, judges=judges, work=Work(), rebuild_seconds=0.0, to_rebuild=0)
+    sketch = SimpleNamespace(intake=None, folds={}, work=Work(), parked=[], plan=compiled)
+    merge = SimpleNamespace(intake=None, judges=judges, work=Work(), rebuild_seconds=0.0, to_rebuild=0, parked=[])
     exporter = Exporter(cast(Any, sketch), cast(Any, merge), cast(Any, SimpleNamespace(rejected=0)), max_series)
     found: dict[str, list[tuple[dict[str, str], float]]] = {}
     for family in exporter.collect():
