@@ -566,7 +566,13 @@ def slug(name: str) -> str:
 def connection(config: Config, broker: str | None, embedded: bool) -> Connection:
     kafka = config.kafka
     security = ClientSecurity(**msgspec.structs.asdict(kafka.security))
-    return Connection(broker=broker or kafka.broker, prefix=kafka.prefix, embedded=embedded, security=security)
+    return Connection(
+        broker=broker or kafka.broker,
+        prefix=kafka.prefix,
+        embedded=embedded,
+        security=security,
+        isolation=kafka.isolation,
+    )
 
 
 def web_options(config: Config, listen: str | None, is_open: bool = False) -> WebOptions:

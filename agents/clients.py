@@ -60,6 +60,7 @@ CONSUMER: dict[str, Any] = {
     "fetch_min_bytes": 1,
     "fetch_max_wait_ms": 100,
     "max_partition_fetch_bytes": 2 * MIB,
+    "fetch_max_bytes": 16 * MIB,  # of one answer, unless a single batch is larger
     "metadata_max_age_ms": 30_000,  # how soon added partitions are noticed
     "request_timeout_ms": 40_000,  # above the rebalance timeout: a join waits that long for the slowest member
 }
@@ -211,10 +212,16 @@ class Connection:
     client_id: str = "foreshock"
     embedded: bool = False
     security: Security | None = None
+    isolation: str = "read_committed"
+    """Of what others write: "read_uncommitted" counts records of open and aborted transactions too."""
 
     def __post_init__(self) -> None:
         if not self.servers or not all(_is_address(server) for server in self.servers):
             raise _unusable("broker", repr(self.broker), "host:port[,host:port]")
+
+    @property
+    def reads_uncommitted(self) -> bool:
+        return self.isolation == "read_uncommitted"
 
     @property
     def servers(self) -> list[str]:
@@ -229,7 +236,8 @@ class Connection:
     def consumer(self, *, group_id: str | None = None, **settings: Any) -> AIOKafkaConsumer:
         """A consumer that is not started; without a group, for `assign`. `settings` go over ours."""
         session = (EMBEDDED_SESSION if self.embedded else SESSION) if group_id is not None else {}
-        return AIOKafkaConsumer(group_id=group_id, **{**self._client(), **CONSUMER, **session, **settings})
+        ours = {**CONSUMER, "isolation_level": self.isolation}
+        return AIOKafkaConsumer(group_id=group_id, **{**self._client(), **ours, **session, **settings})
 
     def client(self) -> AIOKafkaClient:
         """A client for requests of our own, not started."""

@@ -14,21 +14,16 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
-from functools import partial
-from itertools import chain, islice
 from typing import Any, Protocol
 
 import aiokafka
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
-from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.errors import (
     ConsumerStoppedError,
-    CorruptRecordException,
     KafkaError,
     NoOffsetForPartitionError,
     OffsetOutOfRangeError,
@@ -40,10 +35,11 @@ from mode.utils.queues import FlowControlEvent, ThrowableQueue
 from agents.assignor import NOTHING, StickyAssignor
 from agents.clients import OUTAGE, Connection
 from agents.clock import now_ms
+from agents.fetching import hand_out_columns
 from agents.patches import is_fenced
+from agents.record_batch import Columns
 from agents.refusals import words
 from streams.errors import BrokerError, ForeshockError
-from streams.events import Headers
 from streams.records import Records
 
 log = logging.getLogger(__name__)
@@ -80,7 +76,8 @@ class Record(Protocol):
 class Batch:
     """Records of one partition in the order of their offsets, which may have gaps; none when the partition is idle.
 
-    `position`: the offset after them. `highwater`: where the log ended when they were fetched. `caught_up`: there was
+    `position`: the offset after them. `highwater`: where the log ended for us when they
+    were fetched: its last stable offset. `caught_up`: there was
     nothing more to fetch. `asked_ms`: when that was asked, by the worker's clock.
     """
 
@@ -221,8 +218,13 @@ class Intake(Service):
         consumer = self._consumer
         if consumer is None or tp not in consumer.assignment():
             return None
+        return self._end_of(consumer, tp)
+
+    def _end_of(self, consumer: AIOKafkaConsumer, tp: TopicPartition) -> int | None:
+        """Where what can be read ends: at the last stable offset, unless open transactions are read too."""
+        stable: int | None = consumer.last_stable_offset(tp)
         end: int | None = consumer.highwater(tp)
-        return end
+        return end if self.connection.reads_uncommitted or stable is None or stable < 0 else stable
 
     async def ends(self) -> dict[TopicPartition, int]:
         """The next offset of each partition that is ours, as Kafka says now; none while it does not answer."""
@@ -347,16 +349,16 @@ class Intake(Service):
         for tp, records in fetched.items():
             if epoch != self.epoch:
                 return True
-            taken = records if isinstance(records, Records) else taken_apart(records)
-            await self._put(await self._batch(consumer, tp, taken))
+            await self._put(await self._batch(consumer, tp, records))
         return await self._look_for_idle(consumer, epoch, fetched) or alive
 
     async def _batch(self, consumer: AIOKafkaConsumer, tp: TopicPartition, records: Records) -> Batch:
         # Asked of the consumer, not counted from the records: after them there may be transaction markers. Neither
         # call waits: the partition was sought, so it has a position; it was fetched, so it has a high-water mark.
-        position, highwater = await consumer.position(tp), consumer.highwater(tp)
+        position, highwater = await consumer.position(tp), self._end_of(consumer, tp)
         flow = self._flows[tp]
         flow.hear(consumer.last_poll_timestamp(tp))
+        assert highwater is not None
         caught_up = position >= highwater
         return Batch(tp.topic, tp.partition, records, position, highwater, caught_up, flow.asked_ms, self.epoch)
 
@@ -431,8 +433,8 @@ class Intake(Service):
     def _assigned(self, consumer: AIOKafkaConsumer, tps: Iterable[TopicPartition]) -> None:
         if self.should_stop:
             return
-        _spare_record_objects(consumer)
         self._held = frozenset(tps)
+        hand_out_columns(consumer, len(self._held))
         generation = _generation(consumer)
         self.unbroken = 0 <= self._generation == generation - 1
         self._generation = generation if self._held else -1  # of what was not ours there is nothing to go on with
@@ -545,68 +547,11 @@ class BatchChannel(Channel[Batch]):
 # --- Parts
 
 
-class _Fetched(OrderedDict[Any, Any]):
-    """aiokafka's store of fetched records, told to give them out as columns, without an object for each."""
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        if type(value) is FetchResult:
-            unpacking = value._partition_records
-            unpacking._records_iterator = None  # its own way; it refers to itself, as the one below
-            value.getall = partial(_taken, value, chain.from_iterable(_batches(unpacking)))
-        super().__setitem__(key, value)
-
-
-def _taken(fetched: Any, records: Iterator[Record], max_records: int) -> Records:
-    """What `FetchResult.getall` gives, as columns."""
-    if not fetched.check_assignment(fetched._topic_partition):
-        del fetched.getall
-        return NO_RECORDS
-    taken = taken_apart(islice(records, max_records))
-    if len(taken) == max_records:
-        fetched._partition_records.next_fetch_offset = taken.offsets[-1] + 1
-    fetched._update_position()
-    if len(taken) < max_records:
-        fetched._partition_records = None
-        del fetched.getall  # it refers to itself: until the collector comes, megabytes would stay
-    return taken
-
-
 def taken_apart(records: Iterable[Record]) -> Records:
-    """Records as columns. Those of a parser go one by one: if they stayed, they would cost twice their parsing."""
-    offsets: list[int] = []
-    stamps_ms: list[int] = []
-    values: list[bytes | None] = []
-    keys: list[bytes | None] = []
-    headers: dict[int, Headers] = {}
-    for record in records:
-        offsets.append(record.offset)
-        stamps_ms.append(record.timestamp)
-        values.append(record.value)
-        keys.append(record.key)
-        if record.headers:
-            headers[len(values) - 1] = [(name, value or b"") for name, value in record.headers]
-    told = [headers.get(at, ()) for at in range(len(values))] if headers else ()
-    return Records(offsets, stamps_ms, values, told, keys)
-
-
-def _batches(fetched: Any) -> Iterator[Iterable[Record]]:
-    """Of each record batch the records that were asked for. Markers of transactions are passed over."""
-    begin = fetched.next_fetch_offset
-    while fetched._records.has_next():
-        batch = fetched._records.next_batch()
-        if not batch.validate_crc():
-            raise CorruptRecordException(f"{fetched._tp.topic} partition {fetched._tp.partition}: a wrong checksum")
-        if not batch.is_control_batch:
-            # The first batch may begin before the offset that was asked for.
-            yield batch if batch.base_offset >= begin else [record for record in batch if record.offset >= begin]
-        fetched.next_fetch_offset = batch.next_offset
-
-
-def _spare_record_objects(consumer: AIOKafkaConsumer) -> None:
-    """Leave out most of what aiokafka does with each record after parsing it: a third of what fetching costs."""
-    # Its own structure: with a release that may have another, all works as before, at the full price.
-    if aiokafka.__version__.startswith(KNOWN_AIOKAFKA) and type(consumer._fetcher._records) is OrderedDict:
-        consumer._fetcher._records = _Fetched(consumer._fetcher._records)
+    """Records as columns."""
+    columns = Columns()
+    columns.take(records)
+    return columns.records()
 
 
 def _generation(consumer: AIOKafkaConsumer) -> int:

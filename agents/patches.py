@@ -18,6 +18,8 @@ from aiokafka import errors
 from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 
+from agents import fetching
+
 _fetch = Fetcher._proc_fetch_request
 
 
@@ -58,4 +60,5 @@ def apply() -> None:
     """May be called more than once."""
     Fetcher._proc_fetch_request = _fetch_or_end
     GroupCoordinator.reset_generation = _reset_unless_static
+    fetching.apply()
     errors.kafka_errors[FencedInstanceIdError.errno] = FencedInstanceIdError

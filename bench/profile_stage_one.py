@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import itertools
 import statistics
 import sys
 import time
@@ -25,13 +24,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 from aiokafka import TopicPartition
-from aiokafka.consumer.fetcher import PartitionRecords
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
-from aiokafka.record.memory_records import MemoryRecords
 from rich.console import Console
 from rich.table import Table
 
-from agents import intake
+from agents.record_batch import Columns
+from agents.unpack import Budget, Unpacking
 from bench import stream
 from streams import batch, cells, chunk, decode, partial, source
 from streams.duration import DAY_MS
@@ -192,26 +190,37 @@ def _round(scenario: Scenario, values: Sequence[bytes], wire: Sequence[bytes], p
         for owner, name, stage in STAGES:
             if hasattr(owner, name):  # a bench does not break when a function of the product is renamed
                 setattr(owner, name, watch.timed(stage, getattr(owner, name)))
-        records = fetches(wire)
-        fetch = watch.timed("fetch: parse the wire", functools.partial(taken, records, scenario.batch))
-        sketch(plan, map(fetch, range(0, len(values), scenario.batch)))
+        records = fetches(wire, scenario.batch)
+        sketch(plan, consumed(records, len(values), watch.timed("fetch: parse the wire", taken)))
     finally:
         for owner, name, function in before:
             setattr(owner, name, function)
     return watch.own
 
 
-def fetches(wire: Iterable[bytes]) -> Iterator[Any]:
-    """Records out of the bytes of fetches, by the client's own parser and as the intake takes them."""
+def fetches(wire: Iterable[bytes], n: int) -> Iterator[Columns]:
+    """The records of fetches, as the intake unpacks them: `n` at a time, but for the last of a fetch."""
     for data in wire:
-        fetched = PartitionRecords(TopicPartition("inference", 0), MemoryRecords(data), [], 0, None, None, True, 0)
-        yield from itertools.chain.from_iterable(intake._batches(fetched))
+        unpacking = Unpacking(TopicPartition("inference", 0), data, (), 0)
+        while not unpacking.is_done:
+            yield unpacking.take(n, Budget(FETCH_BYTES))
 
 
-def taken(records: Iterator[Any], n: int, first: int) -> Records:
-    """The next `n`; the offsets are counted on, for each batch in memory begins at 0."""
-    found = intake.taken_apart(itertools.islice(records, n))
+def taken(fetched: Iterator[Columns], first: int) -> Records:
+    """The next ones; the offsets are counted on, for each batch in memory begins at 0."""
+    found = next(fetched).records()
     return replace(found, offsets=range(first, first + len(found)))
+
+
+def consumed(
+    fetched: Iterator[Columns], count: int, take: Callable[[Iterator[Columns], int], Records]
+) -> Iterator[Records]:
+    first = 0
+    while first < count:
+        records = take(fetched, first)
+        first += len(records)
+        if records:
+            yield records
 
 
 def sketch(plan: Plan, batches: Iterable[Records]) -> None:

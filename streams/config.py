@@ -63,6 +63,13 @@ class Security(_Strict, frozen=True):
     token_file: str | None = None
 
 
+class Isolation(StrEnum):
+    """Whether records of open and aborted transactions are counted."""
+
+    READ_COMMITTED = "read_committed"
+    READ_UNCOMMITTED = "read_uncommitted"
+
+
 class Kafka(_Strict, frozen=True):
     """Where the topics are."""
 
@@ -76,6 +83,7 @@ class Kafka(_Strict, frozen=True):
     outcomes: str = "outcomes"
     buckets: int = 16
     chunk_size: int = 65_536
+    isolation: Isolation = Isolation.READ_COMMITTED
     security: Security = msgspec.field(default_factory=Security)
 
 

@@ -9,14 +9,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from unittest.mock import Mock
 
 import faust
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.abc import AbstractTokenProvider
 
-from agents import intake, topics
+from agents import topics
 from agents.broker import EmbeddedBroker
 from agents.clients import Connection, Security
 from agents.intake import NO_RECORDS, Batch, BatchChannel
@@ -57,16 +56,7 @@ def test_a_batch_says_where_it_ends_and_whether_there_is_more(connection: Connec
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("aiokafka_is_known", [True, False])
-def test_records_come_as_columns(
-    connection: Connection, topic: str, aiokafka_is_known: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Straight from the parser, or, after an upgrade of aiokafka, from its objects, which is slower."""
-    getall = Mock(wraps=intake.taken_apart)
-    monkeypatch.setattr(intake, "taken_apart", getall)
-    if not aiokafka_is_known:
-        monkeypatch.setattr(intake, "KNOWN_AIOKAFKA", "0.0.")
-
+def test_records_come_as_columns(connection: Connection, topic: str) -> None:
     async def main() -> None:
         await fill(connection, topic, 1, partitions=1)
         async with Owner(connection, [topic], topic).running() as owner:
@@ -74,8 +64,6 @@ def test_records_come_as_columns(
             found = owner.batches[0].records
             assert (found.offsets, found.keys, found.values, found.headers) == ([0], [b"k0"], [b'{"n": 0}'], ())
             assert abs(found.stamps_ms[0] / 1000 - time.time()) < 60
-            objects_first = type(getall.call_args[0][0]) is list
-            assert objects_first is not aiokafka_is_known, "after an upgrade, see whether the short way is still there"
 
     asyncio.run(main())
 

@@ -1,0 +1,132 @@
+"""aiokafka's fetcher, given `agents/unpack.py` to read with: every consumer of this process gets its protection.
+
+aiokafka inflates a whole batch before anyone can look at its size, raises out of its parser on a header name that is
+no UTF-8, and stops for good at a batch that it cannot read. Nothing of that parser is left in the way of a record.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from aiokafka.consumer import fetcher
+from aiokafka.consumer.fetcher import Fetcher, FetchResult
+from aiokafka.structs import ConsumerRecord, TopicPartition
+
+from agents.unpack import READ_COMMITTED, Budget, Unpacking, consumer_records
+
+POLL_BYTES = 8 << 20
+"""One poll of a consumer unpacks not much more than that, over all of its partitions."""
+_ALL = 1 << 40
+
+
+class _Data:
+    """In the place of aiokafka's `MemoryRecords`: the bytes of a response, not yet looked at."""
+
+    def __init__(self, data: bytes | None) -> None:
+        self.data = data or b""
+
+    def has_next(self) -> bool:
+        return bool(self.data)
+
+    def size_in_bytes(self) -> int:
+        return len(self.data)
+
+
+class _Unpacked:
+    """In the place of aiokafka's `PartitionRecords`."""
+
+    def __init__(
+        self,
+        tp: TopicPartition,
+        records: _Data,
+        aborted: Iterable[tuple[int, int]] | None,
+        fetch_offset: int,
+        _key_deserializer: object,
+        _value_deserializer: object,
+        _check_crcs: bool,
+        isolation_level: int,
+    ) -> None:
+        wanted = (aborted or ()) if isolation_level == READ_COMMITTED else None
+        self.unpacking = Unpacking(tp, records.data, wanted, fetch_offset)
+
+    @property
+    def next_fetch_offset(self) -> int:
+        return self.unpacking.next_fetch_offset
+
+    def __iter__(self) -> _Unpacked:
+        return self
+
+    def __next__(self) -> ConsumerRecord:
+        while not self.unpacking.is_done:
+            columns = self.unpacking.take(1, Budget(POLL_BYTES))
+            if columns.offsets:
+                return consumer_records(self.unpacking.tp, columns)[0]
+        raise StopIteration
+
+
+class Fetched(OrderedDict[TopicPartition, Any]):
+    """What a fetcher has fetched. `as_columns`: it is given out so, without an object for each record."""
+
+    as_columns = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.budget = Budget(POLL_BYTES)
+
+    def __setitem__(self, tp: TopicPartition, value: Any) -> None:
+        if type(value) is FetchResult:
+            value.store = self
+            value._partition_records.unpacking.end = value._assignment.state_value(tp).highwater
+        super().__setitem__(tp, value)
+
+
+def _getall(self: FetchResult, max_records: int | None = None) -> Sequence[Any]:
+    """In the place of `FetchResult.getall`: so many records at most, while the budget of this poll lasts."""
+    store: Fetched = self.store
+    if not self.check_assignment(self._topic_partition) or not self.has_more():
+        return ()
+    unpacking = self._partition_records.unpacking
+    columns = unpacking.take(_ALL if max_records is None else max_records, store.budget)
+    self._update_position()
+    if unpacking.is_done:
+        self._partition_records = None
+    return columns.records() if store.as_columns else consumer_records(self._topic_partition, columns)
+
+
+_init, _fetched_records = Fetcher.__init__, Fetcher.fetched_records
+
+
+def _init_with_store(self: Fetcher, *arguments: Any, **settings: Any) -> None:
+    _init(self, *arguments, **settings)
+    self._records = Fetched()
+
+
+async def _fetched_within_budget(self: Fetcher, *arguments: Any, **settings: Any) -> dict[TopicPartition, Any]:
+    self._records.budget.left = POLL_BYTES
+    found: dict[TopicPartition, Any] = await _fetched_records(self, *arguments, **settings)
+    return found
+
+
+def apply() -> None:
+    """May be called more than once."""
+    fetcher.MemoryRecords, fetcher.PartitionRecords = _Data, _Unpacked
+    FetchResult.getall = _getall
+    Fetcher.__init__, Fetcher.fetched_records = _init_with_store, _fetched_within_budget
+
+
+def hand_out_columns(consumer: Any, partitions: int) -> None:
+    """Let `getmany` give `Records` for each partition, and let its fetches of so many partitions stay within bounds."""
+    consumer._fetcher._records.as_columns = True
+    consumer._fetcher._max_partition_fetch_bytes = partition_bytes(partitions, consumer._max_partition_fetch_bytes)
+
+
+FETCHED_BYTES = 64 << 20
+"""What may lie fetched and not yet unpacked, over all partitions of a consumer that hands out columns."""
+LEAST_PARTITION_BYTES = 64 << 10
+
+
+def partition_bytes(partitions: int, most: int) -> int:
+    """What one fetch may bring of a partition; Kafka sends one batch even if it is larger."""
+    return min(most, max(LEAST_PARTITION_BYTES, FETCHED_BYTES // max(1, partitions)))
