@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import faust
-from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaConnectionError
+from aiokafka import TopicPartition
 from faust.app.base import BootStrategy
 from mode import Service
 from prometheus_client import CollectorRegistry
@@ -35,6 +34,7 @@ from agents.exporter import Exporter, Starting
 from agents.intake import Batch, BatchChannel, Flow, Intake
 from agents.liveness import KafkaWatch, Liveness
 from agents.merge import MergeStage
+from agents.publish import Producer
 from agents.sketch import SketchStage
 from agents.store import Stores
 from agents.web import Web
@@ -138,7 +138,7 @@ class Worker:
         source = self.connection.topic(kafka.inference)
         self._waits = f"it waits for topic {source}"
         partitions = await topics.wait_for(self.connection, source, self._say_wait)
-        await self._answered(
+        limits = await self._answered(
             lambda: topics.ensure(self.connection, inference_partitions=partitions, buckets=kafka.buckets)
         )
         sources = [source]
@@ -148,7 +148,9 @@ class Worker:
             labels = self.connection.topic(kafka.labels)
             sources.append(await self._answered(lambda: topics.co_partitioned(self.connection, labels, source)))
             stores = Stores(self.state or Path(stack.enter_context(tempfile.TemporaryDirectory())))
-        producer = await stack.enter_async_context(_started_producer(self.connection, self._say_wait))
+        producer = Producer(self.connection, limits, partial(topics.limits, self.connection))
+        await self._answered(producer.start)
+        stack.push_async_callback(producer.stop)
         told = {kind: await self._answered(partial(self._told, kind, source)) for kind in self.plan.kinds}
         sources += [self.connection.topic(self.plan.topic_of(kind)) for kind in told]
         self.sketch = SketchStage(self.plan, self.connection, producer, secrets.token_hex(4), stores, told)
@@ -313,23 +315,3 @@ async def _started(service: Service) -> AsyncIterator[Service]:
         yield service
     finally:
         await service.stop()
-
-
-@asynccontextmanager
-async def _started_producer(connection: Connection, on_wait: Callable[[str], None]) -> AsyncIterator[AIOKafkaProducer]:
-    """However long the broker is away."""
-    producer = await topics.until_answered(lambda: _connected(connection), on_wait)
-    try:
-        yield producer
-    finally:
-        await producer.stop()
-
-
-async def _connected(connection: Connection) -> AIOKafkaProducer:
-    producer = connection.producer()
-    try:
-        await producer.start()
-    except KafkaConnectionError as error:
-        await producer.stop()
-        raise await connection.failure(error, "WRITE") from None
-    return producer

@@ -47,6 +47,8 @@ class KafkaWatch(Service):
 
 
 async def _answers(client: Any) -> bool:
+    if client is None:
+        return False  # a producer that is made anew
     try:
         async with asyncio.timeout(ANSWER_WITHIN_S):
             return bool(await client.force_metadata_update())

@@ -9,14 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
 
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import TopicPartition
 
 from agents.clients import Connection, Seldom
 from agents.intake import Batch, Intake, taken_apart
 from agents.loader import Records as Loaded
 from agents.loader import read_to_end
 from agents.parked import report
-from agents.publish import Outgoing, publish
+from agents.publish import Outgoing, Producer, publish
 from agents.sketch import Work
 from streams.ack import Ack, Acks
 from streams.action import action_line, advice
@@ -47,7 +47,7 @@ class MergeStage:
         self,
         plan: Plan,
         connection: Connection,
-        producer: AIOKafkaProducer,
+        producer: Producer,
         partitions: int,
         told: Mapping[Facts, int],
     ) -> None:

@@ -1,89 +1,267 @@
-"""Records → Kafka, acknowledged: in order, again and again while the broker is away."""
+"""Records → Kafka, acknowledged: in order, again and again while the broker is away or does not take them.
+
+An idempotent producer of aiokafka never gets a record through to a partition again once Kafka has refused a batch of
+it. So the producer here is made anew when that has happened, and what was not acknowledged is sent again: all records
+are replacements of older versions of themselves. What is larger than its topic takes is not sent: it waits until the
+limit of the topic is raised, and the log says which model it is of and what to do.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, OutOfOrderSequenceNumber, UnknownProducerId
+from aiokafka.errors import (
+    InvalidProducerEpoch,
+    InvalidProducerIdMapping,
+    KafkaConnectionError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    OutOfOrderSequenceNumber,
+    UnknownProducerId,
+)
 
-from agents.clients import MAX_RECORD_BYTES, OUTAGE
+from agents.clients import MAX_RECORD_BYTES, OUTAGE, PRODUCER, Connection
+from agents.clock import Seldom
 from agents.refusals import words
 from streams.errors import BrokerError
-from streams.fields import Damaged
+from streams.text import plain
 
 log = logging.getLogger(__name__)
 
-RETRY_S = 1.0
-MAX_VALUE_BYTES = MAX_RECORD_BYTES - 8_192
-"""A record's value at the most: its key and its headers need room too."""
-POISONED = (OutOfOrderSequenceNumber, UnknownProducerId)
-"""After these an idempotent producer never gets a record through again: the worker has to start anew."""
+RETRY_S, MAX_RETRY_S = 1.0, 10.0
+HEADROOM_BYTES = 1_024
+"""Of a batch's head and a record's own."""
+STOP_WITHIN_S = 10.0
+LOOK_WITHIN_S = 15.0
+MIN_BATCH_BYTES = 16_384
+POISONED = (
+    InvalidProducerEpoch,
+    InvalidProducerIdMapping,
+    MessageSizeTooLargeError,
+    OutOfOrderSequenceNumber,
+    UnknownProducerId,
+)
+"""After these an idempotent producer gets nothing through any more."""
+Limits = Mapping[str, int]
+"""By the full name of a topic the bytes that it takes in one batch; topics that are missing take `MAX_RECORD_BYTES`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """One record to be sent. `partition` None leaves the choice to the key."""
+    """One record to be sent. `partition` None leaves the choice to the key. `about`: whose it is, for the log."""
 
     topic: str
     key: bytes | None
     value: bytes | None
     partition: int | None = None
     headers: Sequence[tuple[str, bytes]] = ()
+    about: Callable[[], str] | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Its size in a batch of its own, or somewhat more."""
+        headers = sum(len(name.encode()) + len(value) + 8 for name, value in self.headers)
+        return len(self.key or b"") + len(self.value or b"") + headers + HEADROOM_BYTES
+
+
+class Producer:
+    """One producer of aiokafka at a time, for all stages of a worker.
+
+    `limits`: what each topic takes; `look_up` asks Kafka for them again.
+    """
+
+    def __init__(
+        self, connection: Connection, limits: Limits, look_up: Callable[[], Awaitable[Limits]] | None = None
+    ) -> None:
+        self.connection, self.limits = connection, limits
+        self._look_up = look_up
+        self._inner: AIOKafkaProducer | None = None
+        self._replaced = asyncio.Event()
+        """Of the present producer: nothing more comes of what it was given."""
+        self._renewing = asyncio.Lock()
+        self._is_stopped = False
+        self.renewals = 0
+
+    @property
+    def client(self) -> Any:
+        """aiokafka's client, of the present producer."""
+        return self._inner.client if self._inner is not None else None
+
+    async def start(self) -> None:
+        """Connects.
+
+        Raises:
+            BrokerError: if Kafka does not answer or does not let us.
+        """
+        self._inner = await self._connected()
+
+    async def _connected(self) -> AIOKafkaProducer:
+        smallest = min(self.limits.values(), default=MAX_RECORD_BYTES)
+        batch = max(MIN_BATCH_BYTES, min(PRODUCER["max_batch_size"], smallest - HEADROOM_BYTES))
+        inner = self.connection.producer(max_batch_size=batch)
+        try:
+            await inner.start()
+        except KafkaConnectionError as error:
+            await inner.stop()
+            raise await self.connection.failure(error, "WRITE") from None
+        return inner
+
+    async def stop(self) -> None:
+        """Sends what is under way, for a few seconds at most."""
+        self._is_stopped = True
+        inner, self._inner = self._inner, None
+        await _stopped(inner)
+
+    def limit(self, topic: str) -> int:
+        """The bytes of the largest record that a topic takes, with its head."""
+        return min(self.limits.get(topic, MAX_RECORD_BYTES), MAX_RECORD_BYTES)
+
+    async def partitions_for(self, topic: str) -> set[int]:
+        """The partitions of a topic, as the client knows them; it waits while there is no client."""
+        while self._inner is None:
+            await asyncio.sleep(RETRY_S)
+            await self._renew(None)
+        return set(await self._inner.partitions_for(topic))
+
+    async def send(self, records: Sequence[Outgoing]) -> list[Any]:
+        """Where Kafka put each record.
+
+        Raises:
+            KafkaError: if one was not taken. Of the others nothing is known.
+        """
+        if self._inner is None:
+            await self._renew(None)
+        inner = self._inner
+        if inner is None:
+            raise KafkaConnectionError("there is no connection to it")
+        sent = asyncio.ensure_future(_sent(inner, records))
+        gone = asyncio.ensure_future(self._replaced.wait())
+        try:
+            await asyncio.wait([sent, gone], return_when=asyncio.FIRST_COMPLETED)
+            if not sent.done():
+                raise KafkaConnectionError("the producer was made anew")
+            return await sent
+        except POISONED:
+            await self._renew(inner)
+            raise
+        finally:
+            for task in (sent, gone):
+                task.cancel()
+            await asyncio.gather(sent, gone, return_exceptions=True)
+
+    async def _renew(self, failed: AIOKafkaProducer | None) -> None:
+        """A new producer in the place of one that gets nothing through, with the limits as they are now.
+
+        The old one is closed before, so that nothing of it comes after what the new one sends.
+        """
+        async with self._renewing:
+            if self._inner is not failed or self._is_stopped:
+                return
+            self._inner = None
+            self._replaced.set()
+            self._replaced = asyncio.Event()
+            await _stopped(failed, 0.0)
+            await self.look_up()
+            with contextlib.suppress(KafkaError, BrokerError, OSError, TimeoutError):
+                self._inner = await self._connected()
+                self.renewals += 1
+
+    async def look_up(self) -> None:
+        """The limits of the topics as Kafka has them now; as they were if it does not say."""
+        if self._look_up is None:
+            return
+        with contextlib.suppress(KafkaError, BrokerError, OSError, TimeoutError):
+            async with asyncio.timeout(LOOK_WITHIN_S):
+                self.limits = await self._look_up()
+
+
+async def _sent(inner: AIOKafkaProducer, records: Sequence[Outgoing]) -> list[Any]:
+    futures = [
+        await inner.send(
+            record.topic,
+            value=record.value,
+            key=record.key,
+            partition=record.partition,
+            headers=list(record.headers),
+        )
+        for record in records
+    ]
+    return list(await asyncio.gather(*futures))
+
+
+async def _stopped(inner: AIOKafkaProducer | None, within_s: float = STOP_WITHIN_S) -> None:
+    if inner is None:
+        return
+    with contextlib.suppress(KafkaError, OSError, TimeoutError):
+        try:
+            async with asyncio.timeout(within_s):
+                await inner.stop()
+        except TimeoutError:
+            await inner._sender.close()
+            await inner.client.close()
 
 
 async def publish(
-    producer: AIOKafkaProducer,
+    producer: Producer,
     records: Sequence[Outgoing],
     wanted: Callable[[], bool] = lambda: True,
     retried: Callable[[], None] = lambda: None,
 ) -> dict[tuple[str, int], int]:
     """Sends records and waits until Kafka has them all; per topic and partition the last offset.
 
-    While the broker is away it tries again, as long as `wanted()`, and calls `retried()` each time. All records are
-    replacements of older versions of themselves, so sending some of them twice does no harm. BrokerError for a record
-    that no topic of ours takes, before any is sent: the producer would not survive it.
+    While Kafka is away, or does not take them, it tries again, as long as `wanted()`, and calls `retried()` each time.
+    All records are replacements of older versions of themselves, so sending some of them twice does no harm. One that
+    is larger than its topic takes is waited for likewise: nothing is sent until the topic takes all.
     """
-    for record in records:
-        if len(record.value or b"") > MAX_VALUE_BYTES:
-            raise BrokerError(seen=f"a record of {len(record.value or b'')} bytes for {record.topic}")
+    wait_s, say = RETRY_S, Seldom(MAX_RETRY_S)
     while wanted():
-        try:
-            futures = [await _send(producer, record) for record in records]
-            last: dict[tuple[str, int], int] = {}
-            for sent in await asyncio.gather(*futures):
-                place = (sent.topic, sent.partition)
-                last[place] = max(sent.offset, last.get(place, -1))
-            return last
-        except POISONED:
-            raise
-        except KafkaError as error:
-            retried()
-            if OUTAGE():
-                log.warning("not sent: %s; trying again", words(error, "WRITE"))
-            await asyncio.sleep(RETRY_S)
+        large = next((record for record in records if record.bytes > producer.limit(record.topic)), None)
+        if large is None:
+            try:
+                last: dict[tuple[str, int], int] = {}
+                for sent in await producer.send(records):
+                    place = (sent.topic, sent.partition)
+                    last[place] = max(sent.offset, last.get(place, -1))
+                return last
+            except KafkaError as error:
+                if OUTAGE():
+                    log.warning("not sent: %s; trying again", words(error, "WRITE"))
+        else:
+            if say():
+                log.error(*_too_large(large, producer.limit(large.topic)), extra={"topic": large.topic})
+            await producer.look_up()
+        retried()
+        await asyncio.sleep(wait_s)
+        wait_s = min(2 * wait_s, MAX_RETRY_S)
     return {}
 
 
-async def _send(producer: AIOKafkaProducer, record: Outgoing) -> Any:
-    return await producer.send(
+def _too_large(record: Outgoing, limit: int) -> tuple[str, object, object, object, object, object, object]:
+    """The arguments of the line about a record that its topic does not take."""
+    about = plain(record.about() if record.about else (record.key or b"").decode("utf-8", "replace"))[:200]
+    return (
+        "topic %s: a record of %d bytes (%s) and a limit of %d; it waits. Set max.message.bytes of %s to %d or more, "
+        "or declare fewer features, segments or classes for that model, or more kafka.buckets",
         record.topic,
-        value=record.value,
-        key=record.key,
-        partition=record.partition,
-        headers=list(record.headers),
+        record.bytes,
+        about,
+        limit,
+        record.topic,
+        record.bytes,
     )
 
 
-def cut(record: Outgoing) -> Outgoing:
-    """A dead letter as it can be sent: one that is too large is cut, and says in a header how long it was."""
+def cut(record: Outgoing, limit: int = MAX_RECORD_BYTES) -> Outgoing:
+    """A dead letter as it can be sent: one that is larger than `limit` is cut, and says in a header how long it was."""
     value = record.value
-    size = value.size if isinstance(value, Damaged) else len(value or b"")
-    if value is None or size == len(value) <= MAX_VALUE_BYTES:
+    if value is None or record.bytes <= limit:
         return record
-    headers = (*record.headers, ("foreshock.cut", str(size).encode()))
-    return Outgoing(record.topic, record.key, value[:MAX_VALUE_BYTES], record.partition, headers)
+    headers = (*record.headers, ("foreshock.cut", str(len(value)).encode()))
+    whole = Outgoing(record.topic, record.key, b"", record.partition, headers)
+    return Outgoing(record.topic, record.key, value[: max(0, limit - whole.bytes)], record.partition, headers)

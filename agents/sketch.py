@@ -9,8 +9,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
+from functools import partial
 
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import TopicPartition
 
 from agents.clients import Connection
 from agents.clock import now_ms
@@ -18,14 +19,14 @@ from agents.intake import Batch, Intake
 from agents.loader import Records as Loaded
 from agents.loader import read_to_end
 from agents.parked import report
-from agents.publish import Outgoing, cut, publish
+from agents.publish import Outgoing, Producer, cut, publish
 from agents.store import Stores
 from streams.chunk import BEAT_MS, ChunkFold, Progress, Step
 from streams.errors import NewerError, SketchError
 from streams.facts.fold import FactFold, FeedbackFold, fact_fold
 from streams.join.fold import JoinFold
 from streams.parking import Parked
-from streams.partial import key_of, pack
+from streams.partial import key_of, largest_models, pack
 from streams.plan import Facts, Plan
 from streams.records import Records, RejectedRecord
 from streams.source import SourceFold
@@ -71,7 +72,7 @@ class SketchStage:
         self,
         plan: Plan,
         connection: Connection,
-        producer: AIOKafkaProducer,
+        producer: Producer,
         incarnation: str,
         stores: Stores | None,
         kinds: Iterable[Facts] = (),
@@ -310,10 +311,17 @@ class SketchStage:
         """Rejects, partials, progress: in this order, each acknowledged before the next. `topic`: of the rejects."""
         if step.rejects:
             self.work.rejects.update(item.reject.reason for item in step.rejects)
-            letters = [cut(self._dead_letter(item, topic or place[0])) for item in step.rejects]
+            limit = self.producer.limit(self.connection.topic("dead-letter"))
+            letters = [cut(self._dead_letter(item, topic or place[0]), limit) for item in step.rejects]
             await publish(self.producer, letters, wanted, self.work.retried)
         partials = [
-            Outgoing(self.connection.topic("partials"), key_of(item, self.incarnation), pack(item), item.bucket)
+            Outgoing(
+                self.connection.topic("partials"),
+                key_of(item, self.incarnation),
+                pack(item),
+                item.bucket,
+                about=partial(largest_models, item),
+            )
             for item in step.partials
         ]
         if partials:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -17,8 +17,10 @@ from typing import TypeVar
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
+    InvalidConfigurationError,
     InvalidReplicationFactorError,
     KafkaError,
+    PolicyViolationError,
     TopicAlreadyExistsError,
     TopicAuthorizationFailedError,
     for_code,
@@ -61,6 +63,9 @@ class Topic:
         return {**(COMPACTED if self.compacted else DELETED), **size, **self.extra}
 
 
+SIZES = (8 * MIB, MIB, None, None)
+"""What is asked for, one after the other, where Kafka refuses more; None: Kafka's own."""
+TOO_MUCH = (InvalidConfigurationError, PolicyViolationError)
 DELETED = {"cleanup.policy": "delete"}
 COMPACTED = {
     "cleanup.policy": "compact",
@@ -80,11 +85,11 @@ TOPICS = (
 )
 
 
-async def ensure(connection: Connection, *, inference_partitions: int, buckets: int) -> None:
-    """Create those of TOPICS that are missing, and wait until they can be used.
+async def ensure(connection: Connection, *, inference_partitions: int, buckets: int) -> dict[str, int]:
+    """Creates those of TOPICS that are missing, and waits until they can be used; the bytes that each takes in a batch.
 
-    BrokerError when one exists that would lose data or give wrong counts: partitioned otherwise than by `buckets`, not
-    compacted, or too small for our records.
+    Topics of which Kafka does not say it are left out. BrokerError when one exists that would lose data or give wrong
+    counts: partitioned otherwise than by `buckets`, or not compacted.
     """
     wanted = {Partitions.AS_INFERENCE: inference_partitions, Partitions.BUCKETS: buckets, Partitions.FEW: FEW}
     table = {connection.topic(topic.name): (topic, wanted[topic.partitions]) for topic in TOPICS}
@@ -96,6 +101,22 @@ async def ensure(connection: Connection, *, inference_partitions: int, buckets: 
         # The new ones too: another worker may have been faster, with other numbers.
         for name, (topic, count) in table.items():
             await _adapt(client, name, topic, there[name], count)
+        limits = await _limits(client, table)
+    for name, limit in limits.items():
+        if limit < table[name][0].max_message_bytes:
+            log.warning("topic %s takes records of up to %d bytes only (max.message.bytes)", name, limit)
+    return limits
+
+
+async def limits(connection: Connection) -> dict[str, int]:
+    """The bytes that each of TOPICS takes in one batch; those are left out of which Kafka does not say it."""
+    async with admin(connection) as client:
+        return await _limits(client, [connection.topic(topic.name) for topic in TOPICS])
+
+
+async def _limits(client: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str, int]:
+    found = {name: await max_message_bytes(client, name) for name in names}
+    return {name: limit for name, limit in found.items() if limit is not None}
 
 
 async def create(connection: Connection, name: str, partitions: int, configs: Mapping[str, str] | None = None) -> None:
@@ -218,14 +239,6 @@ async def _adapt(client: AIOKafkaAdminClient, name: str, topic: Topic, found: in
             expected="cleanup.policy=compact",
             mend="alter the topic's configuration, or delete the topic and let Foreshock create it",
         )
-    limit = await max_message_bytes(client, name)
-    if limit is not None and limit < topic.max_message_bytes:
-        raise BrokerError(
-            place=f"topic {name}",
-            seen=f"max.message.bytes={limit}",
-            expected=f"at least {topic.max_message_bytes}",
-            mend="alter the topic's configuration",
-        )
     if topic.partitions is Partitions.AS_INFERENCE and found < count:
         # Its records are put by number, so none moves.
         answer = await client.create_partitions({name: NewPartitions(count)})
@@ -257,7 +270,7 @@ async def _create(client: AIOKafkaAdminClient, wanted: Mapping[str, tuple[int, M
     brokers = len((await client.describe_cluster())["brokers"])
     replicas = max(1, min(MAX_REPLICAS, brokers))
     rows = [NewTopic(name, count, replicas, topic_configs=dict(configs)) for name, (count, configs) in wanted.items()]
-    for name, code, message in (await client.create_topics(rows)).topic_errors:
+    for name, code, message in await _created(client, rows):
         if code and for_code(code) is not TopicAlreadyExistsError:  # another worker was faster
             kind = for_code(code)
             if kind is TopicAuthorizationFailedError:  # as Kafka answers for one that is there, but not for us to see
@@ -273,6 +286,22 @@ async def _create(client: AIOKafkaAdminClient, wanted: Mapping[str, tuple[int, M
                 seen=f"Kafka would not create it: {kind.__name__} {message or ''}".strip(),
                 mend="are all brokers up? Or create it by hand" if passing else "create it by hand",
             )
+
+
+async def _created(client: AIOKafkaAdminClient, rows: list[NewTopic]) -> list[tuple[str, int, str | None]]:
+    """Kafka's answer for each topic: some services take no `max.message.bytes` of ours, and get smaller ones."""
+    answers: dict[str, tuple[str, int, str | None]] = {}
+    for size in SIZES:
+        answers |= {answer[0]: answer for answer in (await client.create_topics(rows)).topic_errors}
+        refused = {name for name, code, _ in answers.values() if code and for_code(code) in TOO_MUCH}
+        rows = [row for row in rows if row.name in refused]
+        if not rows:
+            break
+        for row in rows:
+            row.topic_configs.pop("max.message.bytes", None)
+            if size is not None:
+                row.topic_configs["max.message.bytes"] = str(size)
+    return list(answers.values())
 
 
 async def _wait_until_visible(client: AIOKafkaAdminClient, wanted: Mapping[str, int]) -> dict[str, int]:

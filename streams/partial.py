@@ -285,3 +285,9 @@ def check_format(written: int) -> None:
         )
     if written not in READS:
         raise SketchError(seen=f"format {written}", expected=expected)
+
+
+def largest_models(partial: Partial, most: int = 3) -> str:
+    """The names of the models that take most of the bytes of a partial, the largest first."""
+    sizes = sorted(((len(msgspec.msgpack.encode(part)), part.model) for part in partial.models), reverse=True)
+    return ", ".join(f"model {name}: {size} bytes" for size, name in sizes[:most])
