@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from agents.acks import AckReader
 from agents.merge import MergeStage
+from agents.resuming import REPORTED
 from agents.sketch import SketchStage, Work
 from streams.ack import Status
 from streams.action import segment_object
@@ -88,6 +89,7 @@ class Exporter(Collector):
         yield from self._rebuilds()
         yield from self._books()
         yield self._parked()
+        yield from self._logs()
         yield from self._marks()
         room = _Room(self.max_series)
         yield from self._signals(room)
@@ -197,6 +199,30 @@ class Exporter(Collector):
             for name in judge.merge.models:
                 parked.add_metric([name, "merge"], name in judge.parking)
         return parked
+
+    def _logs(self) -> Iterator[Metric]:
+        lost = CounterMetricFamily(
+            "foreshock_lost_records",
+            "Records that were gone (retention, DeleteRecords) before they were counted. They are not among the read.",
+            labels=["topic"],
+        )
+        changes = CounterMetricFamily(
+            "foreshock_log_changes",
+            "Times that a log was not what it was when it was read last.",
+            labels=["topic", "change"],
+        )
+        events, kinds = self.sketch.plan.config.kafka.inference, self.sketch.plan.kinds
+        totals = dict.fromkeys([events, *map(self.sketch.plan.topic_of, kinds)], 0)
+        for judge in self.merge.judges.values():
+            told = {merge.topic: merge.lost for merge in judge.facts.topics.values()} | {events: judge.merge.lost}
+            for topic, by_partition in told.items():
+                totals[topic] = totals.get(topic, 0) + sum(by_partition.values())
+        for topic, number in totals.items():
+            lost.add_metric([topic], number)
+        for topic in self.sketch.resuming.names:
+            for change in REPORTED:
+                changes.add_metric([topic, change], self.sketch.resuming.changes[topic, change])
+        yield from (lost, changes)
 
     def _told_books(self) -> Metric:
         books = CounterMetricFamily(

@@ -36,11 +36,13 @@ from agents.assignor import NOTHING, StickyAssignor
 from agents.clients import OUTAGE, Connection
 from agents.clock import now_ms
 from agents.fetching import hand_out_columns
+from agents.identity import topic_ids
 from agents.patches import is_fenced
 from agents.record_batch import Columns
 from agents.refusals import words
 from streams.errors import BrokerError, ForeshockError
 from streams.records import Records
+from streams.resume import Log
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +134,6 @@ class Sink(Protocol):
 
 OnAssigned = Callable[[AbstractSet[TopicPartition]], Awaitable[Mapping[TopicPartition, int | None]]]
 OnRevoked = Callable[[AbstractSet[TopicPartition]], Awaitable[None]]
-OnTruncated = Callable[[TopicPartition, int, int], None]
 
 
 class Intake(Service):
@@ -141,9 +142,12 @@ class Intake(Service):
     `on_assigned(partitions)` says where to begin with each (None: at the beginning), before any batch of them; it may
     take its time, and is cancelled when the next rebalance comes first. `on_revoked(partitions)` is awaited before
     others get them, and at the stop, before the group is left: the last chance to commit. It follows every call of
-    `on_assigned`, even a cancelled one. `on_truncated(partition, wanted, earliest)` tells of records that were gone
-    before they could be read; reading goes on at the earliest. A log that ends before where it was read is another one:
-    that crashes the service, as does an exception out of a callback.
+    `on_assigned`, even a cancelled one. An exception out of a callback crashes the service.
+
+    `logs` says, from before `on_assigned` is called, of which topic each partition is (by its id) and where its log
+    begins and ends. No record is handed over before the leader of its partition has said, after the record was fetched,
+    that the topic is still that one. When it is another one, or the offset to be read is gone, all partitions are given
+    back and assigned again: `on_assigned` decides where a log begins that is not what it was.
     `stored()`: the numbers of the partitions of which something is on the disk: better ours than another's.
     """
 
@@ -156,7 +160,6 @@ class Intake(Service):
         *,
         on_assigned: OnAssigned,
         on_revoked: OnRevoked,
-        on_truncated: OnTruncated | None = None,
         group_instance_id: str | None = None,
         stored: Callable[[], Iterable[int]] = NOTHING,
         max_records: int = MAX_RECORDS,
@@ -176,9 +179,12 @@ class Intake(Service):
         self._sink = sink
         self._on_assigned = on_assigned
         self._on_revoked = on_revoked
-        self._on_truncated = on_truncated
         self._consumer: AIOKafkaConsumer | None = None
         self._held: frozenset[TopicPartition] = frozenset()
+        self.logs: Mapping[TopicPartition, Log] = {}
+        """Of the partitions that are held, as they were when they were assigned."""
+        self._proven: dict[TopicPartition, int | None] = {}
+        """When Kafka's answer came after which the partition was found to be of the same topic still."""
         self._flows: dict[TopicPartition, Flow] = {}  # of those that are held
         self._waiting: set[TopicPartition] = set()
         self._running: asyncio.Task[Any] | None = None
@@ -334,7 +340,7 @@ class Intake(Service):
             fetched = await consumer.getmany(*wanted, timeout_ms=POLL_MS, max_records=self.max_records)
         except OffsetOutOfRangeError as error:
             if self._settled:
-                await self._go_on_at_the_earliest(consumer, error.args[0])
+                await self._look_again(consumer, error.args[0])
             return True
         except NoOffsetForPartitionError:  # this group has committed none; we are about to say where to begin
             return True
@@ -343,8 +349,10 @@ class Intake(Service):
         # this line nothing else ran.
         if not self._settled:
             return True
-        self._look_for_partitions(consumer)
         epoch = self.epoch
+        if fetched and not await self._are_of_the_same_logs(consumer, fetched):
+            return True
+        self._look_for_partitions(consumer)
         alive = bool(fetched) or not self._held
         for tp, records in fetched.items():
             if epoch != self.epoch:
@@ -406,27 +414,85 @@ class Intake(Service):
         if any(len(consumer.partitions_for_topic(topic) or ()) > count for topic, count in made_of.items()):
             _rejoin(consumer)
 
-    async def _go_on_at_the_earliest(self, consumer: AIOKafkaConsumer, wanted: Mapping[TopicPartition, int]) -> None:
+    # Logs that are not what they were
+
+    async def _are_of_the_same_logs(self, consumer: AIOKafkaConsumer, fetched: Mapping[TopicPartition, object]) -> bool:
+        """Whether what was fetched is of the topics that were assigned; otherwise they have been assigned again.
+
+        Whoever leads a partition learns of a new topic before it serves the new log, so its word after the fetch holds.
+        """
         epoch = self.epoch
-        earliest = await consumer.beginning_offsets(list(wanted))
+        answers = {tp: consumer.last_poll_timestamp(tp) for tp in fetched if self.logs[tp].id}
+        new = {tp for tp, answer in answers.items() if answer is None or self._proven.get(tp) != answer}
+        while new:
+            ids = await self._ids(consumer, new)
+            if epoch != self.epoch or self.should_stop:
+                return False
+            changed = sorted({tp.topic for tp in new if ids.get(tp, self.logs[tp].id) != self.logs[tp].id})
+            if changed:
+                for topic in changed:
+                    log.error("topic %s was deleted and made anew while it was read", topic, extra={"topic": topic})
+                await self._assign_again(consumer)
+                return False
+            self._proven |= {tp: answers[tp] for tp in ids}
+            new -= ids.keys()
+            if new:  # the topic is gone at the moment, or its partition has no leader
+                await self.sleep(RETRY_S)
+        return epoch == self.epoch
+
+    async def _ids(self, consumer: AIOKafkaConsumer, tps: Iterable[TopicPartition]) -> dict[TopicPartition, str]:
+        """The ids of the partitions' topics, as the leader of each partition knows them; none of what is not there."""
+        by_leader: dict[int | None, list[TopicPartition]] = {}
+        for tp in tps:
+            leader = consumer._client.cluster.leader_for_partition(tp)
+            by_leader.setdefault(leader if leader is not None and leader >= 0 else None, []).append(tp)
+        found: dict[TopicPartition, str] = {}
+        for leader, led in by_leader.items():
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                ids = await topic_ids(consumer._client, leader, {tp.topic for tp in led})
+            found |= {tp: "" if ids is None else ids[tp.topic] for tp in led if ids is None or tp.topic in ids}
+        return found
+
+    async def _look_again(self, consumer: AIOKafkaConsumer, wanted: Mapping[TopicPartition, int]) -> None:
+        """After an offset that is not there: BrokerError if the log ends before it and seems to be the same."""
+        epoch = self.epoch
         ends = await consumer.end_offsets(list(wanted))
-        if epoch != self.epoch:  # the next owner will find the same
+        ids = await self._ids(consumer, wanted)
+        if epoch != self.epoch:
             return
         for tp, offset in wanted.items():
-            if ends[tp] < offset:  # to read on at the earliest would be to take new records for those that were counted
-                raise BrokerError(
-                    place=f"topic {tp.topic}, partition {tp.partition}",
-                    seen=f"a log that ends at offset {ends[tp]}, and it was read up to {offset}: it was made anew",
-                    expected="the log that was read",
-                    mend="use another kafka.prefix, or delete Foreshock's own topics too and begin with none",
-                )
-        for tp, offset in wanted.items():
-            consumer.seek(tp, earliest[tp])
-            self._flows[tp].position = earliest[tp]
-            place = {"topic": tp.topic, "partition": tp.partition, "offset": offset}
-            log.warning("%s partition %d: offset %d is gone; going on at %d", *tp, offset, earliest[tp], extra=place)
-            if self._on_truncated is not None:
-                self._on_truncated(tp, offset, earliest[tp])
+            if ends[tp] < offset and self.connection.embedded and ids.get(tp) == self.logs[tp].id:
+                raise _shorter(tp, ends[tp], offset)
+            log.warning("%s partition %d: offset %d is gone", *tp, offset, extra={"topic": tp.topic, "offset": offset})
+        await self._assign_again(consumer)
+
+    async def _assign_again(self, consumer: AIOKafkaConsumer) -> None:
+        """Give all partitions back and take them again, as in a rebalance; of what was held nothing is gone on with."""
+        held = self._held
+        await self._release()
+        epoch = self.epoch
+        await self.sleep(RETRY_S)
+        if epoch == self.epoch and held == consumer.assignment():
+            self._assigned(consumer, held)
+
+    async def _look_at_the_logs(
+        self, consumer: AIOKafkaConsumer, tps: frozenset[TopicPartition]
+    ) -> dict[TopicPartition, Log]:
+        """Which logs these are, and where they begin and end: asked until it is known of all."""
+        while True:
+            try:
+                ids = await self._ids(consumer, tps)
+                if ids.keys() == tps:
+                    starts = await consumer.beginning_offsets(list(tps))
+                    # On the embedded broker they are wrong.
+                    ends = {} if self.connection.embedded else await consumer.end_offsets(list(tps))
+                    return {tp: Log(ids[tp], starts[tp], ends.get(tp)) for tp in tps}
+                reason = "some are not there"
+            except (KafkaError, TimeoutError) as error:
+                reason = words(error, "READ")
+            if OUTAGE():
+                log.warning("where do the partitions begin? %s; trying again", reason)
+            await asyncio.sleep(RETRY_S)
 
     # Rebalances
 
@@ -438,7 +504,7 @@ class Intake(Service):
         generation = _generation(consumer)
         self.unbroken = 0 <= self._generation == generation - 1
         self._generation = generation if self._held else -1  # of what was not ours there is nothing to go on with
-        self._flows, self._waiting = {tp: Flow() for tp in self._held}, set()
+        self._flows, self._waiting, self._proven = {tp: Flow() for tp in self._held}, set(), {}
         for tp in self._held:  # with a position, aiokafka looks for no committed one; paused, it fetches nothing
             consumer.seek(tp, 0)
         consumer.pause(*self._held)
@@ -448,8 +514,10 @@ class Intake(Service):
     async def _settle(self, consumer: AIOKafkaConsumer, tps: frozenset[TopicPartition]) -> None:
         """Ask where to begin, and begin there."""
         try:
+            self.logs = await self._look_at_the_logs(consumer, tps) if tps else {}
             wanted = await self._on_assigned(tps) if tps else {}
-            starts = await self._starts(consumer, tps, wanted)
+            starts = {tp: max(wanted.get(tp) or 0, found.start) for tp, found in self.logs.items()}
+            await self._refuse_what_is_not_there(consumer, starts)
         except Exception as error:
             await self.crash(error)
             return
@@ -459,18 +527,13 @@ class Intake(Service):
         consumer.resume(*tps)
         self._settled = True
 
-    async def _starts(
-        self, consumer: AIOKafkaConsumer, tps: frozenset[TopicPartition], wanted: Mapping[TopicPartition, int | None]
-    ) -> dict[TopicPartition, int]:
-        known = {tp: offset for tp in tps if (offset := wanted.get(tp)) is not None}
-        unknown = tps - known.keys()
-        while True:
-            try:
-                return known | (await consumer.beginning_offsets(list(unknown)) if unknown else {})
-            except KafkaError as error:
-                if OUTAGE():
-                    log.warning("where do the partitions begin? %s; trying again", words(error, "READ"))
-                await asyncio.sleep(RETRY_S)
+    async def _refuse_what_is_not_there(self, consumer: AIOKafkaConsumer, starts: Mapping[TopicPartition, int]) -> None:
+        """BrokerError for a start beyond the log's end: it is the owner's part to know a log that was made anew."""
+        beyond = [tp for tp, found in self.logs.items() if found.end is not None and starts[tp] > found.end]
+        ends = await consumer.end_offsets(beyond) if beyond else {}  # while the owner made ready, more may have come
+        for tp, end in ends.items():
+            if starts[tp] > end:
+                raise _shorter(tp, end, starts[tp])
 
     async def _release(self) -> None:
         """From here on nothing that was fetched before is current; tell the owner, and wait for its leave."""
@@ -545,6 +608,15 @@ class BatchChannel(Channel[Batch]):
 
 
 # --- Parts
+
+
+def _shorter(tp: TopicPartition, end: int, offset: int) -> BrokerError:
+    return BrokerError(
+        place=f"topic {tp.topic}, partition {tp.partition}",
+        seen=f"a log that ends at offset {end}, and it was read up to {offset}: it was made anew",
+        expected="the log that was read",
+        mend="use another kafka.prefix, which begins with nothing",
+    )
 
 
 def taken_apart(records: Iterable[Record]) -> Records:

@@ -16,32 +16,28 @@ from aiokafka import TopicPartition
 from agents.clients import Connection
 from agents.clock import now_ms
 from agents.intake import Batch, Intake
-from agents.loader import Records as Loaded
-from agents.loader import read_to_end
 from agents.parked import report
 from agents.publish import Outgoing, Producer, cut, publish
+from agents.resuming import Place, Resuming
 from agents.store import Stores
 from streams.chunk import BEAT_MS, ChunkFold, Progress, Step
-from streams.errors import NewerError, SketchError
 from streams.facts.fold import FactFold, FeedbackFold, fact_fold
 from streams.join.fold import JoinFold
 from streams.parking import Parked
 from streams.partial import key_of, largest_models, pack
 from streams.plan import Facts, Plan
+from streams.position import offset_of, position
 from streams.records import Records, RejectedRecord
+from streams.resume import SourceLog
 from streams.source import SourceFold
 
 log = logging.getLogger(__name__)
 
 Wanted = Callable[[], bool]
-Place = tuple[str, int]
-"""Topic, by its full name, and partition."""
-
 PUBLISH_EVERY_MS = 1_000
 TELL_EVERY_MS = 10_000
 PATIENCE_MS = 600_000
 """So long predictions stay in the join by the clock, however fast a past is replayed."""
-LOAD_WITHIN_S = 120.0
 LAST_WORDS_S = 5.0
 
 
@@ -84,8 +80,11 @@ class SketchStage:
         self.labels = connection.topic(plan.config.kafka.labels)
         self.told = {connection.topic(plan.topic_of(kind)): kind for kind in kinds}
         """The topics of facts."""
+        names = {topic: str(kind) for topic, kind in self.told.items()} | {self.labels: "labels", self.source: ""}
+        self.resuming = Resuming(connection, producer, names)
         self.intake: Intake | None = None
         self.work = Work()
+        self._logs: dict[Place, SourceLog] = {}
         self.folds: dict[int, SourceFold] = {}
         self.facts: dict[Place, FactFold] = {}
         self.draining = False
@@ -108,27 +107,34 @@ class SketchStage:
 
     async def on_assigned(self, tps: AbstractSet[TopicPartition]) -> Mapping[TopicPartition, int | None]:
         """Folds go on from the progress of their partitions."""
-        places = {(tp.topic, tp.partition) for tp in tps if tp.topic != self.labels}
-        found = await self._progress(places)
+        known = self.intake.logs if self.intake is not None else {}
+        logs = {(tp.topic, tp.partition): found for tp, found in known.items()}
+        resumed = await self.resuming.read({(tp.topic, tp.partition) for tp in tps}, logs, self.labels)
         self._close_stores()
+        self._logs = {
+            place: SourceLog.of(item.progress, logs[place]) for place, item in resumed.items() if place in logs
+        }
         self.folds = {
-            partition: self._fold(partition, found.get((topic, partition)))
-            for topic, partition in places
+            partition: self._fold(partition, item.progress)
+            for (topic, partition), item in resumed.items()
             if topic == self.source
         }
-        self.facts = {place: self._fact_fold(place, found.get(place)) for place in places if place[0] in self.told}
+        self.facts = {
+            place: self._fact_fold(place, item.progress) for place, item in resumed.items() if place[0] in self.told
+        }
         self._ended, self._unsent, self._at_end = set(), set(), set()
         self._caught_up, self._ends = {}, {}
         return {tp: self._start(tp) for tp in tps}
 
-    def _fold(self, partition: int, progress: Progress | None) -> SourceFold:
+    def _fold(self, partition: int, progress: Progress) -> SourceFold:
         kafka, join = self.plan.config.kafka, None
         if self.stores is not None:
             store = self.stores.open(self.source, partition)
-            join = JoinFold(self.plan, kafka.labels, partition, store, now_ms(), PATIENCE_MS)
+            logs = (self._logs.get((self.source, partition)), self._logs.get((self.labels, partition)))
+            join = JoinFold(self.plan, kafka.labels, partition, store, now_ms(), PATIENCE_MS, logs)
         return SourceFold(self.plan, kafka.inference, partition, progress, now_ms(), join=join)
 
-    def _fact_fold(self, place: Place, progress: Progress | None) -> FactFold:
+    def _fact_fold(self, place: Place, progress: Progress) -> FactFold:
         topic, partition = place
         source = self.folds.get(partition)
         return fact_fold(
@@ -138,54 +144,19 @@ class SketchStage:
     def _start(self, tp: TopicPartition) -> int | None:
         """Where to begin; None: at the beginning of what the log still has."""
         if tp.topic in self.told:
-            return self.facts[tp.topic, tp.partition].resume_offset or None
+            return offset_of(self.facts[tp.topic, tp.partition].resume_offset) or None
         fold = self.folds.get(tp.partition)
         if fold is None:
             log.warning("%s has no partition %d: its labels are left until it has", self.source, tp.partition)
             return None
         if tp.topic == self.labels and fold.join is not None:
-            return fold.join.meta.covered.labels or None
-        return fold.resume_offset or None
+            return offset_of(fold.join.meta.covered.labels) or None
+        return offset_of(fold.resume_offset) or None
 
     def _close_stores(self) -> None:
         self.folds, self.facts = {}, {}
         if self.stores is not None:
             self.stores.close()
-
-    async def _progress(self, wanted: set[Place]) -> dict[Place, Progress]:
-        """Of each partition the progress with the highest offset: an older one may have been written by a zombie."""
-        found: dict[Place, Progress] = {}
-        by_key = {self._progress_key(place): place for place in wanted}
-
-        def take(records: Loaded) -> None:
-            for record in records:
-                place = by_key.get(record.key or b"")
-                if place is None or record.value is None:
-                    continue
-                try:
-                    progress = Progress.from_bytes(record.value)
-                except NewerError as error:
-                    raise error.at(f"progress, offset {record.offset}") from None
-                except SketchError as error:
-                    where = {"topic": "progress", "partition": record.partition, "offset": record.offset}
-                    log.error("progress, offset %d: %s; left out", record.offset, error, extra=where)
-                    continue
-                known = found.get(place)
-                if known is None or known.next_offset <= progress.next_offset:
-                    found[place] = progress
-
-        topic = self.connection.topic("progress")
-        count = await self._partitions_of(topic)
-        partitions = {partition % count for _, partition in wanted}
-        await read_to_end(self.connection, topic, partitions, take, deadline_s=LOAD_WITHIN_S)
-        return found
-
-    def _progress_key(self, place: Place) -> bytes:
-        topic, partition = place
-        return (str(partition) if topic == self.source else f"{self.told[topic]}/{partition}").encode()
-
-    async def _partitions_of(self, topic: str) -> int:
-        return len(await self.producer.partitions_for(topic))
 
     async def on_revoked(self, tps: AbstractSet[TopicPartition]) -> None:
         """A last publication, so that stage 2 need not wait for the next owner; nothing depends on it."""
@@ -209,7 +180,7 @@ class SketchStage:
         if batch.records:
             self._unsent.add(place)
             take = fold.take_labels if isinstance(fold, SourceFold) and batch.topic == self.labels else fold.take
-            for step in take(_stamped(batch.records), now_ms()):
+            for step in take(self._positioned(batch), now_ms()):
                 await self._execute(step, lambda: self._is_current(batch), place, batch.topic)
             if not self._is_current(batch):
                 return
@@ -234,6 +205,13 @@ class SketchStage:
         """The models of which a partition of ours counts no record any more."""
         folds: tuple[ChunkFold, ...] = (*self.folds.values(), *self.facts.values())
         return [item for fold in folds for item in fold.parking.models.values()]
+
+    def _positioned(self, batch: Batch) -> Records:
+        """A batch's records, with positions in the place of offsets if the log was made anew."""
+        records, found = _stamped(batch.records), self._logs.get((batch.topic, batch.partition))
+        if found is None or not found.generation:
+            return records
+        return replace(records, offsets=[position(found.generation, offset) for offset in records.offsets])
 
     def _is_current(self, batch: Batch) -> bool:
         return self.intake is not None and self.intake.current(batch)
@@ -332,25 +310,19 @@ class SketchStage:
             await self._note_progress(place, step.progress, wanted)
         fold = self.folds.get(step.partition) if place[0] == self.source else None
         if partials and fold is not None and fold.join is not None and self.intake is not None and wanted():
-            await self.intake.commit({TopicPartition(self.labels, step.partition): fold.join.meta.covered.labels})
+            covered = offset_of(fold.join.meta.covered.labels)
+            await self.intake.commit({TopicPartition(self.labels, step.partition): covered})
 
     async def _note_progress(self, place: Place, progress: Progress, wanted: Wanted) -> None:
-        topic = self.connection.topic("progress")
-        to = place[1] % await self._partitions_of(topic)
-        await publish(
-            self.producer,
-            [Outgoing(topic, self._progress_key(place), progress.to_bytes(), to)],
-            wanted,
-            self.work.retried,
-        )
+        await publish(self.producer, [await self.resuming.outgoing(place, progress)], wanted, self.work.retried)
         if self.intake is not None:
-            await self.intake.commit({TopicPartition(*place): progress.next_offset})
+            await self.intake.commit({TopicPartition(*place): offset_of(progress.next_offset)})
 
     def _dead_letter(self, item: RejectedRecord, topic: str) -> Outgoing:
         headers = (
             ("foreshock.topic", topic.encode()),
             ("foreshock.partition", str(item.partition).encode()),
-            ("foreshock.offset", str(item.offset).encode()),
+            ("foreshock.offset", str(offset_of(item.offset)).encode()),
             ("foreshock.reason", item.reject.reason.encode()),
             ("foreshock.detail", item.reject.detail.encode("utf-8", "replace")),
             ("foreshock.model", item.reject.model.encode("utf-8", "replace")),

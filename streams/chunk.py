@@ -21,6 +21,8 @@ from streams.events import Reject
 from streams.panes import NO_MARK, Timeliness
 from streams.parking import Parking, Phase
 from streams.partial import (
+    CONTINUED,
+    WRITES,
     Books,
     BooksPart,
     BooksPartial,
@@ -33,6 +35,7 @@ from streams.partial import (
     unseal,
 )
 from streams.plan import Plan
+from streams.position import generation_of
 from streams.records import Records, RejectedRecord
 
 BEAT_MS = 5_000
@@ -45,13 +48,22 @@ _KEPT = (Timeliness.ON_TIME, Timeliness.WELCOME)
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """Where a source partition resumes: its next offset, always at a chunk's bound, and every model's mark."""
+    """Where a source partition resumes, and every model's mark.
+
+    `next_offset`: a position (`streams.position`), at a chunk's bound unless counting began or went on within a chunk.
+    `logs`: per generation of the log its topic's id, empty if it is not known. `began`: the position at which counting
+    of this generation began. `lost`: records of the partition that were gone before they were counted, ever.
+    """
 
     next_offset: Natural
     marks_ms: dict[str, Mark]
+    logs: list[str] = []
+    began: Natural = 0
+    lost: Natural = 0
 
     def to_bytes(self) -> bytes:
-        return seal(msgspec.msgpack.encode(self))
+        plain = generation_of(self.next_offset) == 0 and not self.lost
+        return seal(msgspec.msgpack.encode(self), WRITES if plain else CONTINUED)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Progress:
@@ -108,10 +120,16 @@ class ChunkFold(ABC):
     ) -> None:
         self.plan, self.topic, self.partition = plan, topic, partition
         self.chunk_size = plan.config.kafka.chunk_size
-        self.next_offset = progress.next_offset if progress else first_offset
+        self.progress = progress or Progress(first_offset, {})
+        """What it began with."""
+        self.next_offset = self.progress.next_offset
+        self.start_offset = self.next_offset if self.next_offset % self.chunk_size else 0
+        """Where counting of the open chunk began, if that was not the chunk's start."""
+        self.lost = self.progress.lost
+        """Records of the partition that were gone before they could be counted, ever."""
         self.counted_from = self.next_offset
         """Records before this one are counted already."""
-        self.marks_ms: dict[str, int] = dict(progress.marks_ms) if progress else {}
+        self.marks_ms: dict[str, int] = dict(self.progress.marks_ms)
         self.chunk = self.next_offset // self.chunk_size
         self.caught_up = False
         self.final = False
@@ -201,7 +219,9 @@ class ChunkFold(ABC):
         self.shares, self._laps = {}, {}
         self._dirty = False
         self.chunk += 1
-        return Step(self.partition, rejects, partials, Progress(self.next_offset, dict(self.marks_ms)))
+        self.start_offset = 0
+        progress = msgspec.structs.replace(self.progress, next_offset=self.next_offset, marks_ms=dict(self.marks_ms))
+        return Step(self.partition, rejects, partials, progress)
 
     def _count(self, records: Records, clock_ms: int) -> list[RejectedRecord]:
         self.next_offset = records.offsets[-1] + 1
@@ -240,9 +260,8 @@ class ChunkFold(ABC):
                     with self.parking.guard(self._model_of(name), Phase.PACK):
                         parts.append(self._pane_part(name, share, pane_ms))
             lap = self._laps.get((bucket, pane_ms), 0)
-            partials.append(
-                PanePartial(self.topic, self.partition, self.chunk, self.next_offset, bucket, pane_ms, parts, lap)
-            )
+            at = self.topic, self.partition, self.chunk, self.next_offset
+            partials.append(PanePartial(*at, bucket, pane_ms, parts, lap, self.start_offset))
         return partials
 
     def _pane_part(self, name: str, share: Share, pane_ms: int) -> PanePart:
@@ -263,6 +282,9 @@ class ChunkFold(ABC):
                     self._seen_at_ms.get(name, self._started_at_ms),
                 )
             )
+        lost_in = self._bucket("")
+        if self.lost:
+            buckets.setdefault(lost_in, [])
         return [
             BooksPartial(
                 self.topic,
@@ -275,6 +297,8 @@ class ChunkFold(ABC):
                 self.caught_up and not complete,
                 self.final,
                 parts,
+                self.start_offset,
+                self.lost if bucket == lost_in else 0,
             )
             for bucket, parts in buckets.items()
         ]

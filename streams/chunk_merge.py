@@ -42,11 +42,19 @@ class Source:
     """The books of chunks up to this one came from the state; their records may be gone from the log."""
 
 
+ChunkPart = tuple[int, int, int]
+"""Source partition, chunk, and the offset at which counting of it began: parts of one chunk add up."""
+
+
 class BooksState(msgspec.Struct):
-    """Folded books of a bucket: per source partition the last folded chunk, per model the sums up to it."""
+    """Folded books of a bucket: per source partition the last folded chunk, per model the sums up to it.
+
+    `lost`: per source partition the records that were gone before they could be counted.
+    """
 
     folded: dict[int, int] = {}
     totals: dict[str, Books] = {}
+    lost: dict[int, int] = {}
 
 
 @dataclass(slots=True)
@@ -56,7 +64,7 @@ class PaneState:
     segmentation: Segmentation
     on_time: Cells = field(default_factory=dict)
     welcome: Cells = field(default_factory=dict)
-    open: dict[tuple[int, int], tuple[int, PanePart]] = field(default_factory=dict)
+    open: dict[ChunkPart, tuple[int, PanePart]] = field(default_factory=dict)
 
     def cells(self) -> tuple[Cells, Cells]:
         """On-time and welcome cells of all chunks."""
@@ -66,9 +74,9 @@ class PaneState:
             merged_cells([self.welcome, *(welcome for _, welcome in parts)], self.segmentation),
         )
 
-    def fold(self, source: tuple[int, int]) -> None:
+    def fold(self, place: ChunkPart) -> None:
         """Folds a full chunk's publication."""
-        found = self.open.pop(source, None)
+        found = self.open.pop(place, None)
         if found:
             on_time, welcome = open_cells(found[1])
             self.on_time = merged_cells([self.on_time, on_time], self.segmentation)
@@ -103,7 +111,7 @@ class ModelBooks:
 
     marks: dict[int, BooksPart] = field(default_factory=dict)
     """Per source partition: the books part of its latest publication."""
-    open_books: dict[tuple[int, int], Books] = field(default_factory=dict)
+    open_books: dict[ChunkPart, Books] = field(default_factory=dict)
     folded_books: Books = field(default_factory=Books)
 
     @property
@@ -169,6 +177,10 @@ class ChunkMerge(Generic[M]):
         self.keys: dict[int, set[bytes]] = {}
         """Record keys by pane, for the tombstones."""
         self.book_keys: dict[bytes, tuple[int, int]] = {}
+        self._open_ends: dict[ChunkPart, int] = {}
+        """Of the books of open chunks."""
+        self.lost: dict[int, int] = {}
+        """Per source partition, records that were gone before they could be counted."""
 
     def apply(self, partial: Partial, key: bytes = b"", *, fresh: bool = True) -> None:
         """Takes a publication. `fresh` is false while rebuilding: an old claim to be idle is not believed then."""
@@ -189,7 +201,7 @@ class ChunkMerge(Generic[M]):
         source = self.sources.setdefault(partial.partition, Source())
         if partial.chunk <= source.folded_chunk:
             return
-        place = (partial.partition, partial.chunk)
+        place = (partial.partition, partial.chunk, partial.start_offset)
         for part in parts:
             model = self.models.get(part.model)
             if model is None or part.layout != model.layout:
@@ -218,22 +230,30 @@ class ChunkMerge(Generic[M]):
             raise SketchError(seen="books of ever more models", expected=f"at most {MAX_MODELS} that are not declared")
         if key:
             self.book_keys[key] = (partial.partition, partial.chunk)
+        if partial.lost:
+            self.lost[partial.partition] = max(partial.lost, self.lost.get(partial.partition, 0))
         source = self.sources.setdefault(partial.partition, Source())
         self.partitions = max(self.partitions, partial.partition + 1)  # the topic may be given more
-        if partial.chunk <= source.folded_chunk or (partial.chunk, partial.end_offset) < (
-            source.chunk,
-            source.end_offset,
-        ):
+        if partial.chunk <= source.folded_chunk:
+            return
+        self._open_the_books(partial, source)
+        if (partial.chunk, partial.end_offset) < (source.chunk, source.end_offset):
             return
         source.chunk, source.end_offset, source.clock_ms = partial.chunk, partial.end_offset, partial.clock_ms
         source.caught_up = partial.caught_up and fresh
         source.final = partial.final
         for part in partial.models:
-            model = self._model(part.model)
-            model.marks[partial.partition] = part
-            if partial.chunk > source.booked_chunk:
-                model.open_books[(partial.partition, partial.chunk)] = part.books
+            self._model(part.model).marks[partial.partition] = part
         self._fold(partial.partition, partial.chunk if partial.complete else partial.chunk - 1)
+
+    def _open_the_books(self, partial: BooksPartial, source: Source) -> None:
+        """Keeps what the publication says of its part of an open chunk, if no later one has said it."""
+        place = (partial.partition, partial.chunk, partial.start_offset)
+        if partial.chunk <= source.booked_chunk or partial.end_offset < self._open_ends.get(place, -1):
+            return
+        self._open_ends[place] = partial.end_offset
+        for part in partial.models:
+            self._model(part.model).open_books[place] = part.books
 
     def _model(self, name: str) -> ModelBooks:
         return self.models[name] if name in self.models else self.others.setdefault(name, ModelBooks())
@@ -247,6 +267,8 @@ class ChunkMerge(Generic[M]):
         for books in everyone:
             for place in [place for place in books.open_books if place[0] == partition and place[1] <= chunk]:
                 books.folded_books = books.folded_books.merged(books.open_books.pop(place))
+        for place in [place for place in self._open_ends if place[0] == partition and place[1] <= chunk]:
+            del self._open_ends[place]
         for name, model in self.models.items():
             with self.parking.guard(model_of(name), Phase.FOLD):
                 for pane in model.panes.values():
@@ -308,11 +330,13 @@ class ChunkMerge(Generic[M]):
         """What must be kept when the books of folded chunks are deleted from the log."""
         models: dict[str, ModelBooks] = {**self.models, **self.others}
         folded = {at: max(source.folded_chunk, source.booked_chunk) for at, source in self.sources.items()}
-        return BooksState(folded, {name: model.folded_books for name, model in models.items()})
+        totals = {name: model.folded_books for name, model in models.items()}
+        return BooksState(folded, totals, dict(self.lost))
 
     def restore_books(self, state: BooksState) -> None:
         """Must come before the first `apply`."""
         for partition, chunk in state.folded.items():
             self.sources[partition] = Source(booked_chunk=chunk)
+        self.lost = dict(state.lost)
         for name, books in state.totals.items():
             self._model(name).folded_books = books

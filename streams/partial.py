@@ -23,9 +23,12 @@ from streams.events import MAX_TIME_MS, MIN_TIME_MS
 
 _SEAL = struct.Struct("<4sBI")
 MAGIC = b"FSHK"
-WRITES, READS = 1, (1,)
+WRITES, READS = 1, (1, 2)
 """The format of what is written, and the formats that are read. A new one is read by a release before it is written by
 the next: then workers of both run side by side, and either may be rolled back."""
+CONTINUED = 2
+"""The format of the few records that tell of a log that was truncated or made anew. A worker of an earlier release
+would take them for something else, so it ends when it meets one."""
 MAX_BYTES = 64 << 20
 
 Natural = Annotated[int, Meta(ge=0, le=1 << 62)]
@@ -67,7 +70,11 @@ class PanePart(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 
 
 class PanePartial(msgspec.Struct, array_like=True, forbid_unknown_fields=True, tag="pane"):
-    """`lap`: how often stage 1 had let go of this pane of the chunk before. A later lap is of other models."""
+    """`lap`: how often stage 1 had let go of this pane of the chunk before. A later lap is of other models.
+
+    `start_offset`: where counting began, if not at the chunk's start; parts of a chunk that begin at different offsets
+    add up.
+    """
 
     topic: str
     partition: Place
@@ -77,6 +84,7 @@ class PanePartial(msgspec.Struct, array_like=True, forbid_unknown_fields=True, t
     pane_ms: Start
     models: list[PanePart]
     lap: Natural = 0
+    start_offset: Natural = 0
 
 
 def _both(left: dict[str, int], right: dict[str, int]) -> dict[str, int]:
@@ -115,7 +123,11 @@ class BooksPart(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 
 
 class BooksPartial(msgspec.Struct, array_like=True, forbid_unknown_fields=True, tag="books"):
-    """`complete`: the chunk is full. `caught_up`: nothing was left to read at `clock_ms`. `final`: the stream ended."""
+    """`complete`: the chunk is full. `caught_up`: nothing was left to read at `clock_ms`. `final`: the stream ended.
+
+    `start_offset`: as of a PanePartial. `lost`: how many records of the partition, of whichever models, were gone
+    before they could be counted, over all its chunks; in the bucket of no model alone.
+    """
 
     topic: str
     partition: Place
@@ -127,6 +139,8 @@ class BooksPartial(msgspec.Struct, array_like=True, forbid_unknown_fields=True, 
     caught_up: bool
     final: bool
     models: list[BooksPart]
+    start_offset: Natural = 0
+    lost: Natural = 0
 
 
 class OutcomePartial(msgspec.Struct, array_like=True, forbid_unknown_fields=True, tag="outcome"):
@@ -214,9 +228,9 @@ def key_of(partial: Partial, incarnation: str) -> bytes:
     key, a zombie that writes an older state of a chunk after its successor cannot make compaction drop the newer one.
     """
     if isinstance(partial, PanePartial):
-        place = f"{partial.chunk}/{partial.pane_ms}.{partial.lap}"
+        place = f"{_chunk_of(partial)}/{partial.pane_ms}.{partial.lap}"
     elif isinstance(partial, BooksPartial):
-        place = f"{partial.chunk}/books"
+        place = f"{_chunk_of(partial)}/books"
     elif isinstance(partial, OutcomePartial):
         place = f"{'cohort' if partial.cohort else 'arrival'}/{partial.pane_ms}"
     else:
@@ -224,8 +238,46 @@ def key_of(partial: Partial, incarnation: str) -> bytes:
     return f"{partial.topic}/{partial.partition}/{place}/{partial.bucket}/{incarnation}".encode()
 
 
+def _chunk_of(partial: PanePartial | BooksPartial) -> str:
+    return f"{partial.chunk}@{partial.start_offset}" if partial.start_offset else str(partial.chunk)
+
+
 def pack(partial: Partial) -> bytes:
-    return seal(msgspec.msgpack.encode(partial))
+    """Sealed bytes: in the first format, byte for byte, unless the partial says more than that can hold."""
+    if isinstance(partial, PanePartial) and not partial.start_offset:
+        return seal(msgspec.msgpack.encode(_first_format(_PanePartial1, partial)))
+    if isinstance(partial, BooksPartial) and not partial.start_offset and not partial.lost:
+        return seal(msgspec.msgpack.encode(_first_format(_BooksPartial1, partial)))
+    plain = not isinstance(partial, PanePartial | BooksPartial)
+    return seal(msgspec.msgpack.encode(partial), WRITES if plain else CONTINUED)
+
+
+class _PanePartial1(msgspec.Struct, array_like=True, tag="pane"):
+    topic: str
+    partition: int
+    chunk: int
+    end_offset: int
+    bucket: int
+    pane_ms: int
+    models: list[PanePart]
+    lap: int
+
+
+class _BooksPartial1(msgspec.Struct, array_like=True, tag="books"):
+    topic: str
+    partition: int
+    chunk: int
+    end_offset: int
+    bucket: int
+    clock_ms: int
+    complete: bool
+    caught_up: bool
+    final: bool
+    models: list[BooksPart]
+
+
+def _first_format(kind: type[msgspec.Struct], partial: Partial) -> msgspec.Struct:
+    return kind(*(getattr(partial, name) for name in kind.__struct_fields__))
 
 
 def unpack(data: bytes) -> Partial:
@@ -253,8 +305,9 @@ def inflate(data: bytes) -> bytes:
     return found
 
 
-def seal(payload: bytes) -> bytes:
-    return _SEAL.pack(MAGIC, WRITES, zlib.crc32(payload)) + payload
+def seal(payload: bytes, written: int = WRITES) -> bytes:
+    """The payload behind magic, format and checksum."""
+    return _SEAL.pack(MAGIC, written, zlib.crc32(payload)) + payload
 
 
 def unseal(data: bytes) -> bytes:

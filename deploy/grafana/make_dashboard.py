@@ -283,8 +283,13 @@ def processor() -> Iterator[Json]:
     yield lines(
         "Rejects, by reason",
         (8, 7),
-        "Records that cannot be read as events, of all models. They are on the topic dead-letter.",
-        [target(f"sum by (reason) ({rate('foreshock_rejects_total')})", "{{reason}}")],
+        "Records that cannot be read as events, of all models: they are on the topic dead-letter. Lost: the log forgot "
+        "them before they were counted. Changed logs: topics that were made anew, truncated or cut.",
+        [
+            target(f"sum by (reason) ({rate('foreshock_rejects_total')})", "{{reason}}"),
+            target(f"sum({rate('foreshock_lost_records_total')})", "lost"),
+            target(f"sum({rate('foreshock_log_changes_total')})", "changed logs"),
+        ],
         unit="cps",
         stacked=True,
     )

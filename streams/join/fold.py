@@ -32,6 +32,7 @@ from streams.parking import Parking, Phase
 from streams.partial import LabelBooks, LabelBooksPart, LabelBooksPartial, OutcomePartial
 from streams.plan import ModelPlan, Plan
 from streams.records import Records, RejectedRecord
+from streams.resume import SourceLog
 from streams.sketch.outcomes import PREDICTIONS, RECEIVED, Prediction, class_text
 from streams.store import Changes, Store
 
@@ -60,6 +61,8 @@ class Covered(msgspec.Struct, array_like=True):
 class _Meta(msgspec.Struct):
     plan: str = ""
     covered: Covered = msgspec.field(default_factory=Covered)
+    ids: tuple[str, str] = ("", "")
+    """Of the topics of inference and of labels, in the generation that is covered."""
     marks_ms: dict[str, int] = {}
     label_mark_ms: int = NO_MARK
     versions: dict[str, list[str]] = {}
@@ -93,10 +96,17 @@ class JoinFold:
     """The state of one source partition; `store` keeps what memory need not."""
 
     def __init__(
-        self, plan: Plan, topic: str, partition: int, store: Store, clock_ms: int, patience_ms: int = 0
+        self,
+        plan: Plan,
+        topic: str,
+        partition: int,
+        store: Store,
+        clock_ms: int,
+        patience_ms: int = 0,
+        logs: tuple[SourceLog | None, SourceLog | None] = (None, None),
     ) -> None:
         """`patience_ms`: so long, by the clock, a prediction stays at the least, whatever time the events have reached:
-        whoever replays the past in minutes sends its labels minutes later."""
+        whoever replays the past in minutes sends its labels minutes later. `logs`: of inference and of labels."""
         self.patience_ms = patience_ms
         self._reached: deque[tuple[int, int]] = deque()
         """By the clock, the event times that were reached lately."""
@@ -104,7 +114,8 @@ class JoinFold:
         self.models = {name: model for name, model in plan.models.items() if model.outcomes is not None}
         self._terms = {name: _Terms.of(model) for name, model in self.models.items()}
         self._sole = next(iter(self.models)) if len(self.models) == 1 else ""
-        self.meta = self._restored(_digest(self.models.values()))
+        self.meta = self._restored(_digest(self.models.values()), logs)
+        self._begin(logs)
         self.parking = Parking()
         """Models whose predictions and labels are not joined any more: their labels wait."""
         self.cells = OutcomeCells(self.models, store, self.parking)
@@ -118,20 +129,32 @@ class JoinFold:
         self.seen_at_ms = clock_ms
         self._over_before_ms = NO_MARK
 
-    def _restored(self, plan: str) -> _Meta:
-        """What the store knows; nothing if it was filled under another plan: then the topics are read again."""
+    def _restored(self, plan: str, logs: tuple[SourceLog | None, SourceLog | None]) -> _Meta:
+        """What the store knows; nothing if it was filled under another plan, or of other logs: they are read again."""
         (found,) = self.store.get_many([_META])
         try:
             meta = _meta(found) if found else _Meta(plan=plan)
         except UNREADABLE:
             meta = _Meta()
-        if meta.plan != plan:
+        covered = meta.covered.inference, meta.covered.labels
+        fit = [log is None or log.holds(at, known) for log, at, known in zip(logs, covered, meta.ids, strict=True)]
+        if meta.plan != plan or not all(fit):
             # All but what says that it is of another plan: the first commit replaces that.
             stale = (key for key, _ in self.store.scan(b"") if key != _META)
             while part := list(islice(stale, MAX_CLEARED)):
                 self.store.write(dict.fromkeys(part))
             meta = _Meta(plan=plan)
         return meta
+
+    def _begin(self, logs: tuple[SourceLog | None, SourceLog | None]) -> None:
+        """Goes on in the logs as they are: what lies before their start is not there to be read."""
+        inference, labels = logs
+        covered = self.meta.covered
+        if inference is not None:
+            covered.inference = max(covered.inference, inference.start)
+        if labels is not None:
+            covered.labels = max(covered.labels, labels.start)
+        self.meta.ids = tuple(log.ids[-1] if log and log.ids else "" for log in logs)  # type: ignore[assignment]
 
     @property
     def covered(self) -> tuple[int, int]:

@@ -23,6 +23,8 @@ METRICS: Mapping[str, tuple[str, ...]] = {
     "foreshock_rejects_total": ("reason",),
     "foreshock_partials_total": ("stage",),
     "foreshock_books_records_total": ("model", "outcome"),
+    "foreshock_lost_records_total": ("topic",),
+    "foreshock_log_changes_total": ("topic", "change"),
     "foreshock_told_records_total": ("topic", "model", "outcome"),
     "foreshock_watermark_timestamp_seconds": ("model",),
     "foreshock_judged_until_timestamp_seconds": ("model",),

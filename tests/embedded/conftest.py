@@ -69,7 +69,6 @@ class Owner:
         self.starts = dict(starts or {})
         self.settle_s = settle_s
         self.told: list[tuple[str, set[TopicPartition]]] = []
-        self.truncated: list[tuple[TopicPartition, int, int]] = []
         self.batches: list[Batch] = []
         self.stale: list[Batch] = []
         self.intake = Intake(
@@ -79,7 +78,6 @@ class Owner:
             self.queue,
             on_assigned=self.on_assigned,
             on_revoked=self.on_revoked,
-            on_truncated=lambda *told: self.truncated.append(told),
             **intake,
         )
         self._agent: asyncio.Task[None] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -20,7 +21,8 @@ def scraped(max_series: int) -> dict[str, list[tuple[dict[str, str], float]]]:
     compiled = plan(learned())
     bucket = compiled.config.bucket(MODEL)
     judges = {bucket: BucketJudge(compiled, bucket, "inference", 1)}
-    sketch = SimpleNamespace(intake=None, folds={}, work=Work(), parked=[], plan=compiled)
+    resuming = SimpleNamespace(names={"inference": ""}, changes=Counter())
+    sketch = SimpleNamespace(intake=None, folds={}, work=Work(), parked=[], plan=compiled, resuming=resuming)
     merge = SimpleNamespace(intake=None, judges=judges, work=Work(), rebuild_seconds=0.0, to_rebuild=0, parked=[])
     exporter = Exporter(cast(Any, sketch), cast(Any, merge), cast(Any, SimpleNamespace(rejected=0)), max_series)
     found: dict[str, list[tuple[dict[str, str], float]]] = {}
@@ -52,3 +54,10 @@ def test_the_cap_holds_proxies_back_and_says_so_and_never_the_total(room: int, s
     some = {labels["proxy"] for labels, _ in found["foreshock_ledger_alarms"]}
     assert "total" in some and len(some) == shown
     assert found["foreshock_series_withheld"] == [({}, 17 * (len(every) - shown))]
+
+
+def test_lost_records_and_logs_that_changed_have_their_zeros_from_the_start() -> None:
+    found = scraped(20_000)
+    assert found["foreshock_lost_records_total"] == [({"topic": "inference"}, 0)]
+    changes = {labels["change"]: value for labels, value in found["foreshock_log_changes_total"]}
+    assert changes == {"made anew": 0, "truncated": 0, "cut": 0, "beyond": 0}

@@ -308,7 +308,7 @@ class TestChunks:
     def test_folding_one_partition_leaves_the_others_open(self) -> None:
         merge = merge_of(2)
         model = apply(merge, pane(0, 5), pane(0, 3, partition=1), books(0, complete=True))
-        assert list(model.panes[START].open) == [(1, 0)]
+        assert list(model.panes[START].open) == [(1, 0, 0)]
 
     def test_versions_beyond_the_cap_are_folded_in_a_union_of_chunks_too(self) -> None:
         merge = merge_of()

@@ -12,7 +12,7 @@ from unittest.mock import Mock
 import pytest
 from aiokafka import TopicPartition
 
-import agents.sketch
+import agents.resuming
 from agents.clients import Connection
 from agents.clock import now_ms
 from agents.intake import NO_RECORDS, Batch, Flow
@@ -39,7 +39,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SketchSta
     async def nothing(*arguments: Any, **how: Any) -> dict[int, int]:
         return {}
 
-    monkeypatch.setattr(agents.sketch, "read_to_end", nothing)
+    monkeypatch.setattr(agents.resuming, "read_to_end", nothing)
     producer, stores = Mock(), Stores(tmp_path)
     producer.partitions_for = lambda topic: asyncio.sleep(0, {0})
     yield SketchStage(compile_plan(load(YAML), {}), Connection(broker="none:1"), producer, "a", stores)
@@ -71,7 +71,7 @@ def test_silence_is_known_of_until_the_last_question_however_long_the_process_st
         published.append(step)
 
     monkeypatch.setattr(stage, "_execute", keep)
-    monkeypatch.setattr(stage, "intake", Mock())
+    monkeypatch.setattr(stage, "intake", Mock(logs={}))
     asked_ms = now_ms() - 3_600_000
 
     async def main() -> None:

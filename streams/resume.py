@@ -1,0 +1,167 @@
+"""Progress, and the log as it is now → where counting goes on, so that nothing is mixed, counted twice or passed over.
+
+What may have happened to a log since its progress was written:
+
+made anew   its topic has another id: a new generation of the log begins at its start
+truncated   its start lies beyond the progress (retention, DeleteRecords): counting goes on where the publications of
+            the open chunk end, as a continuation of that chunk; what lies between is `lost`, and counted as such
+cut         it ends before the progress, and what was published says that the progress is right (an unclean election
+            of a leader): a new generation begins at its end, for all before it has been counted
+beyond      it ends before the progress, and nothing that was published goes so far: the progress is not believed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import msgspec
+
+from streams.chunk import Progress
+from streams.position import MAX_GENERATION, generation_of, offset_of, position
+
+
+class Change(StrEnum):
+    """What happened to a log."""
+
+    NONE = "none"
+    BEGUN = "begun"
+    """Nothing is known of it yet."""
+    IDENTIFIED = "identified"
+    """Its progress did not say of which log it is."""
+    MADE_ANEW = "made anew"
+    TRUNCATED = "truncated"
+    CUT = "cut"
+    BEYOND = "beyond"
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """One partition's log as it is. `id`: its topic's, empty where the broker gives none. `end` None: not known."""
+
+    id: str = ""
+    start: int = 0
+    end: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceLog:
+    """A log that is read, over all its generations: ids by generation, and positions in the last one.
+
+    `began`: where counting of the generation began. `end` None: not known.
+    """
+
+    ids: Sequence[str]
+    start: int
+    end: int | None
+    began: int
+
+    @classmethod
+    def of(cls, progress: Progress, log: Log) -> SourceLog:
+        """The log that a progress speaks of."""
+        generation = generation_of(progress.next_offset)
+        end = None if log.end is None else position(generation, log.end)
+        return cls(tuple(progress.logs), position(generation, log.start), end, progress.began)
+
+    @property
+    def generation(self) -> int:
+        return generation_of(self.start)
+
+    def holds(self, covered: int, known_id: str) -> bool:
+        """Whether a store that has covered so much, of a log with that id, can be of this log."""
+        generation = generation_of(covered)
+        if generation > self.generation or (self.end is not None and covered > self.end):
+            return False
+        ours = self.ids[generation] if generation < len(self.ids) else ""
+        return not ours or not known_id or ours == known_id
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The highest position up to which anything was published of a partition, and the stream times by then."""
+
+    end: int
+    marks_ms: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """Where to go on. `lost`: records that were gone since, before they were counted."""
+
+    progress: Progress
+    change: Change
+    lost: int = 0
+
+
+def needs_published(progress: Progress | None, log: Log) -> bool:
+    """Whether `resume` has to be told what was published of the partition."""
+    if progress is None:
+        return log.start > 0
+    if _is_anew(progress, log):
+        return False
+    at = offset_of(progress.next_offset)
+    return log.start > at or (log.end is not None and at > log.end)
+
+
+def resume(progress: Progress | None, log: Log, published: Published | None = None) -> Resumption:
+    """Where counting goes on, as the progress that has to be written when `change` is not NONE."""
+    if progress is None:
+        known = Progress(0, {}, logs=[log.id], began=log.start)
+        if published is None:
+            return Resumption(msgspec.structs.replace(known, next_offset=log.start), Change.BEGUN)
+        return _truncated(known, log, published)
+    if _is_anew(progress, log):
+        return Resumption(_next_generation(progress, log, log.start), Change.MADE_ANEW)
+    generation, at = generation_of(progress.next_offset), offset_of(progress.next_offset)
+    named = msgspec.structs.replace(progress, logs=[*progress.logs[:generation], log.id or _id_of(progress)])
+    if log.end is not None and at > log.end:
+        if published is not None and published.end >= progress.next_offset:
+            return Resumption(_next_generation(named, log, log.end), Change.CUT)
+        end = max(position(generation, log.start), published.end if published is not None else 0)
+        marks_ms = dict(published.marks_ms) if published is not None else {}
+        return Resumption(msgspec.structs.replace(named, next_offset=end, marks_ms=marks_ms), Change.BEYOND)
+    if log.start > at:
+        return _truncated(named, log, published)
+    return Resumption(named, Change.IDENTIFIED if named.logs != progress.logs else Change.NONE)
+
+
+def same_log(progress: Progress | None, log: Log) -> Resumption:
+    """Of which generation of a log this is, for a reader that keeps its offset elsewhere."""
+    if progress is None:
+        return Resumption(Progress(log.start, {}, logs=[log.id], began=log.start), Change.BEGUN)
+    if _is_anew(progress, log):
+        return Resumption(_next_generation(progress, log, log.start), Change.MADE_ANEW)
+    logs = [*progress.logs[: generation_of(progress.next_offset)], log.id or _id_of(progress)]
+    change = Change.IDENTIFIED if logs != progress.logs else Change.NONE
+    return Resumption(msgspec.structs.replace(progress, logs=logs), change)
+
+
+def _id_of(progress: Progress) -> str:
+    generation = generation_of(progress.next_offset)
+    return progress.logs[generation] if generation < len(progress.logs) else ""
+
+
+def _is_anew(progress: Progress, log: Log) -> bool:
+    known = _id_of(progress)
+    return bool(known and log.id) and known != log.id
+
+
+def _next_generation(progress: Progress, log: Log, offset: int) -> Progress:
+    generation = min(generation_of(progress.next_offset) + 1, MAX_GENERATION)
+    logs = [*progress.logs, *[""] * (generation - len(progress.logs)), log.id]
+    at = position(generation, offset)
+    return msgspec.structs.replace(progress, next_offset=at, logs=logs, began=at)
+
+
+def _truncated(progress: Progress, log: Log, published: Published | None) -> Resumption:
+    start = position(generation_of(progress.next_offset), log.start)
+    end = max(progress.next_offset, published.end if published is not None else 0)
+    marks_ms = dict(progress.marks_ms)
+    for name, mark_ms in (published.marks_ms if published is not None else {}).items():
+        marks_ms[name] = max(mark_ms, marks_ms.get(name, mark_ms))
+    lost = max(0, start - end)
+    gone_on = msgspec.structs.replace(
+        progress, next_offset=max(start, end), marks_ms=marks_ms, lost=progress.lost + lost
+    )
+    return Resumption(gone_on, Change.TRUNCATED, lost)
