@@ -39,9 +39,9 @@ def inflated(codec: int, body: bytes | memoryview) -> Iterator[bytes]:
     elif codec == SNAPPY:
         yield from _bounded(_unsnapped(memoryview(body)))
     elif codec in _AT_ONCE:
-        whole = _at_once(codec, body)
+        whole = at_once(codec, body)
         if whole is not None:
-            yield whole
+            yield bytes(whole)
         else:
             yield from _bounded(_gunzipped(body) if codec == GZIP else _streamed(codec, body))
     else:
@@ -57,9 +57,13 @@ def _bounded(chunks: Iterator[bytes]) -> Iterator[bytes]:
         yield chunk
 
 
-def _at_once(codec: int, body: bytes | memoryview) -> bytes | None:
-    """None for what is more than AT_ONCE_BYTES, or damaged: then it is read until where it is."""
+def at_once(codec: int, body: bytes | memoryview) -> bytes | memoryview | None:
+    """All of a body; None for what is more than AT_ONCE_BYTES, damaged, or of another codec: see `inflated`."""
     global _scratch
+    if codec == NONE:
+        return body
+    if codec not in _AT_ONCE:
+        return None
     if not _scratch:
         _scratch = bytearray(AT_ONCE_BYTES)
     try:

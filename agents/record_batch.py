@@ -37,6 +37,8 @@ _SMALLEST = 14
 """Bytes of the smallest message of format 0 after its length."""
 _CODECS, _LOG_APPEND_TIME, _TRANSACTIONAL, _CONTROL = 0x07, 0x08, 0x10, 0x20
 _LONGEST_VARINT = 10
+_PADDING = bytes(64)
+"""What aiokafka's parser may read beyond the end."""
 _MAX_INT64 = 2**63 - 1
 
 
@@ -58,6 +60,8 @@ class RecordBatch:
     count: int
     body: memoryview
     raw: memoryview = field(repr=False)
+    is_followed: bool = False
+    """Whether there are bytes of the response behind it."""
 
     @property
     def codec(self) -> int:
@@ -110,14 +114,15 @@ def split(data: bytes) -> Iterator[RecordBatch]:
         end = at + _LOG_OVERHEAD + length
         if end > size:
             return
-        yield _read_header(view[at:end]) if magic == 2 else _read_message(view[at:end])
+        followed = size - end >= len(_PADDING)
+        yield _read_header(view[at:end], followed) if magic == 2 else _read_message(view[at:end])
         at = end
 
 
-def _read_header(raw: memoryview) -> RecordBatch:
+def _read_header(raw: memoryview, is_followed: bool) -> RecordBatch:
     base, _, _, magic, _, attributes, delta, first_ms, max_ms, producer, _, _, count = _HEADER.unpack_from(raw)
     body = raw[HEADER_BYTES:]
-    return RecordBatch(magic, base, base + delta, attributes, first_ms, max_ms, producer, count, body, raw)
+    return RecordBatch(magic, base, base + delta, attributes, first_ms, max_ms, producer, count, body, raw, is_followed)
 
 
 def _read_message(raw: memoryview) -> RecordBatch:
@@ -129,15 +134,17 @@ def _read_message(raw: memoryview) -> RecordBatch:
 # --- Records of format 2
 
 
-@dataclass(slots=True)
 class Columns:
     """Records of one partition, as they are read: `streams.records.Records` before it is closed."""
 
-    offsets: list[int] = field(default_factory=list)
-    stamps_ms: list[int] = field(default_factory=list)
-    values: list[bytes | None] = field(default_factory=list)
-    keys: list[bytes | None] = field(default_factory=list)
-    headers: dict[int, Headers] = field(default_factory=dict)
+    __slots__ = ("headers", "keys", "offsets", "stamps_ms", "values")
+
+    def __init__(self) -> None:
+        self.offsets: list[int] = []
+        self.stamps_ms: list[int] = []
+        self.values: list[bytes | None] = []
+        self.keys: list[bytes | None] = []
+        self.headers: dict[int, Headers] = {}
 
     def take(self, records: Iterable[Any]) -> None:
         """Add the records of a parser. They go one by one: if they stayed, they would cost twice their parsing."""
@@ -157,9 +164,11 @@ class Columns:
         """Some of them, by their places."""
         if start == 0 and stop >= len(self):
             return self
-        part = slice(start, stop)
-        headers = {at - start: found for at, found in self.headers.items() if start <= at < stop}
-        return Columns(self.offsets[part], self.stamps_ms[part], self.values[part], self.keys[part], headers)
+        part, found = slice(start, stop), Columns()
+        found.offsets, found.stamps_ms = self.offsets[part], self.stamps_ms[part]
+        found.values, found.keys = self.values[part], self.keys[part]
+        found.headers = {at - start: headers for at, headers in self.headers.items() if start <= at < stop}
+        return found
 
     def records(self) -> Records:
         """The same, closed."""
@@ -173,7 +182,8 @@ class Columns:
         self.stamps_ms += more.stamps_ms
         self.values += more.values
         self.keys += more.keys
-        self.headers.update({before + index: headers for index, headers in more.headers.items()})
+        if more.headers:
+            self.headers.update({before + index: headers for index, headers in more.headers.items()})
 
     def add(self, offset: int, stamp_ms: int, key: bytes | None, value: bytes | None, headers: Headers = ()) -> None:
         if headers:
@@ -206,18 +216,9 @@ class Frames:
 
     def read(self, chunk: bytes | memoryview, columns: Columns) -> None:
         """Add the records that this chunk ends."""
-        if not self.done and not self._tail:
-            quick = read_quickly(self.batch, chunk, self.batch.count, self.next_offset)
-            if quick is not None:
-                columns.extend(quick)
-                self.done, self.next_offset = self.batch.count, self.batch.next_offset
-                return
-        self._read_with_care(bytes(chunk), columns)
-
-    def _read_with_care(self, chunk: bytes, columns: Columns) -> None:
         at = min(self._to_skip, len(chunk))
         self._to_skip -= at
-        data: bytes | None = self._tail + chunk[at:] if self._tail or at else chunk
+        data: bytes | None = self._tail + chunk[at:] if self._tail or at else bytes(chunk)
         self._tail = b""
         while not self.broken and data and self.done < self.batch.count:
             starts, ends, stop = _frame(data, self.batch.count - self.done, self.max_record_bytes)
@@ -335,8 +336,6 @@ def _decode_one(frames: Frames, data: bytes, start: int, end: int, columns: Colu
 
 # --- By aiokafka's parser
 
-_PADDING = bytes(64)
-
 
 def read_quickly(batch: RecordBatch, records: bytes | memoryview, count: int, first_offset: int) -> Columns | None:
     """So many ordinary records of a batch, by aiokafka's parser; None for those that must be read one by one.
@@ -346,10 +345,13 @@ def read_quickly(batch: RecordBatch, records: bytes | memoryview, count: int, fi
     """
     if len(records) > MAX_RECORD_BYTES:  # one of them may be too large
         return None
-    head = bytearray(batch.raw[:HEADER_BYTES])
-    head[22] &= ~_CODECS & 0xFF
-    head[57:61] = count.to_bytes(4, "big")
-    buffer = memoryview(b"".join((head, records, _PADDING)))[: -len(_PADDING)]
+    if records is batch.body and count == batch.count and batch.is_followed:
+        buffer = batch.raw
+    else:
+        head = bytearray(batch.raw[:HEADER_BYTES])
+        head[22] &= ~_CODECS & 0xFF
+        head[57:61] = count.to_bytes(4, "big")
+        buffer = memoryview(b"".join((head, records, _PADDING)))[: -len(_PADDING)]
     columns = Columns()
     try:
         columns.take(DefaultRecordBatch(buffer))
@@ -358,9 +360,13 @@ def read_quickly(batch: RecordBatch, records: bytes | memoryview, count: int, fi
     offsets, stamps = columns.offsets, columns.stamps_ms
     if not offsets:
         return columns
-    in_order = first_offset <= offsets[0] and all(map(lt, offsets, islice(offsets, 1, None)))
-    if not in_order or offsets[-1] > batch.last_offset or min(stamps) < 0 or max(stamps) > MAX_TIME_MS:
+    if not first_offset <= offsets[0] <= offsets[-1] <= batch.last_offset:
         return None
+    by_time = sorted(stamps)  # they nearly are, and then this is the fastest way to their least and greatest
+    if by_time[0] < 0 or by_time[-1] > MAX_TIME_MS:
+        return None
+    if offsets != list(range(offsets[0], offsets[0] + len(offsets))):  # compaction leaves gaps
+        return columns if all(map(lt, offsets, islice(offsets, 1, None))) else None
     return columns
 
 

@@ -13,13 +13,15 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
+from typing import NamedTuple
 
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from agents.clock import Seldom
-from agents.inflate import NoInflation, inflated
+from agents.inflate import NoInflation, at_once, inflated
 from agents.message_set import read_messages
-from agents.record_batch import KEPT_BYTES, BadBatch, Columns, Frames, RecordBatch, split
+from agents.record_batch import KEPT_BYTES, BadBatch, Columns, Frames, RecordBatch, read_quickly, split
 from streams.fields import Damaged, Reason
 
 log = logging.getLogger(__name__)
@@ -29,6 +31,7 @@ READ_COMMITTED = 1
 _EVERY_S = 5.0
 _ABORT = b"\0\0\0\0"
 _AT_A_TIME = 4_096
+_GATHERED_BYTES = 256 << 10
 _SKIPPED = 8
 """Bytes that are inflated to be passed over cost so much less than those that are kept."""
 
@@ -41,6 +44,15 @@ class Budget:
     """How many bytes may still be unpacked: shared by all partitions that one poll reads."""
 
     left: int
+
+
+class _Found(NamedTuple):
+    """A batch, its first offset and the one after it; `reason`: why it cannot be read."""
+
+    batch: RecordBatch
+    first: int
+    after: int
+    reason: str
 
 
 class Unpacking:
@@ -114,35 +126,67 @@ class Unpacking:
     # Pieces: columns, the offset after them, the bytes that they were inflated to
 
     def _unpacked(self, data: bytes) -> Iterator[tuple[Columns, int, int]]:
-        begin = at = self.next_fetch_offset
+        """Of ordinary batches many make a piece: with one for each, small batches would cost several times as much."""
+        begin = self.next_fetch_offset
+        gathered, size = Columns(), 0
+        gathered_to: int | None = None
+        for found in self._in_order(data):
+            quick = self._quickly(found)
+            if quick is not None:
+                if gathered.offsets:
+                    gathered.extend(quick)
+                else:
+                    gathered = quick
+                size, gathered_to = size + len(found.batch.body), found.after
+                if size < _GATHERED_BYTES:
+                    continue
+            if gathered_to is not None:
+                yield _from(gathered, begin), gathered_to, size
+                gathered, size, gathered_to = Columns(), 0, None
+            if quick is None:
+                for columns, stop, cost in self._carefully(found):
+                    yield _from(columns, begin), stop, cost
+        if gathered_to is not None:
+            yield _from(gathered, begin), gathered_to, size
+
+    def _in_order(self, data: bytes) -> Iterator[_Found]:
+        """The batches from the position on, each with what its header is worth."""
+        at = self.next_fetch_offset
         batches, reason = _batches(data)
-        for index, batch in enumerate(batches):
-            if 0 <= batch.base_offset <= batch.last_offset < at:
+        starts = [batch.base_offset for batch in batches[1:]]
+        for batch, following in zip_longest(batches, starts):
+            base, last = batch.base_offset, batch.last_offset
+            if 0 <= base <= last < at:
                 continue  # a broker may send what lies before
-            following = batches[index + 1].base_offset if index + 1 < len(batches) else None
-            after = batch.next_offset
-            if not self._is_possible(batch, at, following):
-                after = following if following is not None and following > at else at + 1
-                pieces = self._damaged(batch.raw, at, after, 1, "an impossible header")
-            elif not batch.is_whole():
-                pieces = self._damaged(batch.raw, batch.base_offset, after, batch.stands_for(), "a wrong checksum")
-            elif self._is_wanted(batch):
-                pieces = self._records(batch) if batch.magic == 2 else self._messages(batch)
+            is_last = following is None or following <= at
+            is_possible = 0 <= base <= last >= at and (is_last or last < following)
+            if not is_possible or (self.end is not None and last >= self.end):
+                after = at + 1 if is_last else following
+                yield _Found(batch, at, after, "an impossible header")
             else:
-                pieces = iter(((Columns(), after, 0),))
-            for columns, then, cost in pieces:
-                yield _from(columns, begin), then, cost
+                after = last + 1
+                yield _Found(batch, base, after, "" if batch.is_whole() else "a wrong checksum")
             at = after
         if not batches and data:
-            yield from self._damaged(memoryview(data), at, at + 1, 1, reason or "a batch that was cut off")
+            cut_off = RecordBatch(2, at, at, 0, -1, -1, -1, 1, memoryview(data), memoryview(data))
+            yield _Found(cut_off, at, at + 1, reason or "a batch that was cut off")
 
-    def _is_possible(self, batch: RecordBatch, at: int, following: int | None) -> bool:
-        """Whether its offsets lie between what came before it and what comes after."""
-        if not 0 <= batch.base_offset <= batch.last_offset or batch.last_offset < at:
-            return False
-        if self.end is not None and batch.last_offset >= self.end:
-            return False
-        return following is None or following <= at or batch.last_offset < following
+    def _quickly(self, found: _Found) -> Columns | None:
+        """The records of an ordinary batch, none of an unwanted one; None for one that needs care."""
+        batch = found.batch
+        if found.reason or batch.magic != 2:
+            return None
+        if not self._is_wanted(batch):
+            return Columns()
+        records = at_once(batch.codec, batch.body)
+        return None if records is None else read_quickly(batch, records, batch.count, batch.base_offset)
+
+    def _carefully(self, found: _Found) -> Iterator[tuple[Columns, int, int]]:
+        batch = found.batch
+        if found.reason:
+            count = batch.stands_for() if found.after == batch.next_offset else 1
+            return self._damaged(batch.raw, found.first, found.after, count, found.reason)
+        return self._records(batch) if batch.magic == 2 else self._messages(batch)
 
     def _is_wanted(self, batch: RecordBatch) -> bool:
         """Whether its records are data, and not of an aborted transaction; follows the transactions."""
