@@ -252,6 +252,11 @@ class Intake(Service):
         else:
             self._waiting.discard(tp)
 
+    def rejoin(self) -> None:
+        """Asks for a new assignment: all partitions are given back, and begun anew by `on_assigned`."""
+        if self._consumer is not None:
+            _rejoin(self._consumer)
+
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> bool:
         """Tell Kafka's lag tools how far we are: the next offset of each partition. Whether it could be told.
 

@@ -19,8 +19,9 @@ from agents.intake import Batch, Intake
 from agents.parked import report
 from agents.publish import Outgoing, Producer, cut, publish
 from agents.resuming import Place, Resuming
-from agents.store import Stores
+from agents.store import RocksStore, Stores
 from streams.chunk import BEAT_MS, ChunkFold, Progress, Step
+from streams.errors import StoreDamaged, StoreHeld
 from streams.facts.fold import FactFold, FeedbackFold, fact_fold
 from streams.join.fold import JoinFold
 from streams.parking import Parked
@@ -39,6 +40,8 @@ TELL_EVERY_MS = 10_000
 PATIENCE_MS = 600_000
 """So long predictions stay in the join by the clock, however fast a past is replayed."""
 LAST_WORDS_S = 5.0
+HELD_S, HELD_LOOK_S = 10.0, 0.5
+"""So long a store that another process holds is waited for."""
 
 
 @dataclass(slots=True)
@@ -102,6 +105,8 @@ class SketchStage:
         self._ends: dict[TopicPartition, int] = {}
         """Where the topics ended when the drain began."""
         self._ended: set[Place] = set()
+        self._damaged: set[int] = set()
+        """Partitions whose store is damaged, until they are assigned again."""
         self._told_ms: dict[int, int] = {}
         """When a rebuild's progress was last told; 0: at its end."""
 
@@ -114,11 +119,9 @@ class SketchStage:
         self._logs = {
             place: SourceLog.of(item.progress, logs[place]) for place, item in resumed.items() if place in logs
         }
-        self.folds = {
-            partition: self._fold(partition, item.progress)
-            for (topic, partition), item in resumed.items()
-            if topic == self.source
-        }
+        self._damaged.clear()
+        folds = [(partition, item) for (topic, partition), item in resumed.items() if topic == self.source]
+        self.folds = {partition: await self._fold(partition, item.progress) for partition, item in folds}
         self.facts = {
             place: self._fact_fold(place, item.progress) for place, item in resumed.items() if place[0] in self.told
         }
@@ -126,13 +129,31 @@ class SketchStage:
         self._caught_up, self._ends = {}, {}
         return {tp: self._start(tp) for tp in tps}
 
-    def _fold(self, partition: int, progress: Progress) -> SourceFold:
-        kafka, join = self.plan.config.kafka, None
-        if self.stores is not None:
-            store = self.stores.open(self.source, partition)
-            logs = (self._logs.get((self.source, partition)), self._logs.get((self.labels, partition)))
-            join = JoinFold(self.plan, kafka.labels, partition, store, now_ms(), PATIENCE_MS, logs)
-        return SourceFold(self.plan, kafka.inference, partition, progress, now_ms(), join=join)
+    async def _fold(self, partition: int, progress: Progress) -> SourceFold:
+        join = await self._join(partition, self.stores) if self.stores is not None else None
+        return SourceFold(self.plan, self.plan.config.kafka.inference, partition, progress, now_ms(), join=join)
+
+    async def _join(self, partition: int, stores: Stores) -> JoinFold:
+        """The label join as its store has it; if that is damaged, an empty one, to be rebuilt."""
+        logs = (self._logs.get((self.source, partition)), self._logs.get((self.labels, partition)))
+        topic = self.plan.config.kafka.labels
+        try:
+            store = await self._store(partition, stores)
+            return JoinFold(self.plan, topic, partition, store, now_ms(), PATIENCE_MS, logs)
+        except StoreDamaged:
+            stores.condemn(partition)
+            store = await self._store(partition, stores)
+            return JoinFold(self.plan, topic, partition, store, now_ms(), PATIENCE_MS, logs)
+
+    async def _store(self, partition: int, stores: Stores) -> RocksStore:
+        """The partition's store. One that another process holds, which may be about to end, is waited for a while."""
+        deadline = time.monotonic() + HELD_S
+        while time.monotonic() < deadline:
+            try:
+                return stores.open(self.source, partition)
+            except StoreHeld:
+                await asyncio.sleep(HELD_LOOK_S)
+        return stores.open_beside(self.source, partition)
 
     def _fact_fold(self, place: Place, progress: Progress) -> FactFold:
         topic, partition = place
@@ -166,12 +187,33 @@ class SketchStage:
         for place, fold in folds.items():
             # To stage 2 a chunk is full when a later one has begun: none may be passed over.
             if fold.changed and place not in self._unsent and time.monotonic() < deadline:
-                step = fold.publish(now_ms(), caught_up=False)
+                try:
+                    step = fold.publish(now_ms(), caught_up=False)
+                except StoreDamaged as error:
+                    self._give_up(place[1], error)
+                    continue
                 await self._execute(step, lambda: time.monotonic() < deadline, place)
         self._close_stores()
 
     async def process(self, batch: Batch) -> None:
-        """One batch of one partition."""
+        """One batch of one partition. A store that turns out to be damaged is rebuilt, by a new assignment."""
+        try:
+            await self._process(batch)
+        except StoreDamaged as error:
+            self._give_up(batch.partition, error)
+            if self.intake is not None:
+                self.intake.rejoin()
+
+    def _give_up(self, partition: int, error: StoreDamaged) -> None:
+        """Lets go of a partition whose store is damaged: nothing of it is counted until it is assigned again."""
+        log.error("partition %d: %s", partition, error, extra={"partition": partition})
+        self._damaged.add(partition)
+        self.folds.pop(partition, None)
+        self.facts = {place: fold for place, fold in self.facts.items() if place[1] != partition}
+        if self.stores is not None:
+            self.stores.condemn(partition)
+
+    async def _process(self, batch: Batch) -> None:
         place = (self.source if batch.topic == self.labels else batch.topic, batch.partition)
         fold = self.facts.get(place) if batch.topic in self.told else self.folds.get(batch.partition)
         if fold is None or not self._is_current(batch):
@@ -282,7 +324,7 @@ class SketchStage:
         else:
             self._ended.discard(place)
         held = {(self.source, partition) for partition in self.folds} | self.facts.keys()
-        if self.draining and held and self._ended >= held:
+        if self.draining and held and self._ended >= held and not self._damaged:
             self.drained.set()
 
     async def _execute(self, step: Step, wanted: Wanted, place: Place, topic: str = "") -> None:

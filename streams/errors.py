@@ -8,6 +8,8 @@ ForeshockError          exit code 1
 ├── BrokerError         Kafka refuses something, or a topic is not as it must be
 │   └── BrokerAway      Kafka does not answer, and may do so later
 └── StoreError          the disk of the label join fails, or is full
+    ├── StoreDamaged    what is on it cannot be read back: it is set aside, and rebuilt from the topics
+    └── StoreHeld       another process has it open
 
 Each has a code of its own, by which docs/runbook.md is searched.
 """
@@ -84,3 +86,11 @@ class StoreError(ForeshockError):
     """The disk of the label join fails, or is full."""
 
     code = "FS-STORE"
+
+
+class StoreDamaged(StoreError):
+    """What a folder of the label join holds cannot be read back: it is set aside, and rebuilt from the topics."""
+
+
+class StoreHeld(StoreError):
+    """Another process has the folder open."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import resource
 from collections.abc import Iterator
@@ -56,30 +55,6 @@ def test_a_restart_finds_what_was_written(tmp_path: Path) -> None:
     assert again.open("inference", 0).get_many([b"a"]) == [b"1"]
     assert again.open("inference", 1).get_many([b"a"]) == [None]
     again.close()
-
-
-def test_a_store_that_another_process_holds_is_left_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    holder, other = Stores(tmp_path), Stores(tmp_path)
-    holder.open("inference", 0).write({b"a": b"1"})
-    with caplog.at_level(logging.WARNING):
-        aside = other.open("inference", 0)
-    assert aside.get_many([b"a"]) == [None]
-    (said,) = caplog.messages
-    assert "cannot be opened" in said
-    folder = Path(said.rsplit(" ", 1)[1])
-    other.close()
-    assert not folder.exists()
-    holder.close()
-
-
-def test_a_damaged_store_is_left_aside(tmp_path: Path) -> None:
-    stores = Stores(tmp_path)
-    stores.open("inference", 0).write({b"a": b"1"})
-    stores.close()
-    for file in (tmp_path / "inference-0").glob("MANIFEST*"):
-        file.write_bytes(b"\\xff" * 100)
-    assert stores.open("inference", 0).get_many([b"a"]) == [None]
-    stores.close()
 
 
 def test_a_disk_without_room_is_told_in_one_line(tmp_path: Path) -> None:
