@@ -91,6 +91,10 @@ class StoreError(ForeshockError):
 class StoreDamaged(StoreError):
     """What a folder of the label join holds cannot be read back: it is set aside, and rebuilt from the topics."""
 
+    code = "FS-DAMAGED"
+
 
 class StoreHeld(StoreError):
     """Another process has the folder open."""
+
+    code = "FS-HELD"
