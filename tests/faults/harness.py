@@ -44,6 +44,7 @@ from streams.plan import Facts, Plan
 from streams.scaffold import foreshock_yaml
 from tests.faults.cluster import read_topic
 from tests.faults.payloads import BROKEN, ODD, changed
+from tests.faults.reference import LogRecord
 
 START_MS = 1_767_571_200_000
 PANE_MS = 60_000
@@ -60,6 +61,9 @@ KNOWN_WITHIN_S = 60.0
 SEED = int(os.environ.get("FORESHOCK_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
 """Of tests that are random; they print it."""
 PLAIN = (sys.executable, "-m", "agents")
+
+HOSTILE_MARK = b"\xff"
+"""How keys of records end that a fault has put on our topics; no text ends so."""
 
 Pair = tuple[bytes | None, bytes]
 
@@ -421,12 +425,14 @@ class ForeshockProcess:
 class WorkerProcess(ForeshockProcess):
     """`foreshock worker`, with pages on a free port."""
 
-    def __init__(self, config: Path, bootstrap: str, *options: str, instance: str = "one", **settings: Any) -> None:
-        """`settings`: those of ForeshockProcess."""
+    def __init__(
+        self, config: Path, bootstrap: str, *options: str, instance: str = "one", log_name: str = "", **settings: Any
+    ) -> None:
+        """`log_name`: that of its log, by default its instance's. `settings`: those of ForeshockProcess."""
         self.instance = instance
         arguments = ["worker", "-c", str(config), "--broker", bootstrap, "--listen", "127.0.0.1:0"]
         arguments += ["--instance", instance, *options]
-        super().__init__(config.parent / f"worker-{instance}.log", *arguments, **settings)
+        super().__init__(config.parent / f"worker-{log_name or instance}.log", *arguments, **settings)
 
     def get(self, path: str) -> str:
         """A page of this worker, as soon as it has one."""
@@ -525,7 +531,7 @@ def _ms(text: str) -> int:
 
 def published(connection: Connection) -> Published:
     """Everything that is on the result topics now."""
-    found = {name: read_topic(connection, name) for name in ("windows", "actions", "dead-letter")}
+    found = {name: _ours(read_topic(connection, name)) for name in ("windows", "actions", "dead-letter")}
     letters = {}
     for record in found["dead-letter"]:
         headers = dict(record.headers)
@@ -541,6 +547,17 @@ def published(connection: Connection) -> Published:
     )
 
 
+def _ours(records: Iterable[Any]) -> list[Any]:
+    """Those that no fault has put there."""
+    return [record for record in records if not (record.key or b"").endswith(HOSTILE_MARK)]
+
+
+def log_of(connection: Connection, topic: str) -> list[LogRecord]:
+    """What a topic holds now, as a reader of committed records gets it."""
+    found = read_topic(connection, topic, committed=True)
+    return [LogRecord(record.partition, record.offset, record.timestamp, record.value) for record in found]
+
+
 def strict_json(value: bytes) -> Any:
     """What JSON says; NaN and Infinity are none."""
 
@@ -554,6 +571,14 @@ def books(connection: Connection, config: Path) -> dict[str, Books]:
     """The books by model, of stage 2 as it is on the topics."""
     merges = rebuilt(connection, config)
     return {name: model.books for merge in merges for name, model in {**merge.models, **merge.others}.items()}
+
+
+def lost_records(connection: Connection, config: Path) -> dict[int, int]:
+    """By partition of the events, how many records the workers say were gone before they could be counted."""
+    found: dict[int, int] = {}
+    for merge in rebuilt(connection, config):
+        found |= {partition: max(lost, found.get(partition, 0)) for partition, lost in merge.lost.items()}
+    return found
 
 
 def rebuilt(connection: Connection, config: Path) -> list[BucketMerge]:
@@ -572,7 +597,7 @@ def rebuilt(connection: Connection, config: Path) -> list[BucketMerge]:
 def progress(connection: Connection) -> dict[int, int]:
     """By source partition the next offset of its furthest progress record."""
     found: dict[int, int] = {}
-    for record in read_topic(connection, "progress"):
+    for record in _ours(read_topic(connection, "progress")):
         partition = int(record.key)
         found[partition] = max(Progress.from_bytes(record.value).next_offset, found.get(partition, 0))
     return found

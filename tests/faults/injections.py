@@ -18,9 +18,10 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from agents import topics
 from tests.faults.harness import PLAIN, committed, create, progress
+from tests.faults.hostile import hostile
 from tests.faults.pressure import bursts
 from tests.faults.stage import FIRST, Stage
-from tests.faults.topic_faults import compact
+from tests.faults.topic_faults import compact, retention
 
 WITHOUT_NEWS_S = 2.0
 TAKEN_OVER_WITHIN_S = 60.0
@@ -65,6 +66,19 @@ def freeze(stage: Stage) -> None:
     finally:
         victim.signal(signal.SIGCONT)
     stage.live(2.0)
+
+
+def twin(stage: Stage) -> None:
+    """Somebody starts another worker under the name of one that runs: the older one ends, and says why."""
+    older = stage.pick()
+    older.until(lambda: bool(older.holds()))
+    del stage.crew[older.instance]
+    with older:
+        stage.start(older.instance, log="twin")
+        assert older.wait(TAKEN_OVER_WITHIN_S) == 1, older.said[-2000:]
+        assert "another process joined as instance" in older.said, older.said[-3000:]
+        assert "Traceback" not in older.said, older.said[-3000:]
+    stage.until(lambda: stage.holds_all(sorted(stage.crew)), TAKEN_OVER_WITHIN_S)
 
 
 def guests(stage: Stage) -> None:
@@ -267,6 +281,8 @@ class Fault:
     """It strikes up to so many times in a schedule."""
     workers: int = 1
     labelled: bool = False
+    unlabelled: bool = False
+    """It is for streams without labels alone."""
     replicated: bool = False
     alone: bool = False
     """No other goes with it."""
@@ -293,5 +309,8 @@ FAULTS: dict[str, Fault] = {
     "hang": Fault(row="15", strike=hang, lasts_s=5.0),
     "bursts": Fault(row="17", strike=bursts, lasts_s=9.0, loaded=True),
     "compact": Fault(row="18", strike=compact, lasts_s=12.0),
+    "retention": Fault(row="18", strike=retention, lasts_s=7.0, unlabelled=True),
+    "twin": Fault(row="24", strike=twin, lasts_s=6.0),
+    "hostile": Fault(row="22", strike=hostile, lasts_s=5.0),
     "clock": Fault(row="16", strike=clock, lasts_s=3.0, often=3, through=lambda state: SETTABLE),
 }

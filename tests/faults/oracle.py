@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -18,8 +19,18 @@ from agents.clients import Connection
 from streams.backtest import label_summary
 from streams.config import OTHER
 from streams.partial import Books
-from tests.faults.cluster import read_topic
-from tests.faults.harness import MODEL, Pair, Published, Stream, books, expected, published, rebuilt
+from tests.faults.harness import (
+    MODEL,
+    Pair,
+    Published,
+    Stream,
+    books,
+    expected,
+    log_of,
+    lost_records,
+    published,
+    rebuilt,
+)
 from tests.faults.reference import Expected, LogRecord, ModelRules, incident_errors, reference, window_errors
 
 FUTURE_TOLERANCE_MS = 3_600_000
@@ -40,6 +51,8 @@ class Verdict:
     surplus: int
     wrong: tuple[str, ...]
     """Every place where anything differs."""
+    deleted: int = 0
+    """Events that a fault deleted before they could be counted."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +62,17 @@ class Logs:
     events: Sequence[LogRecord]
     labels: Sequence[LogRecord] = ()
 
+    def without(self, lost: Mapping[int, int], cut_at: Mapping[int, int]) -> Logs:
+        """Without the events that were lost: by partition, so many right before where the log was cut."""
+        events = [r for r in self.events if not 0 < cut_at.get(r.partition, 0) - r.offset <= lost.get(r.partition, 0)]
+        return Logs(events, self.labels)
 
-def logs_of(connection: Connection) -> Logs:
-    """The logs as they are now."""
+
+def logs_of(connection: Connection, collected: Mapping[str, Sequence[LogRecord]] = MappingProxyType({})) -> Logs:
+    """The logs as they are now, with what was collected of them before records were deleted."""
 
     def records(topic: str) -> list[LogRecord]:
-        found = read_topic(connection, topic, committed=True)
-        return [LogRecord(record.partition, record.offset, record.timestamp, record.value) for record in found]
+        return sorted({*collected.get(topic, ()), *log_of(connection, topic)}, key=lambda r: (r.partition, r.offset))
 
     return Logs(records("inference"), records("labels"))
 
@@ -68,17 +85,25 @@ def judge(
     *,
     counts_only: bool = False,
     logs: Logs | None = None,
+    cut_at: Mapping[int, int] = MappingProxyType({}),
 ) -> Verdict:
     """Holds what was published against a plain fold of the logs, and then against a backtest of what was sent.
 
     `counts_only`: the backtest says nothing of signals and actions, where the order of the log is not that of the
-    backtest. `logs`: by default, what the topics hold now.
+    backtest. `logs`: by default, what the topics hold now. `cut_at`: by partition, where records before were deleted:
+    of them those are left out that the workers say they have lost, and nothing is asked of signals and actions.
     """
     logs = logs_of(connection) if logs is None else logs
     found, kept = published(connection), books(connection, config)
     rules = ModelRules.of(yaml.safe_load(config.read_text(encoding="utf-8")), MODEL, future_ms=FUTURE_TOLERANCE_MS)
     should = reference(rules, logs.events, logs.labels)
-    wrong = [*_unlike(should, stream), *_unbalanced(kept, should)]
+    wrong = [*_unlike(should, stream)]
+    if lost_of := lost_records(connection, config):
+        wrong += [
+            f"lost {n} of partition {at}, and nothing was deleted" for at, n in lost_of.items() if at not in cut_at
+        ]
+        counts_only, should = True, reference(rules, logs.without(lost_of, cut_at).events, logs.labels)
+    wrong += _unbalanced(kept, should)
     wrong += window_errors(rules, should, found.windows.values())
     wrong += incident_errors(rules, should, found.actions)
     if labels:
@@ -94,7 +119,7 @@ def judge(
         names = {action["id"]: _name(action) for action in (*found.actions, *second.actions)}
         wrong += [f"no action {names[id]}" for id in missing] + [f"surplus action {names[id]}" for id in surplus]
     sums = lost.total(), duplicated.total(), len(missing), len(surplus)
-    return Verdict(len(stream.pairs), *sums, tuple(wrong))
+    return Verdict(len(stream.pairs), *sums, tuple(wrong), len(logs.events) - should.read)
 
 
 def _name(action: Mapping[str, Any]) -> str:

@@ -14,6 +14,15 @@ def changed(value: bytes, **fields: Any) -> bytes:
     return json.dumps({**json.loads(value), **fields}).encode()
 
 
+def is_event(value: bytes) -> bool:
+    """Whether it is an object with an event id."""
+    try:
+        row = json.loads(value)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(row, dict) and isinstance(row.get("event_id"), str)
+
+
 def without(value: bytes, name: str) -> bytes:
     return json.dumps({key: item for key, item in json.loads(value).items() if key != name}).encode()
 

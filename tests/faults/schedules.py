@@ -47,6 +47,7 @@ from tests.faults.injections import FAULTS
 from tests.faults.oracle import Verdict, judge, logs_of
 from tests.faults.pressure import busy_processes
 from tests.faults.stage import FIRST, Ground, Stage
+from tests.faults.writers import fill_in_odd_batches, fill_in_transactions
 
 EVENTS = 24_000
 CHUNK = 2_048
@@ -71,11 +72,20 @@ STREAMS = {
     "late topic": "14",
     "added partitions": "14",
     "many names": "16",
+    "transactions": "21",
+    "odd batches": "22",
 }
 """What a stream may have, and the row of the table of faults that it is about."""
 ALWAYS = ("disorder", "late, future, epoch 0", "garbage", "odd values")
-KINDS = (*FAULTS, "silent partition", "lagging partition", "late topic", "added partitions", "many names")
+WRITTEN_ODDLY = {"transactions": fill_in_transactions, "odd batches": fill_in_odd_batches}
+"""They write everything in one go, to brokers that stay."""
+KINDS = (
+    *FAULTS,
+    *("silent partition", "lagging partition", "late topic", "added partitions", "many names"),
+    *WRITTEN_ODDLY,
+)
 """Each is the first of every so many seeds."""
+BROKER_FAULTS = ("broker", "outage", "node", "refuse", "hang")
 FIRST_ONLY = ("outage",)
 """Too slow to be drawn beside others."""
 LONG_S = 10.0
@@ -140,7 +150,7 @@ def drawn(seed: int, wanted: Sequence[str] = (), events: int = EVENTS) -> Schedu
     streams |= {name for name in ("repeats", "schema change") if rng.random() < 0.5}
     streams |= always
     labelled = rng.random() < 0.5 or "labels" in always or any(FAULTS[name].labelled for name in faults)
-    if labelled and "added partitions" not in streams:
+    if labelled and "added partitions" not in streams and not any(FAULTS[name].unlabelled for name in faults):
         streams.add("labels")
     return Schedule(seed, tuple(faults), frozenset(streams), events)
 
@@ -157,6 +167,8 @@ def _together(kinds: Iterable[str]) -> list[str]:
 def _agree(name: str, other: str) -> bool:
     one, two = FAULTS.get(name), FAULTS.get(other)
     if one is None:
+        if name in WRITTEN_ODDLY:
+            return other not in (*WRITTEN_ODDLY, "lagging partition", *BROKER_FAULTS)
         # Labels do not follow their events to other partitions; what is learned late is judged late.
         return name != "added partitions"
     if two is None:
@@ -164,6 +176,7 @@ def _agree(name: str, other: str) -> bool:
     single = {"broker", "outage", "hang"}
     return (
         not (one.alone or two.alone)
+        and not (one.unlabelled and two.labelled)
         and not (one.through and two.through)
         and min(one.lasts_s, two.lasts_s) < LONG_S
         and not (one.replicated and other in single)
@@ -190,12 +203,13 @@ def run(schedule: Schedule, ground: Ground, folder: Path) -> Verdict:
             stage.wake()
             _play(schedule, stage, stream, labels)
         drain(config, connection.broker)
-    logs = logs_of(connection)
+    logs, cut_at = logs_of(connection, stage.collected), stage.cut_at
     with Stage(rng, kafka, connection, config, CHUNK) as stage:
         for fault in faults:
             if fault.afterwards:
                 fault.strike(stage)
-    return judge(connection, config, stream, labels, counts_only="added partitions" in schedule.streams, logs=logs)
+    grows = "added partitions" in schedule.streams
+    return judge(connection, config, stream, labels, counts_only=grows, logs=logs, cut_at=cut_at)
 
 
 def _play(schedule: Schedule, stage: Stage, stream: Stream, labels: Sequence[Pair]) -> None:
@@ -224,6 +238,11 @@ def _play(schedule: Schedule, stage: Stage, stream: Stream, labels: Sequence[Pai
 def _write(schedule: Schedule, stage: Stage, stream: Stream, labels: Sequence[Pair]) -> None:
     """Writers that take about as long as the faults do."""
     to = stage.connection
+    for name in schedule.streams & WRITTEN_ODDLY.keys():
+        for topic, pairs in {"inference": stream.pairs, **({"labels": labels} if labels else {})}.items():
+            rate = max(1.0, len(pairs) / schedule.lasts_s)
+            stage.write(partial(WRITTEN_ODDLY[name], to, pairs, schedule.seed, rate=rate, topic=topic))
+        return
     if schedule.labelled:
         create(to, topic="labels")
         stage.write(partial(fill, to, labels, rate=len(labels) / schedule.lasts_s, topic="labels"))
@@ -382,6 +401,7 @@ def _tell(schedules: Sequence[Schedule], wanted: str, jobs: int, write: bool) ->
         played.append(item)
         said = "passed" if item.passed else "FAILED"
         kinds = ", ".join(item.schedule.faults or ("no fault",)) + "; " + ", ".join(sorted(item.schedule.streams))
+        kinds += f"; {item.verdict.deleted} deleted unread" if item.verdict.deleted else ""
         print(f"{len(played)}/{len(schedules)} seed {item.schedule.seed} {said} in {item.seconds:.0f} s: {kinds}")
         if not item.passed:
             print("\n".join(item.verdict.wrong[:40]))

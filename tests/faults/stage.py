@@ -15,7 +15,8 @@ from pathlib import Path
 
 from agents.clients import Connection
 from deploy.kafka import QUICK_START, Broker, Cluster
-from tests.faults.harness import PARTITIONS, PLAIN, STOP_WITHIN_S, WorkerProcess
+from tests.faults.harness import PARTITIONS, PLAIN, STOP_WITHIN_S, WorkerProcess, log_of
+from tests.faults.reference import LogRecord
 
 FIRST = "one"
 POLL_S = 0.1
@@ -69,6 +70,10 @@ class Stage:
     writers: list[threading.Thread] = field(default_factory=list)
     failures: list[BaseException] = field(default_factory=list)
     """Of writers."""
+    collected: dict[str, list[LogRecord]] = field(default_factory=dict)
+    """By topic, what it held before a fault deleted records."""
+    cut_at: dict[int, int] = field(default_factory=dict)
+    """By partition of the events, the log's start after a fault deleted records."""
 
     def __enter__(self) -> Stage:
         return self
@@ -114,11 +119,17 @@ class Stage:
         self.until(lambda: not any(writer.is_alive() for writer in self.writers), within_s)
         assert not self.failures, self.failures
 
+    def collect(self, topic: str) -> None:
+        """Keeps what a topic holds, for the oracle."""
+        self.collected[topic] = log_of(self.connection, topic)
+
     # Workers
 
-    def start(self, name: str = FIRST) -> WorkerProcess:
-        """A worker, or the one of this name again."""
-        self.crew[name] = WorkerProcess(self.config, self.connection.broker, instance=name, through=self.through)
+    def start(self, name: str = FIRST, log: str = "") -> WorkerProcess:
+        """A worker, or the one of this name again. `log`: the name of its log, if another one writes its own."""
+        self.crew[name] = WorkerProcess(
+            self.config, self.connection.broker, instance=name, log_name=log or name, through=self.through
+        )
         return self.crew[name]
 
     def dismiss(self, name: str) -> WorkerProcess:

@@ -17,12 +17,12 @@ from tests.faults.stage import Ground
 
 SHORT = (
     ("kill", "store", "stop", "kill", "labels", "repeats", "delete"),
-    ("compact", "labels"),
-    ("freeze", "guests", "schema change", "repeats"),
+    ("compact", "hostile", "labels", "transactions"),
+    ("freeze", "guests", "twin", "schema change", "repeats", "odd batches"),
     ("broker", "hang", "labels", "lagging partition"),
     ("node", "kill", "late topic"),
     ("disk", "labels", "repeats"),
-    ("clock", "clock", "many names"),
+    ("clock", "retention", "many names"),
     ("kill", "added partitions"),
 )
 """What goes together, in the order in which it comes."""
@@ -65,6 +65,7 @@ def test_a_seed_always_draws_the_same_schedule_and_few_draw_every_kind() -> None
         assert schedule.labelled or not any(fault.labelled for fault in needs)
         assert len({fault.through for fault in needs if fault.through}) <= 1
         assert not schedule.labelled or "added partitions" not in schedule.streams
+        assert not (schedule.labelled and any(fault.unlabelled for fault in needs))
 
 
 def test_only_wanted_kinds_are_drawn_and_the_command_repeats_them() -> None:

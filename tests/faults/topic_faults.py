@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agents import topics
-from tests.faults.cluster import alter_topic, partitions_of_topic, read_topic
+from tests.faults.cluster import alter_topic, bounds, delete_records, partitions_of_topic, read_topic
 from tests.faults.stage import Stage
 
 COMPACTED_WITHIN_S = 60.0
@@ -25,6 +25,25 @@ def compact(stage: Stage) -> None:
         del stage.crew[victim.instance]
         stage.start(victim.instance)
         stage.live(1.0, 3.0)
+
+
+def retention(stage: Stage) -> None:
+    """The head of the events' log is deleted, as retention does: what had been counted, or more, workers up or down."""
+    stage.until(lambda: any(worker.read() for worker in stage.crew.values()))
+    names = sorted(stage.crew) if stage.rng.random() < 0.5 else []
+    for name in names:
+        stage.dismiss(name)
+    stage.live(0.5, 2.0)
+    stage.collect("inference")
+    ends = {partition: end for partition, (_, end) in bounds(stage.connection, "inference").items()}
+    collected = {
+        at: max((r.offset for r in stage.collected["inference"] if r.partition == at), default=-1) for at in ends
+    }
+    stage.cut_at = {at: stage.rng.randint(0, collected[at] + 1) for at in ends}
+    delete_records(stage.connection, "inference", stage.cut_at)
+    for name in names:
+        stage.start(name)
+    stage.live(0.5, 2.0)
 
 
 def _was_compacted(stage: Stage, name: str) -> bool:
