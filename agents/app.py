@@ -39,6 +39,7 @@ from agents.sketch import SketchStage
 from agents.store import Stores
 from agents.web import Web
 from streams import calibrate
+from streams.active import configuration_of
 from streams.plan import Facts, Plan
 
 log = logging.getLogger(__name__)
@@ -166,6 +167,7 @@ class Worker:
     def _connect(self, app: faust.App, sources: list[str], stored: Callable[[], Iterable[int]]) -> None:
         """Gives each stage its intake: a group, a channel and an agent."""
         group = self.connection.topic(self.plan.config.kafka.group)
+        configuration = configuration_of(self.plan)
         self.sketch.intake = Intake(
             self.connection,
             sources,
@@ -175,6 +177,7 @@ class Worker:
             on_revoked=self.sketch.on_revoked,
             group_instance_id=self.instance,
             stored=stored,
+            configuration=configuration,
         )
         self.merge.intake = Intake(
             self.connection,
@@ -184,6 +187,7 @@ class Worker:
             on_assigned=self.merge.on_assigned,
             on_revoked=self.merge.on_revoked,
             group_instance_id=self.instance,
+            configuration=configuration,
         )
 
     def _say_wait(self, reason: str) -> None:
@@ -276,6 +280,7 @@ class Worker:
             "buckets": len(self.merge.judges),
             "kafka_silent_s": round(self._watch.silent_s(now)),
             "stuck": stuck,
+            "waits": "; ".join(dict.fromkeys(intake.waits for intake in self._intakes().values() if intake.waits)),
             **parked.details([*self.merge.parked, *self.sketch.parked]),
         }
 

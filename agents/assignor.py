@@ -13,11 +13,16 @@ import msgspec
 from aiokafka.cluster import ClusterMetadata
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
 
+from streams.active import Configuration, active
 from streams.assign import Claims, assign
 from streams.errors import UNREADABLE
 
 log = logging.getLogger(__name__)
 
+CHOSEN, YOURS, HAVE, OF = "\0chosen", "\0yours", "\0have", "\0of"
+"""What an assignment says besides the partitions of topics, none of which has such a name: the digest of the active
+configuration, that which the leader knows of the member, how many members have the active one, and of how many."""
+NO_CONFIGURATION = Configuration()
 NOTHING: Callable[[], Iterable[int]] = tuple
 
 
@@ -27,37 +32,64 @@ class StickyAssignor:
     name = "range"
     version = 0
 
-    def __init__(self, stored: Callable[[], Iterable[int]] = NOTHING) -> None:
+    def __init__(
+        self, stored: Callable[[], Iterable[int]] = NOTHING, configuration: Configuration = NO_CONFIGURATION
+    ) -> None:
         """`stored` says of which numbers something is on its disk."""
+        self.configuration = configuration
+        self.waits = ""
+        """Why it is given nothing: another configuration is active. Empty while its own is."""
+        self.is_stale = False
+        """Whether the leader took it for a member with another configuration: it came back under its name."""
+        self._asked = 0
         self.held: frozenset[int] = frozenset()
         self.made_of: Mapping[str, int] = {}
         """Of the topics that were given out how many partitions they had then; nothing if the leader did not say."""
         self._stored = stored
 
     def metadata(self, topics: Iterable[str]) -> ConsumerProtocolMemberMetadata:
-        claims = Claims(tuple(sorted(self.held)), tuple(sorted(self._stored())))
+        ours = self.configuration
+        held, stored = tuple(sorted(self.held)), tuple(sorted(self._stored()))
+        claims = Claims(held, stored, ours.digest, ours.parts, self._asked)
         return ConsumerProtocolMemberMetadata(self.version, sorted(topics), claims.to_bytes())
 
     def on_assignment(self, assignment: ConsumerProtocolMemberAssignment) -> None:
-        self.held = frozenset(tp.partition for tp in assignment.partitions())
-        self.made_of = counts_of(assignment.user_data or b"")
+        said = dict(counts_of(assignment.user_data or b""))
+        chosen, known = said.pop(CHOSEN, None), said.pop(YOURS, None)
+        have, of = said.pop(HAVE, 0), said.pop(OF, 0)
+        ours = self.configuration.digest
+        self.made_of = said
+        self.is_stale = known is not None and known != ours
+        self.waits = ""
+        if chosen is not None and chosen != ours:
+            self.waits = f"another configuration is active in its group, that of {have} of {of} members"
+        self.held = frozenset() if self.waits else frozenset(tp.partition for tp in assignment.partitions())
+
+    def ask(self) -> None:
+        """Makes the next wish to join differ from the last, so that Kafka has the group assigned anew."""
+        self._asked += 1
 
     def assign(
         self, cluster: ClusterMetadata, members: Mapping[str, ConsumerProtocolMemberMetadata]
     ) -> dict[str, ConsumerProtocolMemberAssignment]:
-        """Topics that the same members read are assigned together."""
+        """Topics that the same members read are assigned together, to the members of one configuration."""
         found: dict[str, list[tuple[str, list[int]]]] = {member: [] for member in members}
         made_of: dict[str, int] = {}
-        for topics, readers in _readers(members).items():
+        everyone = {member: Claims.from_bytes(told.user_data or b"") for member, told in members.items()}
+        chosen = active(everyone.values())
+        ours = {member: told for member, told in members.items() if everyone[member].digest == chosen}
+        for topics, readers in _readers(ours).items():
             counts = {topic: len(cluster.partitions_for_topic(topic) or ()) for topic in topics}
             made_of |= counts
             for topic in (topic for topic, count in counts.items() if not count):
                 log.warning("topic %s is not there: nobody reads it", topic, extra={"topic": topic})
-            claims = {member: Claims.from_bytes(members[member].user_data or b"") for member in readers}
+            claims = {member: everyone[member] for member in readers}
             for member, numbers in assign(counts.values(), claims).items():
                 found[member] += [(topic, [n for n in numbers if n < count]) for topic, count in counts.items()]
+        common = {**made_of, CHOSEN: chosen, HAVE: len(ours), OF: len(members)}
+        said = {member: msgspec.msgpack.encode({**common, YOURS: everyone[member].digest}) for member in members}
         return {
-            member: ConsumerProtocolMemberAssignment(self.version, sorted(topics), msgspec.msgpack.encode(made_of))
+            member: ConsumerProtocolMemberAssignment(self.version, sorted(topics), said[member])
             for member, topics in found.items()
         }
 

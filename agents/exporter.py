@@ -128,6 +128,13 @@ class Exporter(Collector):
         rebalances = CounterMetricFamily(
             "foreshock_rebalances", "Times that partitions were given back.", labels=["stage"]
         )
+        waiting = GaugeMetricFamily(
+            "foreshock_waiting_for_configuration",
+            "1 while its group gives this worker nothing, as another configuration is active there; else 0.",
+            labels=["stage"],
+        )
+        for stage, intake in (("sketch", self.sketch.intake), ("merge", self.merge.intake)):
+            waiting.add_metric([stage], bool(intake and intake.waits))
         for stage, work in works.items():
             retries.add_metric([stage], work.retries)
         for stage, intake in (("sketch", self.sketch.intake), ("merge", self.merge.intake)):
@@ -137,7 +144,7 @@ class Exporter(Collector):
             rejects.add_metric([reason], self.sketch.work.rejects[reason])
         rejects.add_metric(["bad_partial"], self.merge.work.rejects["bad_partial"])
         rejects.add_metric(["bad_ack"], self.acks.rejected)
-        yield from (*map(_plain_counter, (seconds, count)), partials, retries, rebalances, rejects)
+        yield from (*map(_plain_counter, (seconds, count)), partials, retries, rebalances, rejects, waiting)
 
     def _rebuilds(self) -> Iterator[Metric]:
         yield GaugeMetricFamily(

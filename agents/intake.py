@@ -32,7 +32,7 @@ from faust.channels import Channel
 from mode import Service
 from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
-from agents.assignor import NOTHING, StickyAssignor
+from agents.assignor import NO_CONFIGURATION, NOTHING, StickyAssignor
 from agents.clients import OUTAGE, Connection
 from agents.clock import now_ms
 from agents.fetching import hand_out_columns
@@ -40,6 +40,7 @@ from agents.identity import topic_ids
 from agents.patches import is_fenced
 from agents.record_batch import Columns
 from agents.refusals import words
+from streams.active import Configuration
 from streams.errors import BrokerError, ForeshockError
 from streams.records import Records
 from streams.resume import Log
@@ -162,11 +163,12 @@ class Intake(Service):
         on_revoked: OnRevoked,
         group_instance_id: str | None = None,
         stored: Callable[[], Iterable[int]] = NOTHING,
+        configuration: Configuration = NO_CONFIGURATION,
         max_records: int = MAX_RECORDS,
         **service: Any,
     ) -> None:
         super().__init__(**service)
-        self._assignor = StickyAssignor(stored)
+        self._assignor = StickyAssignor(stored, configuration)
         self.connection = connection
         self.topics = tuple(topics)
         self.group = group
@@ -205,6 +207,11 @@ class Intake(Service):
     def settled(self) -> bool:
         """Whether it has been told which partitions are its own, and what they begin with has been rebuilt."""
         return self._settled
+
+    @property
+    def waits(self) -> str:
+        """Why its group gives it nothing: another configuration is active there. Empty while its own is."""
+        return self._assignor.waits
 
     @property
     def releases(self) -> int:
@@ -504,6 +511,13 @@ class Intake(Service):
     def _assigned(self, consumer: AIOKafkaConsumer, tps: Iterable[TopicPartition]) -> None:
         if self.should_stop:
             return
+        if self._assignor.is_stale:  # it came back under its name, with another configuration than the leader knows
+            self._assignor.ask()
+            _rejoin(consumer)
+        if self._assignor.waits:
+            log.error("group %s: %s; this worker waits", self.group, self.waits, extra={"group": self.group})
+            consumer.pause(*tps)
+            tps = ()
         self._held = frozenset(tps)
         hand_out_columns(consumer, len(self._held))
         generation = _generation(consumer)

@@ -18,10 +18,17 @@ MAX_BYTES = 1 << 20
 
 
 class Claims(msgspec.Struct, array_like=True, frozen=True):
-    """Of one worker: the numbers that it had until now, and those of which something is on its disk."""
+    """Of one worker: the numbers that it had until now, and those of which something is on its disk.
+
+    `digest` and `parts` of its configuration (`streams.active`). `asked`: how often it asked for a new assignment, for
+    Kafka makes none for a member that says what it said before.
+    """
 
     held: tuple[int, ...] = ()
     stored: tuple[int, ...] = ()
+    digest: int = 0
+    parts: bytes = b""
+    asked: int = 0
 
     def to_bytes(self) -> bytes:
         return msgspec.msgpack.encode(self)

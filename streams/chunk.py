@@ -41,6 +41,9 @@ from streams.records import Records, RejectedRecord
 BEAT_MS = 5_000
 """How often the books of every bucket are published, so that a silent model can be told from a lagging partition."""
 
+INTRODUCTIONS = 12
+"""So often after a start the books of all buckets are published, on beats."""
+
 BLOCK_RECORDS = 512
 """So many records are decoded and taken apart at a time: their objects stay in the processor's cache."""
 
@@ -138,6 +141,7 @@ class ChunkFold(ABC):
         self._seen_at_ms: dict[str, int] = {}
         self._laps: dict[tuple[int, int], int] = {}
         """Per bucket and pane how often the open chunk has let go of it."""
+        self._introductions = INTRODUCTIONS
         self._dirty = False
         self._beat_at_ms = clock_ms
         self.parking = Parking()
@@ -269,7 +273,11 @@ class ChunkFold(ABC):
         return PanePart(name, self._layout_of(name), *cells)
 
     def _books(self, clock_ms: int, complete: bool, everywhere: bool) -> list[Partial]:
-        """Books of the buckets that the chunk touched; on a beat without news, of every bucket with a model."""
+        """Books of the buckets that the chunk touched; on a beat without news, of every bucket with a model.
+
+        Of the others too when the chunk is full, and for a while after a start: whoever counted the chunk before, under
+        another configuration, may have published books there that this one has under another name.
+        """
         names = dict.fromkeys([*self.shares, *(self.names if everywhere else ())])
         buckets: dict[int, list[BooksPart]] = {}
         for name in names:
@@ -285,6 +293,10 @@ class ChunkFold(ABC):
         lost_in = self._bucket("")
         if self.lost:
             buckets.setdefault(lost_in, [])
+        if complete or (everywhere and self._introductions):
+            self._introductions = max(0, self._introductions - 1)
+            for bucket in range(self.plan.config.kafka.buckets):
+                buckets.setdefault(bucket, [])
         return [
             BooksPartial(
                 self.topic,

@@ -177,8 +177,8 @@ class ChunkMerge(Generic[M]):
         self.keys: dict[int, set[bytes]] = {}
         """Record keys by pane, for the tombstones."""
         self.book_keys: dict[bytes, tuple[int, int]] = {}
-        self._open_ends: dict[ChunkPart, int] = {}
-        """Of the books of open chunks."""
+        self._open_ends: dict[ChunkPart, tuple[int, frozenset[str]]] = {}
+        """Of the books of open chunks, and the names that they have."""
         self.lost: dict[int, int] = {}
         """Per source partition, records that were gone before they could be counted."""
 
@@ -249,9 +249,13 @@ class ChunkMerge(Generic[M]):
     def _open_the_books(self, partial: BooksPartial, source: Source) -> None:
         """Keeps what the publication says of its part of an open chunk, if no later one has said it."""
         place = (partial.partition, partial.chunk, partial.start_offset)
-        if partial.chunk <= source.booked_chunk or partial.end_offset < self._open_ends.get(place, -1):
+        end, names = self._open_ends.get(place, (-1, frozenset()))
+        if partial.chunk <= source.booked_chunk or partial.end_offset < end:
             return
-        self._open_ends[place] = partial.end_offset
+        told = frozenset(part.model for part in partial.models)
+        self._open_ends[place] = partial.end_offset, told
+        for name in names - told:  # under another configuration its records are those of another name
+            self._model(name).open_books.pop(place, None)
         for part in partial.models:
             self._model(part.model).open_books[place] = part.books
 

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.assignor import StickyAssignor
+from streams.active import HASH_BYTES, MAX_LISTED, Configuration, active, configured
 from streams.assign import Claims, assign
 
 NUMBERS = st.integers(-1, 12)
@@ -133,3 +134,66 @@ def test_an_earlier_release_can_lead_the_group() -> None:
     for leader in (sticky, RangePartitionAssignor):
         found = given_to(leader.assign(cluster(t=3), wishes))
         assert sorted(found["new"]["t"] + found["old"]["t"]) == [0, 1, 2]
+
+
+# --- Which configuration is active
+
+
+def hashes(names: Iterable[str]) -> list[bytes]:
+    return [name.encode().ljust(HASH_BYTES) for name in names]
+
+
+def claimed(parts: str) -> Claims:
+    """The claims of a member whose configuration has these parts; none says of an earlier release."""
+    ours = configured(hashes(parts)) if parts else Configuration()
+    return Claims(digest=ours.digest, parts=ours.parts)
+
+
+MEMBERS = st.lists(st.text("abcd", max_size=4).map(lambda text: "".join(sorted(set(text)))), min_size=1, max_size=7)
+
+
+@given(MEMBERS)
+def test_the_configuration_with_all_that_any_has_is_active_and_else_that_of_most(members: list[str]) -> None:
+    chosen = active(map(claimed, members))
+    have = {parts for parts in members if claimed(parts).digest == chosen}
+    assert len(have) == 1, "members of one configuration alone"
+    whole = set("".join(members))
+    if "" not in members and any(set(parts) == whole for parts in members):
+        assert set(have.pop()) == whole
+    else:
+        assert members.count(have.pop()) == max(map(members.count, members))
+
+
+@given(MEMBERS, st.randoms(use_true_random=False))
+def test_whoever_leads_chooses_alike(members: list[str], random: Any) -> None:
+    shuffled = random.sample(members, len(members))
+    assert active(map(claimed, members)) == active(map(claimed, shuffled))
+
+
+def test_a_large_configuration_is_known_by_its_digest_alone() -> None:
+    large = configured(n.to_bytes(HASH_BYTES, "big") for n in range(MAX_LISTED + 1))
+    assert large.digest and not large.parts
+    one = Claims(digest=large.digest)
+    assert active([claimed("a"), claimed("a"), one]) == claimed("a").digest
+
+
+@given(MEMBERS)
+def test_every_member_is_told_what_is_active_and_what_it_is_taken_for(members: list[str]) -> None:
+    assignors = {
+        f"m{at}": StickyAssignor(configuration=configured(hashes(parts)) if parts else Configuration())
+        for at, parts in enumerate(members)
+    }
+    cluster: Any = SimpleNamespace(partitions_for_topic=lambda topic: set(range(6)))
+    told = {name: assignor.metadata(["t"]) for name, assignor in assignors.items()}
+    found = assignors["m0"].assign(cluster, told)
+    numbers = sorted(tp.partition for item in found.values() for tp in item.partitions())
+    assert numbers == list(range(6))
+    chosen = active(map(claimed, members))
+    for name, assignor in assignors.items():
+        assignor.on_assignment(found[name])
+        waits = assignor.configuration.digest != chosen
+        assert (bool(assignor.waits), assignor.is_stale, assignor.made_of) == (waits, False, {"t": 6})
+        assert not (waits and found[name].partitions())
+        assignor.configuration = configured(hashes("z"))
+        assignor.on_assignment(found[name])
+        assert assignor.is_stale and assignor.held == frozenset()

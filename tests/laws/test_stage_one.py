@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.chunk import Progress, Step
+from streams.chunk import BEAT_MS, Progress, Step
 from streams.partial import BooksPartial, PanePartial, Partial, key_of, pack
+from streams.plan import Plan
 from streams.sketch.names import rank
 from streams.sketch.profile import Profile
 from streams.source import SourceFold
@@ -44,11 +45,12 @@ class Worker:
     progress: Progress | None = None
     clock_ms: int = CLOCK_MS
     partition: int = 0
+    plan: Plan = PLAN
     partials: list[Partial] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.fold = SourceFold(PLAN, TOPIC, self.partition, self.progress, self.clock_ms)
+        self.fold = SourceFold(self.plan, TOPIC, self.partition, self.progress, self.clock_ms)
 
     def read(self, drafts: Sequence[Draft], *, publish: bool = True) -> None:
         if drafts:
@@ -356,3 +358,22 @@ def test_what_is_published_does_not_depend_on_the_clock_of_the_worker() -> None:
     panes = [[pack(p) for p in worker.partials if isinstance(p, PanePartial)] for worker in (early, late)]
     assert panes[0] == panes[1]
     assert len(panes[0]) > 3
+
+
+FEWER = plan_of("kafka: {buckets: 2}\nlimits: {future: 2h}\nmodels: {gamma: {grace: 1m, lateness: 2m, pane: 2m}}")
+
+
+@settings(max_examples=30)
+@given(streams(), st.floats(0, 1), st.sampled_from(((FEWER, PLAN), (PLAN, FEWER))))
+def test_books_of_an_open_chunk_are_those_of_the_configuration_that_counted_it_last(
+    drafts: list[Draft], share: float, plans: tuple[Plan, Plan]
+) -> None:
+    """A model that is added or removed takes its records of the chunk along, whoever counted them before."""
+    old = Worker(plan=plans[0])
+    old.read(drafts[: int(share * len(drafts))])
+    new = Worker(old.progress, plan=plans[1])
+    new.read(rest(drafts, old.progress), publish=False)
+    new.clock_ms += BEAT_MS
+    new.publish()
+    books = Stage2(plans[1]).apply([*old.partials, *new.partials]).books()
+    assert sum(item.read for item in books.values()) == len(drafts)
