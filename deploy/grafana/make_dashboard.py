@@ -341,7 +341,7 @@ def processor() -> Iterator[Json]:
             target("sum(changes(foreshock_start_timestamp_seconds[$__rate_interval]))", "restarts"),
             target("sum(increase(foreshock_rebalances_total[$__rate_interval]))", "rebalances"),
             target("sum(increase(foreshock_publish_retries_total[$__rate_interval]))", "publications"),
-            target("sum(max by (instance) (foreshock_waiting_for_configuration))", "waiting workers"),
+            target('sum(foreshock_waiting_for_configuration{stage="sketch"})', "waiting workers"),
         ],
         unit="none",
     )
