@@ -15,12 +15,14 @@ from agents.follow import going_on, read_all
 from agents.replay import generate
 from agents.topics import until_answered
 from streams.ack import Ack, read_ack
+from streams.action import read_action
 from streams.errors import ConfigError
 from streams.events import Invalid
 
 log = logging.getLogger(__name__)
 
-TOPIC = "acks"
+TOPIC, ACTIONS = "acks", "actions"
+MAX_SHOWN = 64
 POLL_MS = 500
 
 
@@ -71,11 +73,11 @@ class AckReader(Service):
                 )
 
 
-async def send(connection: Connection, ack: Ack) -> None:
-    """Publishes one ack, and waits until Kafka has it.
+async def send(connection: Connection, ack: Ack, *, force: bool = False) -> None:
+    """Publishes one ack, and waits until Kafka has it. `force`: also if no action of its id is known.
 
     Raises:
-        ConfigError: if it is more than an ack may be.
+        ConfigError: if it is more than an ack may be, or of no known action.
         BrokerError: if there is no topic, or Kafka is away.
     """
     try:
@@ -83,4 +85,24 @@ async def send(connection: Connection, ack: Ack) -> None:
         read_ack(value)
     except (Invalid, UnicodeEncodeError) as error:
         raise ConfigError(seen=str(error), expected="an ack", mend="see 'foreshock ack -h'") from None
+    if not force and not await _is_action(connection, ack.action_id):
+        raise ConfigError(
+            seen=f"no action {ack.action_id[:MAX_SHOWN]!r} on {connection.topic(ACTIONS)}",
+            expected="an id as 'foreshock actions' shows it",
+            mend="correct it, or say --force if retention has deleted the action",
+        )
     await generate(connection, connection.topic(TOPIC), [(ack.action_id.encode(), value)])
+
+
+async def _is_action(connection: Connection, action_id: str) -> bool:
+    """Whether the topic of actions holds one of this id."""
+    found = False
+
+    def look(records: list[ConsumerRecord]) -> None:
+        nonlocal found
+        for record in records:
+            action = read_action(record.value or b"")
+            found = found or (action is not None and action.id == action_id)
+
+    await read_all(connection, look, ACTIONS)
+    return found

@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
@@ -41,7 +41,7 @@ from agents.replay import replay
 from streams.ack import Ack, Acks, Status, read_ack
 from streams.action import Action
 from streams.backtest import Backtest, Summary
-from streams.compare import Change, Difference, compare, difference_line
+from streams.compare import Change, Difference, Spell, compare, difference_line
 from streams.config import Config
 from streams.errors import UNREADABLE, BrokerError, ConfigError, DataError, ForeshockError
 from streams.events import Invalid
@@ -51,11 +51,12 @@ from streams.ledger_text import ledger_lines
 from streams.parking import check_none
 from streams.plan import Facts
 from streams.rehearse import rehearse
-from streams.reports.backtest import BacktestPage
+from streams.reports.backtest import BacktestPage, incident_line
 from streams.reports.periods import Cadence, period_of
 from streams.scaffold import foreshock_yaml
 from streams.text import plain_json
 from streams.times import rfc3339
+from streams.unjudged import Unjudged, unjudged, unread
 
 CONFIG = click.option(
     "-c", "--config", "config_file", type=click.Path(path_type=Path), required=True, help="The foreshock.yaml."
@@ -70,6 +71,8 @@ EMBEDDED = click.option("--embedded", is_flag=True, help="The broker is the embe
 
 STOP_WORKER_WITHIN_S = 20.0
 """After SIGTERM: below the 30 s after which Kubernetes and Docker Compose are often told to kill."""
+SHOWN_INCIDENTS = 20
+"""Of a backtest, in the terminal."""
 LEDGER = "ledger.json"
 """What a backtest says of its ledgers."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -110,10 +113,10 @@ def init(
         raise ConfigError(
             place=str(yaml_file), seen="it exists", expected="a new folder", mend="choose another, or say --force"
         )
-    reference(reference_file, segments)
+    reference(reference_file, segments, model)
     with Told("learning") as told:
         known = lines(existing(labels, "labels")) if labels else None
-        learned = learn(model, lambda: reference(reference_file, segments), told, known)
+        learned = learn(model, lambda: reference(reference_file, segments, model), told, known)
     make_folder(out)
     baseline_file.write_bytes(learned.baseline.to_bytes())
     yaml_file.write_text(foreshock_yaml(learned, reference_file.name, baseline_file.name), encoding="utf-8")
@@ -151,7 +154,15 @@ def check(config_file: Path) -> None:
             f"{name}: {len(model.config.features)} features, {segments} segments, {len(model.config.rules)} rules, "
             f"pane {model.config.pane}, {known}"
         )
-    echo("ok")
+    notes = [note for model in plan.models.values() for note in unjudged(model)]
+    _tell_unjudged(notes)
+    echo(f"ok, but for {len(notes)} of the lines above: what they name is not judged" if notes else "ok")
+
+
+def _tell_unjudged(notes: Iterable[Unjudged]) -> None:
+    """Says what exit code 0 is not about."""
+    for note in notes:
+        echo(f"warning: {note.line}", err=True)
 
 
 @cli.command()
@@ -227,6 +238,11 @@ def backtest(
     (out / LEDGER).write_bytes(_json(rows_of(run.ledgers().values())))
     (out / "report.html").write_text(report.html(plan, summary), encoding="utf-8")
     _tell(summary, run)
+    _tell_incidents(report.incidents)
+    for name, model in plan.models.items():
+        counts = summary.models.get(name)
+        missed = unread(model, counts, labelled=labels is not None, kinds=told.keys(), file=events.name)
+        _tell_unjudged([*missed, *unjudged(model)])
     echo(f"wrote {', '.join(f'{log}.ndjson' for log in files)}, summary.json, {LEDGER} and report.html in {out}")
     check_none(run.parked.values())
 
@@ -288,6 +304,13 @@ def _tell(summary: Summary, run: Backtest) -> None:
         echo(f"rejected before a model could be read: {summary.rejected:,}")
     for reason, count in run.reject_reasons.most_common(5):
         echo(f"rejected: {count:,} {reason}", err=True)
+
+
+def _tell_incidents(found: list[Spell]) -> None:
+    for spell in found[:SHOWN_INCIDENTS]:
+        echo(f"{spell.model}, {incident_line(spell)}")
+    if len(found) > SHOWN_INCIDENTS:
+        echo(f"{len(found) - SHOWN_INCIDENTS:,} more incidents are in report.html")
 
 
 @cli.command()
@@ -399,13 +422,23 @@ def actions(config_file: Path, broker: str | None, embedded: bool, go_on: bool, 
 @click.option("--status", type=click.Choice([str(status) for status in Status]), required=True, help="What was done.")
 @click.option("--by", required=True, help="Who did it: a person or a program.")
 @click.option("--note", default="", help="Why, for the next reader.")
-def ack(config_file: Path, broker: str | None, embedded: bool, action_id: str, status: str, by: str, note: str) -> None:
+@click.option("--force", is_flag=True, help="Even if the topic of actions no longer holds that id.")
+def ack(
+    config_file: Path,
+    broker: str | None,
+    embedded: bool,
+    action_id: str,
+    status: str,
+    by: str,
+    note: str,
+    force: bool,
+) -> None:
     """Say what was done about the action of this id: seen, acted, dismissed (as a false alarm), done."""
     log_to_stderr(False)
     to = connection(read_plan(config_file).config, broker, embedded)
     now = rfc3339(time.time_ns() // 1_000_000)
     said = Ack(action_id=action_id, status=Status(status), by=by, ts=now, note=note)
-    run_async(lambda: acknowledging.send(to, said))
+    run_async(lambda: acknowledging.send(to, said, force=force))
     echo(f"{status}: {action_id}")
 
 

@@ -49,11 +49,14 @@ class Difference(msgspec.Struct, frozen=True):
     after: Spell | None
 
 
-def spells(actions: Iterable[Action]) -> list[Spell]:
-    """The incidents of actions in order. One that was released began when it was released."""
-    open_: dict[IncidentKey, Spell] = {}
-    found: list[Spell] = []
-    for action in actions:
+class Spells:
+    """The incidents of actions that come in order. One that was released began when it was released."""
+
+    def __init__(self) -> None:
+        self._open: dict[IncidentKey, Spell] = {}
+        self._over: list[Spell] = []
+
+    def take(self, action: Action) -> None:
         data = action.data
         spell = Spell(
             model=data.model,
@@ -64,13 +67,25 @@ def spells(actions: Iterable[Action]) -> list[Spell]:
             suppressed=data.state is State.SUPPRESSED,
             start=data.window.end,
         )
+        known = self._open.get(spell.key)
         if data.state is State.RESOLVED:
-            began = open_.pop(spell.key, None)
-            if began is not None:
-                found.append(msgspec.structs.replace(began, end=data.window.end))
-        elif spell.key not in open_ or (open_[spell.key].suppressed and not spell.suppressed):
-            open_[spell.key] = spell
-    return sorted([*found, *open_.values()], key=lambda spell: (spell.start, spell.key))
+            if known is not None:
+                self._over.append(msgspec.structs.replace(known, end=data.window.end))
+                del self._open[spell.key]
+        elif known is None or (known.suppressed and not spell.suppressed):
+            self._open[spell.key] = spell
+
+    def all(self) -> list[Spell]:
+        """In the order of their beginnings."""
+        return sorted([*self._over, *self._open.values()], key=lambda spell: (spell.start, spell.key))
+
+
+def spells(actions: Iterable[Action]) -> list[Spell]:
+    """The incidents of actions in order."""
+    found = Spells()
+    for action in actions:
+        found.take(action)
+    return found.all()
 
 
 def compare(before: Iterable[Action], after: Iterable[Action]) -> list[Difference]:

@@ -20,7 +20,7 @@ from streams.cells import Segmentation, profiles
 from streams.config import MAX_FEATURES, MAX_SEGMENTS, MAX_VERSION, OTHER, is_nameable
 from streams.decode import ModelCodec, Rows
 from streams.duration import DAY_MS, UNITS_MS
-from streams.errors import DataError
+from streams.errors import ConfigError, DataError
 from streams.events import Event, Invalid, read_event
 from streams.fields import segment_text, text_of
 from streams.learn_outcomes import Labels, Worth, count_outcomes, read_reference_labels, understand
@@ -49,6 +49,8 @@ MAX_VERSIONS = 8
 MIN_SEGMENT_SHARE = 0.01
 MIN_SEGMENT_EVENTS = 100
 MAX_BLOCKS = 400
+MAX_OTHERS, SHOWN_OTHERS = 1_000, 5
+"""Names of other models in a reference that are counted, and shown."""
 BLOCK_EVENTS = 10_000
 
 PANES_MS = tuple(
@@ -117,6 +119,8 @@ class _Survey:
     fields: set[str] = field(default_factory=set)
     times: array[int] = field(default_factory=lambda: array("q"))
     rejected: Tally[str] = field(default_factory=Tally)
+    others: Tally[str] = field(default_factory=Tally)
+    """Events of other models, by name."""
     events: int = 0
 
 
@@ -145,8 +149,16 @@ def learn(
 
     Raises:
         DataError: if there is nothing to learn from.
+        ConfigError: if the events are of other models alone.
     """
-    survey = _survey(read(), on_events)
+    survey = _survey(model, read(), on_events)
+    if not survey.events and survey.others:
+        names = ", ".join(f"{name!r} ({count:,} events)" for name, count in survey.others.most_common(SHOWN_OTHERS))
+        raise ConfigError(
+            seen=f"events of {names}" + (" and others" if len(survey.others) > SHOWN_OTHERS else ""),
+            expected=f"events of {model!r}",
+            mend="name the model as its events do, with --model",
+        )
     if survey.events < 2:
         reasons = ", ".join(f"{reason} {count}" for reason, count in survey.rejected.items()) or "no lines"
         raise DataError(
@@ -156,7 +168,7 @@ def learn(
         )
     skipped = _skipped(survey)
     known = read_reference_labels(labels) if labels is not None else {}
-    worth = understand(_events(read(), Tally()), known) if labels is not None else None
+    worth = understand(_events(model, read(), Tally()), known) if labels is not None else None
     columns, statistics = _columns(survey, worth.cuts if worth else ())
     segments, dropped = _segments(survey)
     times = np.sort(np.frombuffer(survey.times, np.int64)) if survey.times else np.zeros(0, np.int64)
@@ -176,7 +188,9 @@ def learn(
         total={key: counts.to_bytes() for key, counts in totals.items()},
         blocks=tuple(_packed(blocks)) if timed else (),
         thinning=_thinning(blocks),
-        outcomes=_outcomes(worth, columns, _events(read(), Tally()), known, segments, pane_ms) if worth else None,
+        outcomes=_outcomes(worth, columns, _events(model, read(), Tally()), known, segments, pane_ms)
+        if worth
+        else None,
     )
     return Learned(
         baseline=baseline,
@@ -185,7 +199,12 @@ def learn(
         versions=tuple(v for v, _ in survey.versions.most_common(MAX_VERSIONS) if 0 < len(v) <= MAX_VERSION),
         segments=segments,
         dropped_segments=dropped,
-        rejected=dict(survey.rejected),
+        rejected=dict(survey.rejected)
+        | (
+            {"of other models: " + ", ".join(sorted(survey.others)[:SHOWN_OTHERS]): survey.others.total()}
+            if survey.others
+            else {}
+        ),
         skipped_features=skipped,
     )
 
@@ -199,9 +218,9 @@ def _skipped(survey: _Survey) -> tuple[str, ...]:
     return skipped
 
 
-def _survey(values: Iterable[bytes], on_events: Callable[[int], None]) -> _Survey:
+def _survey(model: str, values: Iterable[bytes], on_events: Callable[[int], None]) -> _Survey:
     survey = _Survey()
-    for event in _events(values, survey.rejected):
+    for event in _events(model, values, survey.rejected, survey.others):
         survey.events += 1
         survey.times.append(event.ts_ms)
         survey.versions[event.model_version] += 1
@@ -220,14 +239,22 @@ def _survey(values: Iterable[bytes], on_events: Callable[[int], None]) -> _Surve
     return survey
 
 
-def _events(values: Iterable[bytes], rejected: Tally[str]) -> Iterator[Event]:
+def _events(
+    model: str, values: Iterable[bytes], rejected: Tally[str], others: Tally[str] | None = None
+) -> Iterator[Event]:
+    """The events of a model. `others`: tells of those of other models, by name."""
     for number, value in enumerate(values):
         if number >= MAX_EVENTS:
             return
         try:
-            yield read_event(value)
+            event = read_event(value)
         except Invalid as invalid:
             rejected[f"{invalid.reason} ({invalid.detail})" if len(rejected) < 20 else str(invalid.reason)] += 1
+            continue
+        if event.model == model:
+            yield event
+        elif others is not None and (event.model in others or len(others) < MAX_OTHERS):
+            others[event.model] += 1
 
 
 def _outcomes(
@@ -390,7 +417,7 @@ def _count(
 
 
 def _batches(codec: ModelCodec, values: Iterable[bytes], on_events: Callable[[int], None]) -> Iterator[Rows]:
-    events, done = _events(values, Tally()), 0
+    events, done = _events(codec.model, values, Tally()), 0
     while block := list(itertools.islice(events, BLOCK_EVENTS)):
         rows = [codec.row(event)[0] for event in block]
         yield Rows(np.arange(len(rows)), rows, np.array([event.ts_ms for event in block], np.int64))

@@ -26,15 +26,30 @@ DEFAULT_RULES = """
       - {name: scores-drifting, signals: [score_drift, prediction_drift], response: human_review, for: 2, clear: 4, cool_down: 7d}
 """
 
-LABEL_RULES = """
+FLOW_RULES = """
       # The labels have stopped, or meet no prediction (written with another key than their events, or by another
       # partitioner): what follows cannot be judged until they are back.
       - {name: labels-missing, signals: [label_rate, label_maturity], response: data_incident, for: 2}
       - {name: labels-unmatched, signals: [label_unmatched_rate], response: data_incident, for: 2}
       # What the scores were worth, as the labels come.
-      - {name: performance-falling, signals: [accuracy, log_loss, auc, mae, rmse], response: retrain, severity: critical, for: 2, clear: 3, cool_down: 7d}
+"""
+
+PERFORMANCE_RULE = """
+      - {name: performance-falling, signals: [%s], response: retrain, severity: critical, for: 2, clear: 3, cool_down: 7d}
+"""
+PERFORMANCE = {
+    Task.BINARY: "accuracy, log_loss, auc",
+    Task.MULTICLASS: "accuracy, log_loss",
+    Task.REGRESSION: "mae, rmse",
+}
+"""Signals that a model of each task has."""
+
+CLASS_RULES = """
       - {name: calibration-off, signals: [calibration_error, calibration_intercept, calibration_slope], response: retrain, for: 2, clear: 3, cool_down: 7d}
       - {name: segment-failing, signals: [segment_error_rate], response: human_review, for: 2, clear: 3, cool_down: 7d}
+"""
+
+BINARY_RULES = """
       - {name: class-failing, signals: [class_recall, class_precision], response: human_review, for: 2, clear: 3, cool_down: 7d}
       # What they will be worth, if only the inputs have moved: valid under covariate shift alone.
       - {name: performance-expected-to-fall, signals: [estimated_accuracy], response: human_review, for: 2, clear: 4, cool_down: 7d}
@@ -90,7 +105,13 @@ def _lines(learned: Learned, source: str, baseline_file: str, realised: str) -> 
     yield "    rules:"
     yield DEFAULT_RULES.strip("\n")
     if baseline.outcomes is not None:
-        yield LABEL_RULES.strip("\n")
+        task = baseline.outcomes.layout.task
+        yield FLOW_RULES.strip("\n")
+        yield PERFORMANCE_RULE.strip("\n") % PERFORMANCE[task]
+        if task is not Task.REGRESSION:
+            yield CLASS_RULES.strip("\n")
+        if task is Task.BINARY:
+            yield BINARY_RULES.strip("\n")
 
 
 def _pane_reason(learned: Learned) -> str:

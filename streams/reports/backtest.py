@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from streams.action import Action, layer_of
 from streams.backtest import Summary
+from streams.compare import Spell, Spells
 from streams.judge import Outcome
 from streams.plan import Plan
 from streams.reports.html import Column, Markup, figure, page, paragraph, section, table, tag, when
@@ -18,6 +19,8 @@ MAX_ROWS = 500
 MAX_CHARTS = 12
 SHOWN_MEASURES = ("brier", "bias")
 
+SignalKey = tuple[str, str | None, str, str | None]
+"""Model, version, signal and feature."""
 Trace = list[tuple[str, float, float]]
 """Window end, value, threshold."""
 
@@ -28,19 +31,33 @@ class BacktestPage:
     def __init__(self) -> None:
         self.actions: list[Action] = []
         self.dropped = 0
-        self._traces: dict[tuple[str, str, str | None], Trace] = {}
-        self._breaches: Counter[tuple[str, str, str | None]] = Counter()
+        self._spells = Spells()
+        self._traces: dict[SignalKey, Trace] = {}
+        self._breaches: Counter[SignalKey] = Counter()
         self._cohorts: dict[tuple[str, str, str], WindowRecord] = {}
 
     def add(self, outcome: Outcome) -> None:
-        room = MAX_ROWS - len(self.actions)
-        self.actions += outcome.actions[:room]
-        self.dropped += max(0, len(outcome.actions) - room)
+        for action in outcome.actions:
+            self._spells.take(action)
+        self.actions += outcome.actions
+        if len(self.actions) > 2 * MAX_ROWS:
+            self._order()
         for window in outcome.windows:
             if window.clock is Clock.COHORT and window.segment is None:
                 self._keep(window)
             elif window.segment is None and window.version is not None and not window.revision:
                 self._note(window)
+
+    def _order(self) -> None:
+        """Puts the actions in the order of their times, and keeps the first ones."""
+        self.actions.sort(key=lambda action: (action.data.window.end, action.data.model, action.data.rule, action.id))
+        self.dropped += max(0, len(self.actions) - MAX_ROWS)
+        del self.actions[MAX_ROWS:]
+
+    @property
+    def incidents(self) -> list[Spell]:
+        """In the order of their beginnings."""
+        return self._spells.all()
 
     def _keep(self, cohort: WindowRecord) -> None:
         """The last revision of each cohort, the latest ones only."""
@@ -54,7 +71,7 @@ class BacktestPage:
     def _note(self, window: WindowRecord) -> None:
         for signal in window.signals:
             if signal.value is not None and signal.threshold is not None:
-                key = (window.model, signal.name, signal.feature)
+                key = (window.model, window.version, signal.name, signal.feature)
                 self._traces.setdefault(key, []).append((window.end, signal.value, signal.threshold))
                 self._breaches[key] += signal.breached
 
@@ -65,6 +82,7 @@ class BacktestPage:
         yield "<main>"
         yield tag("h1", "Backtest")
         yield from section("Records", _books(summary))
+        yield from section("Incidents", self._incidents())
         yield from section("Actions", self._actions())
         yield from section("Signals that crossed their threshold most often", self._charts())
         if self._cohorts:
@@ -78,12 +96,23 @@ class BacktestPage:
         if not charts:
             yield paragraph("None did.")
 
+    def _incidents(self) -> Iterator[str]:
+        found = self.incidents
+        if not found:
+            yield paragraph("There was none.")
+            return
+        head = ("began", "ended", "response", "model", "version", "segment", "rule")
+        yield table("Incidents in the order of their beginnings", head, map(_incident_cells, found[:MAX_ROWS]))
+        if len(found) > MAX_ROWS:
+            yield paragraph(f"{len(found) - MAX_ROWS:,} more follow from actions.ndjson.")
+
     def _actions(self) -> Iterator[str]:
+        self._order()
         if not self.actions:
             yield paragraph("No rule fired.")
             return
-        head = ("window ends", "state", "action", "layer", "model", "segment", "rule", "evidence")
-        yield table("Actions in their order", head, (_action_cells(action) for action in self.actions))
+        head = ("window ends", "state", "action", "layer", "model", "version", "segment", "rule", "evidence")
+        yield table("Actions in the order of their times", head, (_action_cells(action) for action in self.actions))
         if self.dropped:
             yield paragraph(f"{self.dropped:,} more are in actions.ndjson.")
 
@@ -134,10 +163,34 @@ def _action_cells(action: Action) -> tuple[str, ...]:
         data.action,
         str(data.layer),
         data.model,
+        data.model_version or "",
         segment,
         data.rule,
         evidence or data.reason,
     )
+
+
+def _incident_cells(spell: Spell) -> tuple[str, ...]:
+    return (
+        when(spell.start),
+        "open" if spell.end is None else when(spell.end),
+        f"{spell.action} (held back)" if spell.suppressed else spell.action,
+        spell.model,
+        spell.version or "",
+        segment_text(spell.segment),
+        spell.rule,
+    )
+
+
+def incident_line(spell: Spell) -> str:
+    """An incident for a terminal."""
+    about = [
+        *([f"version {spell.version}"] if spell.version is not None else []),
+        *([segment_text(spell.segment)] if spell.segment else []),
+    ]
+    where = f", {', '.join(about)}" if about else ""
+    response = f"{spell.action}, held back" if spell.suppressed else spell.action
+    return f"{spell.start} to {spell.end or 'the end'}: {spell.rule} ({response}){where}"
 
 
 def _books(summary: Summary) -> Iterator[str]:
@@ -164,12 +217,13 @@ def _rules(plan: Plan) -> Markup:
     return table("Rules of the configuration", ("rule", "model", "layer", "signals", "response"), rows)
 
 
-def _chart(key: tuple[str, str, str | None], trace: Trace, breaches: int) -> Markup:
-    model, signal, feature = key
+def _chart(key: SignalKey, trace: Trace, breaches: int) -> Markup:
+    model, version, signal, feature = key
+    name = f"{model}, version {version}" if version else model
     ends = [end[:16].replace("T", " ").removesuffix(" 00:00") for end, _, _ in trace]
     said = f"Beyond its threshold in {breaches:,} of {len(trace):,} windows."
     series = [
         Series("value", [value for _, value, _ in trace]),
         Series("threshold", [limit for _, _, limit in trace], Mark.DASHED),
     ]
-    return figure(f"{model}: {measure_title(signal, feature)}", said, ends, series)
+    return figure(f"{name}: {measure_title(signal, feature)}", said, ends, series)

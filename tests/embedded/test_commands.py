@@ -352,7 +352,12 @@ def one_line(found: subprocess.CompletedProcess[str]) -> str:
         (("init", "{tmp}/latin.csv", "--model", "m", "-o", "{tmp}/x"), 1, "latin.csv: "),
         (("init", "{tmp}/events.txt", "--model", "m", "-o", "{tmp}/x"), 2, "a file of kind '.txt'"),
         (("init", "{tmp}/folder", "--model", "m", "-o", "{tmp}/x"), 2, "folder"),
-        (("init", "{good}/reference.ndjson", "--model", "m", "-o", "{tmp}/empty.ndjson"), 2, "empty.ndjson"),
+        (("init", "{good}/reference.ndjson", "--model", MODEL, "-o", "{tmp}/empty.ndjson"), 2, "empty.ndjson"),
+        (
+            ("init", "{good}/reference.ndjson", "--model", "m", "-o", "{tmp}/x"),
+            2,
+            "events of 'shop' (4,000 events); expected events of 'm'",
+        ),
         (("check", "-c", "{tmp}/none.yaml"), 2, "none.yaml: No such file"),
         (("check", "-c", "{tmp}/broken.yaml"), 2, "broken.yaml, line 3: no YAML"),
         (("check", "-c", "{tmp}/unknown.yaml"), 2, "line 5, models.shop.panes: unknown key 'panes'"),

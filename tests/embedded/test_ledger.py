@@ -120,7 +120,7 @@ def test_acks_and_the_ledger_by_their_commands(broker: EmbeddedBroker, topic: st
     stream = make_stream(12_000, 53)
     to = ("-c", config, "--broker", broker.bootstrap, "--embedded")
     missing = foreshock("ack", *to, "a1", "--status", "acted", "--by", "ann")
-    assert missing.returncode == 1 and "acks" in one_line(missing)
+    assert missing.returncode == 1 and "actions" in one_line(missing)
 
     async def fill() -> str:
         for name in ("inference", "labels"):
@@ -131,6 +131,9 @@ def test_acks_and_the_ledger_by_their_commands(broker: EmbeddedBroker, topic: st
         return str((await firing(connection, NULLS))["id"])
 
     action_id = asyncio.run(fill())
+    unknown = foreshock("ack", *to, "a1", "--status", "acted", "--by", "ann")
+    assert unknown.returncode == 2 and "no action 'a1'" in one_line(unknown) and "--force" in unknown.stderr
+    assert not asyncio.run(on_topic(connection, "acks"))
     assert (
         done("ack", *to, action_id, "--status", "acted", "--by", "ann", "--note", "feed mended")
         == f"acted: {action_id}\n"

@@ -29,7 +29,7 @@ COMMANDS = {
     "actions": ("--json",),
     "ledger": (),
     "report": ("--cadence", "monthly", "-o"),
-    "ack": ("a" * 32, "--status", "seen", "--by", "somebody"),
+    "ack": ("a" * 32, "--status", "seen", "--by", "somebody", "--force"),
 }
 
 
