@@ -22,8 +22,8 @@ from agents.logs import NO_ACTION
 from streams.action import Action, IncidentKey, State, action_line, incident_key, read_action
 from streams.config import Model
 from streams.errors import NewerError, SketchError
-from streams.judge import ModelState, unpack_state
 from streams.open_incidents import open_actions
+from streams.state import ModelState, unpack_state
 from streams.text import plain
 from streams.times import instant_ms, rfc3339
 

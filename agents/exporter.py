@@ -30,6 +30,7 @@ from streams.judge import ModelJudge
 from streams.ledger import TOTAL, Verdict, rows_of
 from streams.partial import Books, LabelBooks
 from streams.plan import model_of
+from streams.restore import Kind
 from streams.signals.evaluate import CellResult
 from streams.sketch.layout import ERROR_SLOT
 
@@ -162,6 +163,14 @@ class Exporter(Collector):
         for tp, flow in sorted(flows.items()):
             if flow.lag is not None:
                 waiting.add_metric([str(tp.partition)], flow.lag)
+        restarted = CounterMetricFamily(
+            "foreshock_state_restarted",
+            "What of the kept state did not fit the configuration, or was not sound, and began anew.",
+            labels=["kind"],
+        )
+        for kind in Kind:
+            restarted.add_metric([kind], self.merge.restarted[kind])
+        yield restarted
         rejoin = GaugeMetricFamily(
             "foreshock_join_rebuild_records",
             "Records to read again until the label join is rebuilt.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
@@ -20,16 +21,18 @@ from agents.publish import Outgoing, Producer, publish
 from agents.sketch import Work
 from streams.ack import Ack, Acks
 from streams.action import action_line, advice
-from streams.chunk_merge import BooksState
 from streams.compaction import CompactedLog
 from streams.errors import NewerError, SketchError
-from streams.judge import BucketJudge, ModelState, Outcome, pack_state, unpack_state, unpack_unit
-from streams.ledger import unpack_ledger
+from streams.judge import BucketJudge, Outcome
+from streams.kept import restore_record
 from streams.parking import Parked, Phase
 from streams.partial import unpack
 from streams.plan import Facts, Plan
-from streams.publication import BOOKS_KEY, LEDGER_KEY, UNIT_KEY, Record, publications
+from streams.publication import BOOKS_KEY, UNIT_KEY, Record, publications
 from streams.records import Records
+from streams.restore import Kind
+from streams.state import pack_state
+from streams.text import plain
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +72,8 @@ class MergeStage:
         self.rebuild_seconds = 0.0
         self.to_rebuild = 0
         """Records of `state`, then of `partials`, that are still to be read until the judges are rebuilt."""
+        self.restarted: Counter[Kind] = Counter()
+        """What of the kept state did not go on, and was left out or begun anew."""
         self._tell_rebuild = Seldom(TELL_EVERY_S)
         self._expired_at: dict[int, float] = {}
 
@@ -92,6 +97,7 @@ class MergeStage:
         for judge in judges.values():
             for _ in judge.resume():
                 await asyncio.sleep(0)  # or no heartbeat would be sent, and the group would give our buckets away
+            self._report_restarts(judge)
         for judge, _ in kept.values():
             for ack in self.acks:
                 judge.take_ack(ack)
@@ -135,19 +141,19 @@ class MergeStage:
 
     def _restore(self, judge: BucketJudge, key: bytes, value: bytes) -> None:
         try:
-            if key.startswith(BOOKS_KEY):
-                topic = key[len(BOOKS_KEY) :].decode() or self.plan.config.kafka.inference
-                judge.restore_books(topic, unpack_state(value, BooksState))
-            elif key.startswith(UNIT_KEY):
-                judge.restore_unit(*unpack_unit(value))
-            elif key.startswith(LEDGER_KEY):
-                judge.restore_ledger(unpack_ledger(value))
-            else:
-                judge.restore(unpack_state(value, ModelState))
+            restore_record(judge, key, value)
         except NewerError as error:
             raise error.at(f"state {key[:80]!r}") from None
         except SketchError as error:
-            log.error("state %r: %s; left out", key[:80], error)
+            self.restarted[Kind.UNSOUND] += 1
+            log.error("state %r: %s; left out", key[:80], plain(str(error)))
+
+    def _report_restarts(self, judge: BucketJudge) -> None:
+        """Logs and counts what of the state did not go on, once."""
+        for model, restart in judge.restarts:
+            self.restarted[restart.kind] += 1
+            log.warning("model %s: %s", plain(model), plain(restart.text), extra={"model": model})
+        judge.restarts = []
 
     def _fold(self, judge: BucketJudge, records: Records, *, fresh: bool) -> None:
         for offset, key, value in zip(records.offsets, records.keys, records.values, strict=True):

@@ -24,13 +24,14 @@ from rich.console import Console
 from rich.table import Table
 
 from streams.configure import load
-from streams.judge import BucketJudge, ModelState, Outcome, pack_state, pack_unit
+from streams.judge import BucketJudge, Outcome
 from streams.learn import learn
 from streams.partial import BooksPartial, PanePartial, key_of, pack, unpack
 from streams.plan import Plan, compile_plan
 from streams.records import Records
 from streams.scaffold import foreshock_yaml
 from streams.source import SourceFold
+from streams.state import ModelState, pack_state, pack_unit
 
 MODEL, START_MS, PANE_MS = "m", 1_767_571_200_000, 60_000
 NOW_MS = START_MS + 10**10

@@ -11,8 +11,9 @@ from msgspec import Meta
 
 from streams.baseline import WHOLE, SegmentKey
 from streams.config import Model, Rule, Severity
-from streams.decide import ENDS, Decision, Evidence, Reason, action_id
+from streams.decide import ENDS, Decision, Evidence, Reason, RuleState, action_id
 from streams.errors import UNREADABLE
+from streams.fingerprint import RulePrint
 from streams.signals.names import SIGNALS
 from streams.text import plain
 from streams.times import rfc3339
@@ -101,6 +102,43 @@ def action_of(model: str, config: Model, decision: Decision) -> Action:
             runbook=rule.runbook or config.runbook,
             suppressed_by=state.suppressed_by or None,
             signals=decision.evidence,
+        ),
+    )
+
+
+def retirement(
+    model: str, cell: tuple[str, str | None, SegmentKey], state: RuleState, rule: RulePrint, window: Span
+) -> Action:
+    """The action that closes an incident of what the configuration no longer names.
+
+    Parameters:
+        cell: rule, version and segment of the incident.
+        rule: as it was when the incident was opened.
+        window: the last one that was judged.
+    """
+    name, version, segment = cell
+    return Action(
+        id=action_id(name, model, version, segment, state.since_ms, State.RESOLVED, state.revision),
+        source=f"foreshock/{model}",
+        subject=model,
+        time=window.end,
+        data=ActionData(
+            action=rule.response,
+            state=State.RESOLVED,
+            model=model,
+            model_version=version,
+            segment=segment_object(segment),
+            layer=rule.layer,
+            rule=name,
+            severity=rule.severity,
+            window=window,
+            since=rfc3339(state.since_ms),
+            revision=state.revision,
+            reason=Reason.RETIRED,
+            owner=rule.owner,
+            runbook=rule.runbook,
+            suppressed_by=state.suppressed_by or None,
+            signals=(),
         ),
     )
 

@@ -18,6 +18,7 @@ from streams.cells import Cells, packed
 from streams.config import bucket_of
 from streams.errors import UNREADABLE, SketchError
 from streams.events import Reject
+from streams.fingerprint import PartPrint
 from streams.panes import NO_MARK, Timeliness
 from streams.parking import Parking, Phase
 from streams.partial import (
@@ -146,6 +147,7 @@ class ChunkFold(ABC):
         self._beat_at_ms = clock_ms
         self.parking = Parking()
         """The models of which no record is counted any more: one of theirs raised."""
+        self._prints: dict[str, PartPrint] = {}
 
     @property
     @abstractmethod
@@ -157,8 +159,8 @@ class ChunkFold(ABC):
         """Counts records, at most BLOCK_RECORDS."""
 
     @abstractmethod
-    def _layout_of(self, name: str) -> str:
-        """The digest of the layout that the panes of a declared name have."""
+    def _print_of(self, name: str) -> PartPrint:
+        """The fingerprint of the panes of a declared name."""
 
     @abstractmethod
     def _lateness_ms(self, name: str) -> int:
@@ -269,8 +271,10 @@ class ChunkFold(ABC):
         return partials
 
     def _pane_part(self, name: str, share: Share, pane_ms: int) -> PanePart:
-        cells = (packed(share.panes.get((pane_ms, status), {})) for status in _KEPT)
-        return PanePart(name, self._layout_of(name), *cells)
+        on_time, welcome = (packed(share.panes.get((pane_ms, status), {})) for status in _KEPT)
+        if name not in self._prints:
+            self._prints[name] = self._print_of(name)
+        return PanePart(name, self._prints[name].of((*on_time, *welcome)), on_time, welcome)
 
     def _books(self, clock_ms: int, complete: bool, everywhere: bool) -> list[Partial]:
         """Books of the buckets that the chunk touched; on a beat without news, of every bucket with a model.

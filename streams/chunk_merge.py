@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -16,6 +16,7 @@ from streams.cells import MOST_COUNT, Cells, Segmentation, Takes, checked_part, 
 from streams.config import MAX_MODELS
 from streams.duration import DAY_MS
 from streams.errors import SketchError
+from streams.fingerprint import PartPrint, span_of
 from streams.panes import NO_MARK
 from streams.parking import Parking, Phase
 from streams.partial import Books, BooksPart, BooksPartial, PanePart, PanePartial, Partial
@@ -122,13 +123,21 @@ class ModelBooks:
         return total
 
 
+class Stranger(NamedTuple):
+    """What a chunk holds of a model that was counted under another configuration."""
+
+    end_offset: int
+    until_ms: int
+    """End of the last pane that has on-time events."""
+
+
 @dataclass(slots=True, kw_only=True)
 class ModelPanes(ModelBooks):
     """The panes of one declared model."""
 
     plan: ModelPlan
-    layout: str
-    """The digest of the layout that its panes have."""
+    fingerprint: PartPrint
+    """That of its panes."""
     length: int
     """Its slots."""
     takes: Takes
@@ -143,6 +152,26 @@ class ModelPanes(ModelBooks):
     """Panes that changed after they were judged."""
     foreign: int = 0
     """Publications of another layout: made under another baseline or configuration, left out of the sketches."""
+    strangers: dict[ChunkPart, Stranger] = field(default_factory=dict)
+    """By source partition and chunk, the foreign publications that a rebuild has met; `settle` forgets them."""
+    own_ends: dict[ChunkPart, int] = field(default_factory=dict)
+    """End offsets of the publications that fit, while a rebuild meets them."""
+
+    def meet(self, place: ChunkPart, partial: PanePartial, part: PanePart) -> None:
+        """Notes a publication that a rebuild reads, whether it fits or not."""
+        if self.fingerprint.fits(part.layout, partial.pane_ms):
+            self.own_ends[place] = max(partial.end_offset, self.own_ends.get(place, -1))
+        else:
+            span_ms = span_of(part.layout) or self.fingerprint.span_ms
+            known = self.strangers.get(place, Stranger(-1, NO_MARK))
+            until_ms = partial.pane_ms + span_ms if part.on_time else NO_MARK
+            self.strangers[place] = Stranger(max(known.end_offset, partial.end_offset), max(known.until_ms, until_ms))
+
+    def begin_at(self, start_ms: int) -> None:
+        """Leaves out the panes of before, whole or not, whenever they come."""
+        self.expired_before_ms = max(start_ms, self.expired_before_ms)
+        self.panes = {at: pane for at, pane in self.panes.items() if at >= start_ms}
+        self.changed = {at for at in self.changed if at >= start_ms}
 
     def forget(self, before_ms: int) -> None:
         """Drops old panes, but for the newest: from it a silence is measured."""
@@ -187,26 +216,30 @@ class ChunkMerge(Generic[M]):
         if not self._is_ours(partial):
             raise SketchError(seen=f"a partial of {partial.topic}, bucket {partial.bucket}", expected="this bucket's")
         if isinstance(partial, PanePartial):
-            self._apply_pane(partial, key)
+            self._apply_pane(partial, key, fresh)
         elif isinstance(partial, BooksPartial):
             self._apply_books(partial, key, fresh)
 
     def _is_ours(self, partial: Partial) -> bool:
         return partial.topic == self.topic and partial.bucket == self.bucket
 
-    def _apply_pane(self, partial: PanePartial, key: bytes) -> None:
-        parts = [self._checked(part) for part in partial.models]
+    def _apply_pane(self, partial: PanePartial, key: bytes, fresh: bool) -> None:
+        parts = [self._checked(part, partial.pane_ms) for part in partial.models]
         if key:
             self.keys.setdefault(partial.pane_ms, set()).add(key)
         source = self.sources.setdefault(partial.partition, Source())
-        if partial.chunk <= source.folded_chunk:
-            return
         place = (partial.partition, partial.chunk, partial.start_offset)
         for part in parts:
             model = self.models.get(part.model)
-            if model is None or part.layout != model.layout:
+            if model is not None and not fresh:
+                model.meet(place, partial, part)
+        if partial.chunk <= source.folded_chunk:
+            return
+        for part in parts:
+            model = self.models.get(part.model)
+            if model is None or not model.fingerprint.fits(part.layout, partial.pane_ms):
                 if model is not None:
-                    model.foreign += 1
+                    model.foreign += fresh  # what a rebuild meets was counted when it came
                 continue
             if self.is_parked(part.model):
                 continue
@@ -218,9 +251,28 @@ class ChunkMerge(Generic[M]):
                 if model.judged_until_ms is not None and partial.pane_ms < model.judged_until_ms:
                     model.changed.add(partial.pane_ms)
 
-    def _checked(self, part: PanePart) -> PanePart:
+    def settle(self) -> dict[str, int]:
+        """After a rebuild: per model, until when its events were counted under another configuration for good.
+
+        A chunk that is not full is read and published again by stage 1. Until that has come as far as before, the marks
+        that were published with the chunk speak of events that are in no pane: they are not believed.
+        """
+        until_ms: dict[str, int] = {}
+        for name, model in self.models.items():
+            for place, stranger in model.strangers.items():
+                partition, chunk, _ = place
+                own_end = model.own_ends.get(place)
+                if chunk > self.sources[partition].folded_chunk:
+                    if own_end is None or own_end < stranger.end_offset:
+                        model.marks.pop(partition, None)
+                elif own_end is None and stranger.until_ms > NO_MARK:
+                    until_ms[name] = max(stranger.until_ms, until_ms.get(name, NO_MARK))
+            model.strangers, model.own_ends = {}, {}
+        return until_ms
+
+    def _checked(self, part: PanePart, pane_ms: int) -> PanePart:
         model = self.models.get(part.model)
-        if model is None or part.layout != model.layout:
+        if model is None or not model.fingerprint.fits(part.layout, pane_ms):
             return part  # it will be left out
         return checked_part(part, model.length, model.takes, model.most)
 

@@ -64,10 +64,11 @@ class Reason(StrEnum):
     WAITING = "waiting_for_layer"
     COOLING = "cooling_down"
     MAINTENANCE = "maintenance"
+    RETIRED = "retired"
 
 
 BEGINNINGS = frozenset({Reason.FIRED, Reason.RELEASED})
-ENDS = frozenset({Reason.RESOLVED, Reason.NO_TRAFFIC})
+ENDS = frozenset({Reason.RESOLVED, Reason.NO_TRAFFIC, Reason.RETIRED})
 PUBLISHED = BEGINNINGS | ENDS | {Reason.WIDENED, Reason.SUPPRESSED}
 
 

@@ -6,70 +6,50 @@ judges again from the last state and arrives at the same records and the same ac
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, TypeVar
 
 import msgspec
-from msgspec import Meta
 
 from streams.ack import Ack, Acks
 from streams.action import Action, action_of, layer_of
-from streams.calibrate import Calibration
-from streams.cells import Cells, opened, packed
+from streams.cells import Cells
 from streams.chunk_merge import BooksState
-from streams.decide import BEGINNINGS, ENDS, Decision, Judged, Reason, RuleState, Situation, decide
-from streams.errors import UNREADABLE, SketchError
+from streams.decide import BEGINNINGS, ENDS, Decision, Judged, Reason, Situation, decide
 from streams.facts.history import History
 from streams.facts.merge import NOTHING_TOLD, FactsMerge, KpiPane, ToldPane
-from streams.inhibit import Incident, Incidents
+from streams.fingerprint import made_of, unit_length, unit_print
+from streams.inhibit import Incidents
 from streams.judge_facts import FactsJudge, kpi_clocks
-from streams.judge_outcomes import Arrival, LabelledJudge
+from streams.judge_outcomes import LabelledJudge
 from streams.ledger import Ledger, LedgerState, terms_of
 from streams.merge import BucketMerge, ClosedPane, ModelMerge, ModelOutcomes
 from streams.panes import NO_MARK
 from streams.parking import Parked, Parking, Phase
-from streams.partial import WRITES, Cell, Partial, Start, check_format, seal, unseal
+from streams.partial import Partial
 from streams.plan import Facts, ModelPlan, Plan
 from streams.predictions import Predictions
+from streams.restore import (
+    Kind,
+    Restart,
+    end_of,
+    events_restart,
+    events_restarted,
+    kpi_restarted,
+    next_start,
+    overlaps,
+    restored,
+    retired_model,
+)
 from streams.rollup import Rollup, Unit, UnitId, merged_cells
 from streams.seen import Seen
 from streams.signals.estimate import Estimate
 from streams.signals.evaluate import CellResult, Judge, Window
-from streams.signals.jobs import JobState
 from streams.signals.names import judges_labels
-from streams.signals.outcome import Sums
 from streams.sketch.layout import requests
+from streams.state import EVENTS_GAP, ModelState, is_folded
 from streams.window import WindowRecord, window_record
-
-
-class ModelState(msgspec.Struct, kw_only=True):
-    """What stage 2 remembers of a model, as plain fields."""
-
-    model: str
-    judged_until_ms: int
-    first_pane_ms: int
-    last_event_pane_ms: int
-    windows: int = 0
-    decisions: dict[str, int] = {}
-    """Decisions by reason."""
-    actions: dict[str, int] = {}
-    """Incidents by response: those that began, and below those that ended."""
-    resolved: dict[str, int] = {}
-    suppressed: dict[str, int] = {}
-    shadow: dict[str, int] = {}
-    """Incidents by shadow rule."""
-    incidents: tuple[Incident, ...] = ()
-    """Those that hold rules of higher layers back."""
-    rules: dict[str, RuleState] = {}
-    labels_until_ms: int | None = None
-    """Arrival panes up to here are judged."""
-    sums: Sums = {}
-    calibrations: dict[str, Calibration] = {}
-    arrival: Arrival | None = None
-    jobs: dict[str, JobState] = {}
-    kpis_until_ms: dict[str, int] = {}
-    """Panes of each KPI up to here are judged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +78,7 @@ class ModelJudge:
         """`kinds` of facts that are told."""
         self.plan, self.kinds = plan, kinds
         self.state = state
+        self.made = made_of(plan)
         self.rules = dict(state.rules) if state else {}
         self.judge = Judge(plan)
         self.labelled = _labelled(plan, self.judge.estimate, state)
@@ -107,11 +88,24 @@ class ModelJudge:
         self.rollup = Rollup(plan.config.pane_ms, self._overs_ms, plan.segmentation)
         self.facts = FactsJudge(plan, kinds, self._overs_ms, state.jobs if state else {})
         self.kpis = kpi_clocks(plan, kinds)
+        self.follow_gaps()
         self.incidents = Incidents(state.incidents if state else ())
         self.told: dict[int, int] = {}
         """Per judged pane the events of its last record, as long as late ones may still come."""
         self.latest: list[CellResult] = []
         """The last judged window of the pane's length, for the metrics."""
+
+    def follow_gaps(self) -> None:
+        """Tells those that look back what the state says is not known."""
+        gaps = self.state.gaps if self.state else {}
+        self.gaps = gaps.get(EVENTS_GAP, [])
+        self.facts.history.gaps = self.gaps
+        for name, clock in self.kpis.items():
+            clock.follow_gaps(gaps.get(name, []))
+
+    def _made(self, units: Iterable[Unit]) -> list[Unit]:
+        """The units with the fingerprints of what they depend on."""
+        return [replace(unit, made=unit_print(self.plan, unit.stream, folded=is_folded(unit))) for unit in units]
 
     def close(self, pane: ClosedPane, told: ToldPane = NOTHING_TOLD) -> Outcome:
         end_ms = pane.start_ms + self.plan.config.pane_ms
@@ -137,6 +131,8 @@ class ModelJudge:
             judged_until_ms=end_ms,
             first_pane_ms=since_ms,
             last_event_pane_ms=last_event_ms,
+            made=self.made,
+            gaps=before_state.gaps if before_state else {},
         )
         self._note(before_state, len(windows), decisions)
         self.told[pane.start_ms] = count_events(pane.on_time)
@@ -147,7 +143,7 @@ class ModelJudge:
         self._forget(pane.start_ms)
         forgotten = sorted(before - self.rollup.finished()) + self.facts.history.forget(end_ms)
         forgotten += [unit for clock in self.kpis.values() if clock.seen for unit in clock.seen.forget(end_ms)]
-        return Outcome(self.plan.name, windows, *self._actions(decisions), units, forgotten, self.state)
+        return Outcome(self.plan.name, windows, *self._actions(decisions), self._made(units), forgotten, self.state)
 
     def revise(self, pane: ClosedPane) -> list[WindowRecord]:
         """The pane's window with all that has come; nothing if no event has come since it was last told of."""
@@ -172,12 +168,20 @@ class ModelJudge:
             if self.labelled is not None:
                 self.labelled.resume_events(start_ms, on_time)
 
-    def restore_unit(self, unit: Unit) -> None:
+    def restore_unit(self, unit: Unit) -> bool:
+        """Takes a roll-up, if it fits. One of release 0.1 does not say what it was made under: it fits where its counts
+        have the length that they should have."""
+        length = unit_length(self.plan, unit.stream)
+        if length is None or (unit.made and unit.made != unit_print(self.plan, unit.stream, folded=is_folded(unit))):
+            return False
+        if any(profile.counts.length != length for profile in unit.cells.values()):
+            return False
         if not unit.stream:
             self.rollup.restore(unit)
         for kept in self._kept():
             if kept.stream == unit.stream:
                 kept.restore(unit)
+        return True
 
     def drop_units(self) -> None:
         """Drops restored units that end after what was judged: their panes will be closed again."""
@@ -227,6 +231,7 @@ class ModelJudge:
         start_ms, end_ms = self.rollup.span(end_ms, over_ms)
         silent_ms = max(0, end_ms - last_event_ms - self.plan.config.pane_ms)
         partial = partial or (self.state is not None and start_ms <= self.state.first_pane_ms)
+        partial = partial or overlaps(self.gaps, start_ms, end_ms)
         return Window(start_ms, end_ms, over_ms, self.rollup.window(start_ms, end_ms), silent_ms, partial)
 
     def close_labelled(self, pane: ClosedPane, outcomes: ModelOutcomes) -> Outcome:
@@ -251,7 +256,7 @@ class ModelJudge:
         self.state = msgspec.structs.replace(before, kpis_until_ms={**before.kpis_until_ms, name: end_ms})
         self._note(before, len(windows), decisions)
         forgotten = [unit for history in clock.histories for unit in history.forget(end_ms)]
-        return Outcome(self.plan.name, windows, *self._actions(decisions), units, forgotten, self.state)
+        return Outcome(self.plan.name, windows, *self._actions(decisions), self._made(units), forgotten, self.state)
 
     def _actions(self, decisions: Iterable[Decision]) -> tuple[list[Action], list[Action]]:
         """To publish, and those of shadow rules."""
@@ -347,6 +352,14 @@ class BucketJudge:
                 self.judges[name] = ModelJudge(model.plan, kinds=self.facts.topics)
                 self.ledgers[name] = Ledger(terms_of(model.plan))
         self.acks = Acks() if acks is None else acks
+        self.restarts: list[tuple[str, Restart]] = []
+        """By model, what a restore could not go on with; whoever tells of it empties it."""
+        self._opening: list[Outcome] = []
+        """What is published before anything is judged: the ends of incidents that nothing judges any more."""
+        self._labels_waiting: set[str] = set()
+        """Models whose labels the join reads again: what was judged of them is taken up when it has."""
+        self._unfit: dict[str, Counter[str]] = {}
+        """By model, roll-ups that were left out, by stream."""
 
     def apply(self, partial: Partial, key: bytes = b"", *, fresh: bool = True) -> None:
         """Takes a publication; SketchError if it is none of this bucket's."""
@@ -354,24 +367,52 @@ class BucketJudge:
         (self.merge if facts is None else facts).apply(partial, key, fresh=fresh)
 
     def restore(self, state: ModelState) -> None:
-        """Goes on from a model's state. Must come before `resume`."""
-        if state.model in self.judges:
-            model = self.merge.models[state.model]
-            model.judged_until_ms, model.first_pane_ms = state.judged_until_ms, state.first_pane_ms
-            model.outcomes.judged_until_ms = state.labels_until_ms
+        """Goes on from a model's state, as far as it fits the plan. Must come before `resume`."""
+        model, judge = self.merge.models.get(state.model), self.judges.get(state.model)
+        if model is not None and judge is None:
+            return  # parked
+        found = restored(state, model.plan, judge.made) if model is not None and judge else retired_model(state)
+        self.restarts += [(state.model, restart) for restart in found.restarts]
+        if model is not None:
             with self.parking.guard(state.model, Phase.RESTORE):
-                self.judges[state.model] = ModelJudge(model.plan, state, self.facts.topics)
-                self.facts.restore(state.model, state.judged_until_ms, state.kpis_until_ms)
+                self.judges[state.model] = ModelJudge(model.plan, found.state, self.facts.topics)
+                self._follow(state.model)
+        if found.retired:
+            self._opening.append(Outcome(state.model, (), found.retired, state=found.state))
+
+    def _follow(self, name: str) -> None:
+        """Moves the clocks of the merge to where a model's state says that it has been judged."""
+        model, state = self.merge.models[name], self.judges[name].state
+        if state is None:
+            return
+        whole_ms = end_of(state.gaps.get(EVENTS_GAP, ()))
+        model.judged_until_ms, model.first_pane_ms = state.judged_until_ms, state.first_pane_ms
+        model.last_event_pane_ms = state.last_event_pane_ms
+        model.outcomes.judged_until_ms = state.labels_until_ms
+        if whole_ms is not None:
+            model.begin_at(whole_ms)
+        ends_ms = {clock: end_of(gaps) for clock, gaps in state.gaps.items() if clock != EVENTS_GAP}
+        from_ms = {clock: at for clock, at in ends_ms.items() if at is not None}
+        self.facts.restore(name, state.judged_until_ms, state.kpis_until_ms, from_ms)
+        self.judges[name].follow_gaps()
 
     def restore_unit(self, name: str, unit: Unit) -> None:
+        """Takes a roll-up; SketchError for one that no worker has written. Must come after the model's state."""
+        fits = True
         if name in self.judges:
             with self.parking.guard(name, Phase.RESTORE):
-                self.judges[name].restore_unit(unit)
+                fits = self.judges[name].restore_unit(unit)
+        if not fits:
+            self._unfit.setdefault(name, Counter())[unit.stream] += 1
 
     def restore_ledger(self, state: LedgerState) -> None:
         if state.model in self.ledgers:
+            terms = self.ledgers[state.model].terms
+            if state.truth_ms not in (0, terms.truth_ms):
+                text = "the spans by which the truth is judged were changed: those of before are dropped"
+                self.restarts.append((state.model, Restart(Kind.LEDGER, text)))
             with self.parking.guard(state.model, Phase.RESTORE):
-                self.ledgers[state.model] = Ledger(self.ledgers[state.model].terms, state)
+                self.ledgers[state.model] = Ledger(terms, state)
 
     def take_ack(self, ack: Ack) -> None:
         """Gives an ack to the ledger that knows its action."""
@@ -387,6 +428,7 @@ class BucketJudge:
         """
         for ack in self.acks:
             self.take_ack(ack)
+        self._settle()
         for name, model in self.merge.models.items():
             yield from self.parking.guarded(name, Phase.RESTORE, self._resume(name, model))
 
@@ -398,17 +440,59 @@ class BucketJudge:
         for start_ms in sorted(at for at in model.panes if at < model.judged_until_ms):
             judge.resume(start_ms, model.panes[start_ms].cells()[0], self.facts.feedback(name, start_ms))
             yield
-        labelled, until_ms = judge.labelled, model.outcomes.judged_until_ms
-        if labelled is not None and model.first_pane_ms is not None:
-            labelled.resume_cohorts(model.outcomes, model.first_pane_ms, model.judged_until_ms)
-        if labelled is not None and until_ms is not None:
-            for start_ms in sorted(at for at in model.outcomes.arrivals if at < until_ms):
-                labelled.resume(ClosedPane(start_ms, *model.outcomes.arrivals[start_ms].cells(), partial=False))
-                yield
+        if name not in self._labels_waiting:
+            yield from self._resume_labels(name)
         for clock in judge.kpis.values():
             for pane in self.facts.judged(name, clock):
                 clock.resume(pane)
                 yield
+
+    def _resume_labels(self, name: str) -> Iterator[None]:
+        """Gives a model's judge of labels what was judged of them before."""
+        model, labelled = self.merge.models[name], self.judges[name].labelled
+        until_ms = model.outcomes.judged_until_ms
+        if labelled is None or model.first_pane_ms is None or model.judged_until_ms is None:
+            return
+        labelled.resume_cohorts(model.outcomes, model.first_pane_ms, model.judged_until_ms)
+        for start_ms in sorted(at for at in model.outcomes.arrivals if until_ms is not None and at < until_ms):
+            labelled.resume(ClosedPane(start_ms, *model.outcomes.arrivals[start_ms].cells(), partial=False))
+            yield
+
+    def _settle(self) -> None:
+        """After a rebuild: what chunks hold for good that were counted under another configuration is in no pane of
+        ours. Judgement begins after it, so that no window is taken for whole that is not."""
+        clocks = {name: judge.kpis.values() for name, judge in self.judges.items()}
+        events, facts = self.merge.settle(), self.facts.settle(clocks)
+        for name, model in self.merge.models.items():
+            with self.parking.guard(name, Phase.RESTORE):
+                self._settle_model(name, model, events, facts)
+        self._opening = [
+            replace(found, state=self.judges[found.model].state) if found.model in self.judges else found
+            for found in self._opening
+        ]
+
+    def _settle_model(
+        self, name: str, model: ModelMerge, events: Mapping[str, int], facts: Mapping[tuple[str, str], int]
+    ) -> None:
+        if model.outcomes.has_foreign and model.plan.outcomes is not None:
+            self._labels_waiting.add(name)
+        if name in self.judges:
+            judge, state = self.judges[name], self.judges[name].state
+            ends_ms = [at for at in (events.get(name), facts.get((name, ""))) if at is not None]
+            if ends_ms and state is None:
+                model.begin_at(next_start(max(ends_ms), model.plan.config.pane_ms))
+            elif ends_ms and state is not None and max(ends_ms) > state.judged_until_ms:
+                judge.state = events_restarted(state, model.plan, judge.made, max(ends_ms))
+                why = "chunks of the source were counted under another configuration"
+                self.restarts.append((name, events_restart(judge.state, state.judged_until_ms, why)))
+            for clock in judge.kpis:
+                end_ms = facts.get((name, clock))
+                if end_ms is not None and judge.state and end_ms > judge.state.kpis_until_ms.get(clock, NO_MARK):
+                    judge.state = kpi_restarted(judge.state, model.plan, clock, end_ms)
+            for stream, number in self._unfit.pop(name, Counter()).items():
+                text = f"{number} hours and days of {stream or 'events'} were counted under another configuration"
+                self.restarts.append((name, Restart(Kind.ROLLUP, f"{text}: they are dropped")))
+            self._follow(name)
 
     def advance(self) -> Iterator[Outcome]:
         """Judges what the watermarks allow, and revises what changed after it was judged.
@@ -417,6 +501,10 @@ class BucketJudge:
         be empty. A model whose evaluation raises is parked: the others go on, and an outcome says so.
         """
         yield from self.parked_now()
+        while self._opening:
+            if self._opening[0].model not in self.parking:
+                yield self._entered(self._opening[0])
+            self._opening.pop(0)  # not before: whoever stops here asks for it again
         for name, model in self.merge.models.items():
             for phase, outcomes in (
                 (Phase.EVALUATE, self._events(name, model)),
@@ -432,7 +520,9 @@ class BucketJudge:
 
     def _entered(self, outcome: Outcome) -> Outcome:
         """The outcome, when the ledger has taken it."""
-        ledger = self.ledgers[outcome.model]
+        ledger = self.ledgers.get(outcome.model)
+        if ledger is None:
+            return outcome  # the end of an incident of a model that is gone
         for window in outcome.windows:
             ledger.take_window(window)
         for actions, shadow in ((outcome.actions, False), (outcome.shadows, True)):
@@ -457,6 +547,12 @@ class BucketJudge:
         labelled = judge.labelled
         if labelled is None:
             return
+        if name in self._labels_waiting:
+            if self.merge.outcome_watermark_ms(model) is None:
+                return
+            list(self._resume_labels(name))
+            self._labels_waiting.discard(name)
+            model.outcomes.changed_arrivals.clear()
         revised: list[int] = []
         for start_ms, cells in self.merge.revised_cohorts(model):
             revised.append(start_ms)
@@ -497,45 +593,3 @@ class BucketJudge:
     def _revisions(self, name: str, model: ModelMerge) -> Iterator[Outcome]:
         for pane in self.merge.revised(model):
             yield Outcome(name, self.judges[name].revise(pane), ())
-
-
-class _Head(msgspec.Struct):
-    format: int = 1
-    """The first states did not say it."""
-
-
-State = TypeVar("State", ModelState, BooksState)
-
-
-def pack_state(state: ModelState | BooksState) -> bytes:
-    return msgspec.json.encode({"format": WRITES, **msgspec.structs.asdict(state)})
-
-
-def unpack_state(data: bytes, kind: type[State]) -> State:
-    """Raises NewerError for a state of a later release, SketchError for what is none."""
-    try:
-        check_format(msgspec.json.decode(data, type=_Head).format)
-        return msgspec.json.decode(data, type=kind)
-    except UNREADABLE as error:
-        raise SketchError(seen=f"a state that does not open ({error})", expected="a packed state") from None
-
-
-class _PackedUnit(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
-    model: str
-    level_ms: Annotated[int, Meta(ge=1, le=1 << 40)]
-    start_ms: Start
-    cells: list[Cell]
-    stream: str = ""
-
-
-def pack_unit(model: str, unit: Unit) -> bytes:
-    found = _PackedUnit(model, unit.level_ms, unit.start_ms, packed(unit.cells), unit.stream)
-    return seal(msgspec.msgpack.encode(found))
-
-
-def unpack_unit(data: bytes) -> tuple[str, Unit]:
-    try:
-        found = msgspec.msgpack.decode(unseal(data), type=_PackedUnit)
-    except UNREADABLE as error:
-        raise SketchError(seen=f"a roll-up that does not open ({error})", expected="a packed roll-up") from None
-    return found.model, Unit(found.level_ms, found.start_ms, opened(found.cells), found.stream)

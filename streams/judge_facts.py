@@ -107,10 +107,21 @@ class KpiClock:
         self.overs_ms = tuple(sorted({plan.config.pane_ms, *overs_ms}))
         self.seen = Seen(plan.config.pane_ms, self.overs_ms[-1]) if self.capture else None
         self.histories = [_history(plan, self.overs_ms[-1], f"kpi/{name}/{part}") for part in plan.config.made_of(name)]
+        self.gaps: Sequence[tuple[int, int]] = ()
         self.told: dict[int, int] = {}
         """Observations of the panes that were judged, as long as late ones may still come."""
         self.latest: list[CellResult] = []
         """The last judged window of the pane's length, for the metrics."""
+
+    def follow_gaps(self, gaps: Sequence[tuple[int, int]]) -> None:
+        """Takes the stretches of which not all is known."""
+        self.gaps = gaps
+        for history in self.histories:
+            history.gaps = gaps
+
+    def _is_whole(self, end_ms: int, over_ms: int) -> bool:
+        """Whether all of a window is known: a sum over less would be taken for a fall."""
+        return not any(end_ms - over_ms < until_ms and from_ms < end_ms for from_ms, until_ms in self.gaps)
 
     def resume(self, pane: KpiPane) -> list[Unit]:
         """Takes a pane; gives the hours that it ends."""
@@ -133,13 +144,15 @@ class KpiClock:
             cells = list(self._cells(window))
             if over_ms == self.plan.config.pane_ms:
                 self.latest = cells
-            windows += [told_record(self.plan, window, cell, self.name, 0) for cell in cells if cell.events]
-            judged[over_ms] = Judged(window, cells)
+            if self._is_whole(end_ms, over_ms):
+                windows += [told_record(self.plan, window, cell, self.name, 0) for cell in cells if cell.events]
+                judged[over_ms] = Judged(window, cells)
         windows += self.revise(pane)
         self._forget(end_ms)
         reach_ms, clock = self.overs_ms[-1], f"{Clock.KPI}/{self.name}"
         situation = Situation(self.plan.name, self.plan.config, incidents, reach_ms, clock)
-        return windows, list(decide(self.rules, judged, states, situation))
+        rules = [rule for rule in self.rules if judged.keys() >= set(self.plan.config.overs_ms(rule))]
+        return windows, list(decide(rules, judged, states, situation))
 
     def revise(self, pane: KpiPane) -> list[WindowRecord]:
         """The pane's window with all that has come; nothing if it was told before."""

@@ -190,6 +190,8 @@ class LedgerState(msgspec.Struct, kw_only=True):
     """Counts of what is forgotten."""
     rules: dict[str, RuleTally] = {}
     false_alarms: int = 0
+    truth_ms: int = 0
+    """The length of the spans of truth; 0: of release 0.1, which did not say it."""
 
 
 class Ledger:
@@ -198,6 +200,9 @@ class Ledger:
     def __init__(self, terms: Terms, state: LedgerState | None = None) -> None:
         state = state or LedgerState(model=terms.model, truth=TruthState())
         self.terms = terms
+        if state.truth_ms not in (0, terms.truth_ms):  # spans of another length say nothing of those of today
+            truth = TruthState(breaches=state.truth.breaches, before_ms=state.truth.before_ms)
+            state = msgspec.structs.replace(state, truth=truth)
         self.truth = Truth(terms.truth_ms, state.truth)
         self.first_ms, self.last_ms = state.first_ms, state.last_ms
         self._incidents = {incident.key: incident for incident in state.incidents}
@@ -226,6 +231,7 @@ class Ledger:
             proxies=dict(self._proxies),
             rules=dict(self._rules),
             false_alarms=self._false_alarms,
+            truth_ms=self.terms.truth_ms,
         )
 
     def news(self) -> LedgerState | None:

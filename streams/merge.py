@@ -6,7 +6,7 @@ of labels close by their arrival.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -14,6 +14,7 @@ import msgspec
 from streams.cells import MOST_SUM, Cells, Segmentation, checked_part
 from streams.chunk_merge import FINAL_MARK, HELD_MS, ChunkMerge, ModelPanes, PaneState, open_cells
 from streams.duration import HOUR_MS
+from streams.fingerprint import PartPrint, events_print, outcomes_print
 from streams.panes import NO_MARK
 from streams.parking import Parking
 from streams.partial import Covered, LabelBooks, LabelBooksPartial, OutcomePartial, PanePart, Partial
@@ -68,6 +69,10 @@ class ModelOutcomes:
     """Outcomes of one model, on both clocks."""
 
     segmentation: Segmentation
+    prints: Mapping[bool, PartPrint]
+    """Of cohorts (True) and of panes of arrival."""
+    has_foreign: bool = False
+    """Whether something came that was counted under another configuration."""
     cohorts: dict[int, OutcomePane] = field(default_factory=dict)
     arrivals: dict[int, OutcomePane] = field(default_factory=dict)
     books: dict[int, LabelBooks] = field(default_factory=dict)
@@ -111,6 +116,8 @@ class ModelMerge(ModelPanes):
 
     outcomes: ModelOutcomes
     first_pane_ms: int | None = None
+    last_event_pane_ms: int | None = None
+    """The last pane with events that was judged before the restart: from it a silence is measured."""
     limit_ms: int | None = FINAL_MARK
     """The event time up to which what else is told of the model has been read; None: it is not known yet."""
 
@@ -122,10 +129,12 @@ class BucketMerge(ChunkMerge[ModelMerge]):
         models = {
             model.name: ModelMerge(
                 plan=model,
-                layout=model.layout.digest,
+                fingerprint=events_print(model),
                 length=model.layout.length,
                 takes=model.segmentation.takes,
-                outcomes=ModelOutcomes(model.segmentation),
+                outcomes=ModelOutcomes(
+                    model.segmentation, {cohort: outcomes_print(model, cohort=cohort) for cohort in (False, True)}
+                ),
             )
             for model in plan.in_bucket(bucket)
         }
@@ -143,30 +152,43 @@ class BucketMerge(ChunkMerge[ModelMerge]):
         elif isinstance(partial, LabelBooksPartial):
             self._apply_labels(partial, fresh)
 
+    def settle(self) -> dict[str, int]:
+        """As of events; and if outcomes were counted under another configuration, the labels are not believed to have
+        been read until the join has read them again."""
+        if any(model.outcomes.has_foreign for model in self.models.values()):
+            self.label_sources.clear()
+        return super().settle()
+
     def _is_ours(self, partial: Partial) -> bool:
         if isinstance(partial, OutcomePartial | LabelBooksPartial):
             return partial.topic == self.plan.config.kafka.labels and partial.bucket == self.bucket
         return super()._is_ours(partial)
 
     def _apply_outcome(self, partial: OutcomePartial, key: bytes) -> None:
-        parts = [self._checked_outcomes(part) for part in partial.models]
+        parts = [self._checked_outcomes(part, partial) for part in partial.models]
         if key:
             self.outcome_keys.setdefault((partial.cohort, partial.pane_ms), set()).add(key)
         for part in parts:
             model = self.models.get(part.model)
             if model is None or model.plan.outcomes is None or self.is_parked(part.model):
                 continue
-            if part.layout != model.plan.outcomes.digest:
+            if not model.outcomes.prints[partial.cohort].fits(part.layout, partial.pane_ms):
                 model.foreign += 1
+                model.outcomes.has_foreign = True
             elif partial.pane_ms >= model.outcomes.expired_before_ms[partial.cohort]:
                 model.outcomes.apply(partial, part)
 
-    def _checked_outcomes(self, part: PanePart) -> PanePart:
+    def _checked_outcomes(self, part: PanePart, partial: OutcomePartial) -> PanePart:
         model = self.models.get(part.model)
         outcomes = model.plan.outcomes if model is not None else None
-        if model is None or outcomes is None or part.layout != outcomes.digest:
+        if model is None or outcomes is None:
             return part  # it will be left out
-        return checked_part(part, outcomes.length, model.takes, MOST_SUM)
+        fingerprint = model.outcomes.prints[partial.cohort]
+        if not fingerprint.fits(part.layout, partial.pane_ms):
+            return part  # likewise
+        checked = checked_part(part, outcomes.length, model.takes, MOST_SUM)
+        checked.layout = fingerprint.plain  # that of an earlier release says no less, and is no news
+        return checked
 
     def _apply_labels(self, partial: LabelBooksPartial, fresh: bool) -> None:
         known = self.label_sources.get(partial.partition)
@@ -224,7 +246,8 @@ class BucketMerge(ChunkMerge[ModelMerge]):
         if start in model.panes:
             return start
         later = min((at for at in model.panes if at > start), default=None)
-        last = max((at for at in model.panes if at < start), default=start)
+        judged_ms = start if model.last_event_pane_ms is None else min(start, model.last_event_pane_ms)
+        last = max((at for at in model.panes if at < start), default=judged_ms)
         if later is not None and start - last > longest_ms + MOST_EMPTY_PANES * pane_ms:
             return later  # a long silence: its windows are empty, all alike, and have been judged
         if later is None and start - last > longest_ms + MOST_EMPTY_PANES * pane_ms:

@@ -11,8 +11,8 @@ from streams.baseline import WHOLE
 from streams.config import Model
 from streams.decide import Decision, Reason, RuleState
 from streams.errors import UNREADABLE
-from streams.judge import ModelState
 from streams.signals.evaluate import Window
+from streams.state import ModelState
 
 
 def open_actions(model: str, config: Model, state: ModelState) -> Iterator[Action]:

@@ -13,9 +13,10 @@ import msgspec
 
 from streams.duration import format_ms
 from streams.errors import SketchError
-from streams.judge import ModelState, Outcome, pack_state, pack_unit, unpack_state, unpack_unit
+from streams.judge import Outcome
 from streams.ledger import pack_ledger, unpack_ledger
 from streams.rollup import UnitId
+from streams.state import ModelState, pack_state, pack_unit, unpack_state, unpack_unit
 
 BOOKS_KEY = b"\0books"
 UNIT_KEY = b"\0rollup/"

@@ -28,12 +28,14 @@ UnitId = tuple[str, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A finished hour or day of a model: `level_ms` long, from `start_ms`. `stream`: what it is of, if not events."""
+    """A finished hour or day of a model: `level_ms` long, from `start_ms`. `stream`: what it is of, if not events.
+    `made`: the fingerprint of what its counts depend on; empty where it was not written down."""
 
     level_ms: int
     start_ms: int
     cells: Cells
     stream: str = ""
+    made: str = ""
 
     @property
     def id(self) -> UnitId:

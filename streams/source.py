@@ -14,6 +14,7 @@ from streams.chunk import ChunkFold, Progress, Share, Step
 from streams.config import OTHER
 from streams.decode import Rows
 from streams.events import Reason, Reject
+from streams.fingerprint import PartPrint, events_print
 from streams.join.fold import JoinFold
 from streams.panes import NO_MARK, Timeliness, timeliness
 from streams.parking import NOT_OF_ONE_MODEL, Phase, longest
@@ -62,8 +63,8 @@ class SourceFold(ChunkFold):
     def names(self) -> Iterable[str]:
         return self.plan.models
 
-    def _layout_of(self, name: str) -> str:
-        return self.plan.models[name].layout.digest
+    def _print_of(self, name: str) -> PartPrint:
+        return events_print(self.plan.models[name])
 
     def _lateness_ms(self, name: str) -> int:
         config = self.plan.models[name].config

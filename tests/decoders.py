@@ -25,7 +25,7 @@ from streams.errors import ConfigError, NewerError, SketchError
 from streams.events import Invalid
 from streams.facts.layout import KPI_DIGEST, RUNS_DIGEST
 from streams.facts.read import read_feedback, read_outcome, read_run
-from streams.judge import BucketJudge, pack_unit, unpack_unit
+from streams.judge import BucketJudge
 from streams.labels import read_labels
 from streams.ledger import Ledger, pack_ledger, terms_of, unpack_ledger
 from streams.partial import (
@@ -48,6 +48,7 @@ from streams.plan import Facts, Plan
 from streams.rollup import Unit
 from streams.sketch.counts import Counts
 from streams.sketch.profile import Profile
+from streams.state import pack_unit, unpack_unit
 from tests import scenario
 
 NOW_MS = scenario.START_MS + scenario.END * scenario.MINUTE_MS

@@ -11,13 +11,14 @@ from typing import Any
 
 from streams.backtest import TOPIC, Backtest
 from streams.chunk import Step
-from streams.judge import BucketJudge, ModelState, Outcome, unpack_state, unpack_unit
+from streams.judge import BucketJudge, Outcome
 from streams.learn import Learned, learn
 from streams.ledger import unpack_ledger
 from streams.partial import key_of, pack, unpack
 from streams.plan import Facts, Plan
 from streams.publication import LEDGER_KEY, UNIT_KEY, publications
 from streams.scaffold import foreshock_yaml
+from streams.state import ModelState, unpack_state, unpack_unit
 from streams.times import rfc3339
 
 START_MS, MINUTE_MS = 1_767_225_600_000, 60_000

@@ -301,6 +301,7 @@ def processor() -> Iterator[Json]:
         [
             target(f"sum by (stage) ({rate('foreshock_partials_total')})", "{{stage}}"),
             target(f"sum({rate('foreshock_foreign_partials_total', MODEL)})", "foreign"),
+            target(f"sum by (kind) ({rate('foreshock_state_restarted_total')})", "state begun anew, {{kind}}"),
         ],
         unit="cps",
     )

@@ -17,8 +17,9 @@ from streams.cells import added
 from streams.chunk import ChunkFold, Progress
 from streams.config import OTHER, Feedback
 from streams.events import Headers, Invalid, Reason, Reject
-from streams.facts.layout import KPI_DIGEST, RUNS_DIGEST, RUNS_LENGTH, Counter, kpi_vector, score_bin
+from streams.facts.layout import RUNS_LENGTH, Counter, kpi_vector, score_bin
 from streams.facts.read import Observation, RunEvent, Told, read_feedback, read_outcome, read_run, run_text
+from streams.fingerprint import PartPrint, fact_print
 from streams.join.fold import JoinFold
 from streams.panes import NO_MARK, Timeliness
 from streams.parking import Phase
@@ -123,10 +124,8 @@ class FeedbackFold(FactFold):
     def _plans(self) -> Mapping[str, ModelPlan]:
         return self.plan.facts[Facts.FEEDBACK]
 
-    def _layout_of(self, name: str) -> str:
-        layout = self._plans[name].feedback
-        assert layout is not None
-        return layout.digest
+    def _print_of(self, name: str) -> PartPrint:
+        return fact_print(Facts.FEEDBACK, self._plans[name])
 
     @property
     def changed(self) -> bool:
@@ -206,8 +205,8 @@ class OutcomeFold(FactFold):
     def _plans(self) -> Mapping[str, ModelPlan]:
         return self.plan.facts[Facts.OUTCOMES]
 
-    def _layout_of(self, name: str) -> str:
-        return KPI_DIGEST
+    def _print_of(self, name: str) -> PartPrint:
+        return fact_print(Facts.OUTCOMES, self._plans[name])
 
     def _model_of(self, name: str) -> str:
         return model_of(name)
@@ -256,8 +255,8 @@ class RunFold(FactFold):
     def _plans(self) -> Mapping[str, ModelPlan]:
         return self.plan.facts[Facts.RUNS]
 
-    def _layout_of(self, name: str) -> str:
-        return RUNS_DIGEST
+    def _print_of(self, name: str) -> PartPrint:
+        return fact_print(Facts.RUNS, self._plans[name])
 
     def _count_block(self, records: Records, clock_ms: int) -> Sequence[Reject]:
         rejects: list[Reject] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -49,6 +49,8 @@ class History:
     """What it is of."""
     since_ms: int | None = None
     """Nothing is known of what was before."""
+    gaps: Sequence[tuple[int, int]] = ()
+    """Stretches of which not all is known, after a change of the configuration."""
 
     @property
     def hour_ms(self) -> int:
@@ -110,10 +112,12 @@ class History:
 
     def before(self, start_ms: int) -> list[Stretch]:
         """The panes of the hour before a time; where those are few, the last hours."""
-        panes = sorted(at for at in self.panes if start_ms - HOUR_MS <= at < start_ms)
+        known = [at for at in self.panes if self._is_known(at, at + self.pane_ms)]
+        panes = sorted(at for at in known if start_ms - HOUR_MS <= at < start_ms)
         if len(panes) >= LEAST_RECENT:
             return [Stretch(opened(_unpack(self.panes[at])), self.pane_ms) for at in panes]
-        hours = sorted(at for at in self.hours if at + self.hour_ms <= start_ms)[-MOST_RECENT:]
+        known = [at for at in self.hours if self._is_known(at, at + self.hour_ms)]
+        hours = sorted(at for at in known if at + self.hour_ms <= start_ms)[-MOST_RECENT:]
         return [Stretch(opened(_unpack(self.hours[at])), self.hour_ms) for at in hours]
 
     def _shifted(self, start_ms: int, end_ms: int, step_ms: int, count: int) -> list[Stretch]:
@@ -121,9 +125,12 @@ class History:
         for back_ms in range(step_ms, step_ms * count + 1, step_ms):
             first = (start_ms - back_ms) // self.hour_ms * self.hour_ms
             last = -((back_ms - end_ms) // self.hour_ms) * self.hour_ms
-            if self.since_ms is not None and first >= self.since_ms:
+            if self.since_ms is not None and first >= self.since_ms and self._is_known(first, last):
                 found.append(Stretch(self._union(self.hours, range(first, last, self.hour_ms)), last - first))
         return found
+
+    def _is_known(self, start_ms: int, end_ms: int) -> bool:
+        return not any(start_ms < until_ms and from_ms < end_ms for from_ms, until_ms in self.gaps)
 
     def _union(self, known: Mapping[int, bytes], starts: Iterable[int]) -> Cells:
         return merged_cells((opened(_unpack(known[at])) for at in starts if at in known), self.segmentation)

@@ -6,16 +6,18 @@ A KPI waits for itself and for the events of its time, and silence says nothing 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from streams.cells import MOST_COUNT, MOST_SUM, Cells, Takes
 from streams.chunk_merge import FINAL_MARK, ChunkMerge, ModelPanes
 from streams.duration import HOUR_MS
-from streams.facts.layout import KPI_DIGEST, KPI_LENGTH, RUNS_DIGEST, RUNS_LENGTH
+from streams.facts.layout import KPI_LENGTH, RUNS_LENGTH
 from streams.facts.read import is_run
+from streams.fingerprint import fact_print
 from streams.merge import MOST_EMPTY_PANES, ModelMerge, longest_over_ms
+from streams.panes import NO_MARK
 from streams.parking import Parking
 from streams.plan import Facts, ModelPlan, Plan, kpi_name, model_of
 
@@ -60,7 +62,7 @@ class FactsMerge:
             models = {
                 name: ModelPanes(
                     plan=model,
-                    layout=_layout(kind, model),
+                    fingerprint=fact_print(kind, model),
                     length=_length(kind, model),
                     takes=_takes(kind, model),
                     most=MOST_SUM if kind is Facts.OUTCOMES else MOST_COUNT,
@@ -70,6 +72,8 @@ class FactsMerge:
             }
             self.topics[kind] = ChunkMerge(plan, bucket, plan.topic_of(kind), partitions, models, parking)
         self._kpis_until_ms: dict[tuple[str, str], int] = {}
+        self._kpis_from_ms: dict[tuple[str, str], int] = {}
+        """Panes of before are not whole: they were counted under another configuration."""
 
     def topic(self, name: str) -> ChunkMerge[ModelPanes] | None:
         return next((merge for merge in self.topics.values() if merge.topic == name), None)
@@ -77,8 +81,10 @@ class FactsMerge:
     def _panes(self, kind: Facts, name: str) -> ModelPanes | None:
         return self.topics[kind].models.get(name) if kind in self.topics else None
 
-    def restore(self, model: str, judged_until_ms: int, kpis_until_ms: Mapping[str, int]) -> None:
-        """Goes on from a model's state."""
+    def restore(
+        self, model: str, judged_until_ms: int, kpis_until_ms: Mapping[str, int], whole_from_ms: Mapping[str, int]
+    ) -> None:
+        """Goes on from a model's state. `whole_from_ms`: by KPI, earlier panes are not whole and not asked for."""
         for kind in TOLD_WITH_EVENTS:
             panes = self._panes(kind, model)
             if panes is not None:
@@ -89,6 +95,25 @@ class FactsMerge:
             if kpis is not None and kpi in kpis.plan.models[model].config.kpi_clocks:
                 for part in self._parts_of(model, kpi):
                     part.judged_until_ms = max(until_ms, part.judged_until_ms or until_ms)
+        for kpi, from_ms in whole_from_ms.items():
+            self._kpis_from_ms[model, kpi] = from_ms
+
+    def settle(self, clocks: Mapping[str, Iterable[Clocked]]) -> dict[tuple[str, str], int]:
+        """After a rebuild: by model and KPI, until when its observations were counted under another configuration.
+
+        Feedback and runs go with the events of their time.
+        """
+        found = {kind: merge.settle() for kind, merge in self.topics.items()}
+        until_ms: dict[tuple[str, str], int] = {}
+        for name in clocks:
+            if (at := found.get(Facts.FEEDBACK, {}).get(name)) is not None:
+                until_ms[name, ""] = at
+            for clock in clocks[name]:
+                parts = self.topics[Facts.OUTCOMES].plan.models[name].config.made_of(clock.name)
+                ends = [found[Facts.OUTCOMES].get(kpi_name(name, part)) for part in parts]
+                if known := [at for at in ends if at is not None]:
+                    until_ms[name, clock.name] = max(known)
+        return until_ms
 
     # With the events
 
@@ -157,15 +182,17 @@ class FactsMerge:
         """Panes of a KPI that were judged before the restart."""
         parts, until_ms = self._parts_of(model, clock.name), self._kpis_until_ms.get((model, clock.name))
         if until_ms is not None:
-            for start in sorted({at for part in parts for at in part.panes if at < until_ms}):
+            from_ms = self._kpis_from_ms.get((model, clock.name), NO_MARK)
+            for start in sorted({at for part in parts for at in part.panes if from_ms <= at < until_ms}):
                 yield self._pane(parts, start)
 
     def revised(self, model: str, clock: Clocked, first_ms: int) -> Iterator[KpiPane]:
         """Judged panes of a KPI for which there is more than was there in time; none of before the first event."""
         parts, until_ms = self._parts_of(model, clock.name), self._kpis_until_ms.get((model, clock.name))
         if until_ms is not None:
+            from_ms = max(first_ms, self._kpis_from_ms.get((model, clock.name), NO_MARK))
             changed = {at for part in parts for at in part.changed if at in part.panes}
-            for start in sorted(at for at in changed if first_ms <= at < until_ms):
+            for start in sorted(at for at in changed if from_ms <= at < until_ms):
                 yield self._pane(parts, start)
 
     def revisions_told(self, model: str) -> None:
@@ -209,13 +236,6 @@ class FactsMerge:
                     panes.forget(min([panes.judged_until_ms, judged_ms, *marks]) - keep_ms)
             keys += merge.forgotten()
         return keys
-
-
-def _layout(kind: Facts, plan: ModelPlan) -> str:
-    if kind is Facts.FEEDBACK:
-        assert plan.feedback is not None
-        return plan.feedback.digest
-    return RUNS_DIGEST if kind is Facts.RUNS else KPI_DIGEST
 
 
 def _length(kind: Facts, plan: ModelPlan) -> int:

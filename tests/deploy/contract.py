@@ -20,6 +20,7 @@ METRICS: Mapping[str, tuple[str, ...]] = {
     "foreshock_rebalances_total": ("stage",),
     "foreshock_start_timestamp_seconds": (),
     "foreshock_join_rebuild_records": ("partition",),
+    "foreshock_state_restarted_total": ("kind",),
     "foreshock_rejects_total": ("reason",),
     "foreshock_partials_total": ("stage",),
     "foreshock_books_records_total": ("model", "outcome"),

@@ -18,7 +18,7 @@ from agents.clients import Connection
 from agents.replay import generate
 from streams.config import Model, Response, Rule
 from streams.decide import RuleState, state_key
-from streams.judge import ModelState, pack_state
+from streams.state import ModelState, pack_state
 from tests.actions import HOUR_MS, action
 from tests.embedded.conftest import until
 

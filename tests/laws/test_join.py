@@ -19,7 +19,7 @@ from streams.config import bucket_of
 from streams.join import fold
 from streams.join.cells import View
 from streams.join.fold import JoinFold
-from streams.judge import BucketJudge, ModelState
+from streams.judge import BucketJudge
 from streams.merge import BucketMerge
 from streams.partial import CellKey, Covered, LabelBooks, OutcomePartial, Partial
 from streams.plan import Plan
@@ -29,6 +29,7 @@ from streams.signals.outcome import OutcomeJudge
 from streams.sketch.outcomes import CHANGES, JOINED, PREDICTIONS, RECEIVED, Prediction
 from streams.sketch.profile import Profile
 from streams.source import SourceFold
+from streams.state import ModelState
 from streams.store import Changes, MemoryStore
 from tests.strategies import CLOCK_MS, MINUTE_MS, START_MS, plan_of
 

@@ -18,7 +18,6 @@ from streams.backtest import TOPIC
 from streams.baseline import WHOLE
 from streams.duration import HOUR_MS
 from streams.join.fold import JoinFold
-from streams.judge import unpack_unit
 from streams.partial import key_of, pack
 from streams.plan import Plan
 from streams.predictions import LABELS_BEHIND_MS, Predictions, tally_of
@@ -27,6 +26,7 @@ from streams.sketch.counts import Counts
 from streams.sketch.layout import ERROR_SLOT, OK_SLOT
 from streams.sketch.profile import Profile
 from streams.source import SourceFold
+from streams.state import unpack_unit
 from streams.store import MemoryStore
 from streams.window import Clock
 from tests.faults.harness import MODEL, START_MS, event, labels_of, write_config

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from streams.backtest import TOPIC
 from streams.duration import HOUR_MS
 from streams.facts.fold import OutcomeFold
-from streams.judge import BucketJudge, ModelState, pack_unit, unpack_unit
+from streams.judge import BucketJudge
 from streams.partial import Partial, key_of, pack, unpack
 from streams.plan import Facts
 from streams.records import Records
 from streams.rollup import UnitId
 from streams.source import SourceFold
+from streams.state import ModelState, pack_unit, unpack_unit
 from streams.window import Clock, WindowRecord
 from tests.strategies import MINUTE_MS, START_MS, plan_of
 

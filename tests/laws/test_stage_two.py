@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from streams.action import Action
 from streams.backtest import TOPIC
 from streams.chunk_merge import BooksState
-from streams.judge import BucketJudge, ModelState, Outcome, pack_unit, unpack_unit
+from streams.judge import BucketJudge, Outcome
 from streams.partial import key_of, pack, unpack
 from streams.plan import Plan
 from streams.records import Records
 from streams.source import SourceFold
+from streams.state import ModelState, pack_unit, unpack_unit
 from streams.window import WindowRecord
 from tests.laws.test_replay import NOW_MS, PLAN, exact, messy
 from tests.synthetic import MODEL, Event, events, lines

@@ -7,9 +7,9 @@ import msgspec
 from agents.alertmanager import OpenIncidents, alert
 from streams.backtest import Backtest
 from streams.config import Model
-from streams.judge import ModelState, pack_state, unpack_state
 from streams.open_incidents import open_actions
 from streams.plan import Facts
+from streams.state import ModelState, pack_state, unpack_state
 from tests.replay.test_labelled_streams import MODEL, START_MS
 from tests.scenario import plan, stream
 

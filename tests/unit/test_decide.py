@@ -170,7 +170,7 @@ def test_whatever_comes_it_resolves_only_what_fired_and_fires_only_what_is_not_f
 class TestWhatIsPublished:
     def test_news_is_what_begins_grows_and_ends(self) -> None:
         assert {reason.value for reason in PUBLISHED} == {
-            *("fired", "widened", "resolved", "no_traffic", "suppressed_by_layer", "released")
+            *("fired", "widened", "resolved", "no_traffic", "retired", "suppressed_by_layer", "released")
         }
 
     def test_the_evidence_is_what_is_breached_the_worst_first(self) -> None:

@@ -17,10 +17,12 @@ from agents.clients import Connection
 from agents.intake import NO_RECORDS, Batch
 from agents.merge import MergeStage
 from streams.configure import load
-from streams.judge import BucketJudge, ModelState, pack_unit
+from streams.fingerprint import made_of
+from streams.judge import BucketJudge
 from streams.plan import compile_plan
 from streams.publication import UNIT_KEY
 from streams.rollup import Unit
+from streams.state import ModelState, pack_unit
 
 HOUR_MS = 3_600_000
 YAML = """
@@ -55,7 +57,7 @@ def test_what_is_kept_of_a_model_outlives_the_order_of_the_log(
     judge = BucketJudge(plan, 0, plan.config.kafka.inference, 1)
     asyncio.run(MergeStage(plan, Connection(broker="none:1"), Mock(), 1, {})._load_state({0: judge}))
     found = judge.judges["shop"]
-    assert found.state == state
+    assert found.state == msgspec.structs.replace(state, made=made_of(plan.models["shop"]))
     assert found.rollup.finished() == {("", HOUR_MS, 2 * HOUR_MS)}
 
 

@@ -19,7 +19,7 @@ from streams.errors import ForeshockError, NewerError, StoreError
 from streams.events import Reason
 from streams.facts.history import History
 from streams.join.fold import JoinFold
-from streams.judge import BucketJudge, ModelJudge, ModelState, Outcome
+from streams.judge import BucketJudge, ModelJudge, Outcome
 from streams.judge_facts import FactsJudge, KpiClock
 from streams.judge_outcomes import LabelledJudge
 from streams.ledger import Ledger
@@ -30,6 +30,7 @@ from streams.records import Records
 from streams.rollup import Rollup, Unit
 from streams.sketch.outcomes import OutcomeLayout
 from streams.source import SourceFold
+from streams.state import ModelState
 
 MINUTE_MS, START_MS = 60_000, 1_767_225_600_000
 BAD, GOOD = "bad", "good"

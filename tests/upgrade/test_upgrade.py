@@ -31,7 +31,7 @@ from streams.chunk import Progress
 from streams.chunk_merge import BooksState
 from streams.errors import NewerError, SketchError
 from streams.join.fold import JoinFold
-from streams.judge import BucketJudge, ModelState, Outcome, pack_state, pack_unit, unpack_state, unpack_unit
+from streams.judge import BucketJudge, Outcome
 from streams.ledger import LedgerState, pack_ledger, unpack_ledger
 from streams.partial import Books, key_of, pack, unpack
 from streams.plan import Facts, Plan
@@ -39,6 +39,7 @@ from streams.publication import BOOKS_KEY, LEDGER_KEY, UNIT_KEY
 from streams.records import Records
 from streams.rollup import Unit
 from streams.source import SourceFold
+from streams.state import ModelState, pack_state, pack_unit, unpack_state, unpack_unit
 from streams.truth import TruthState
 from tests.embedded.test_worker import on_topic, project, windows
 from tests.faults.harness import latest_windows, replayed
@@ -128,7 +129,7 @@ def later(monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on this is the next release but one: it reads the format of today, and writes another."""
     monkeypatch.setattr(partial, "WRITES", 2)
     monkeypatch.setattr(partial, "READS", (1, 2))
-    monkeypatch.setattr("streams.judge.WRITES", 2)
+    monkeypatch.setattr("streams.state.WRITES", 2)
 
 
 SAVED = {
