@@ -24,8 +24,8 @@ from aiokafka.errors import KafkaError
 
 from agents import acks as acknowledging
 from agents import alertmanager as alerting
+from agents import delivery, ending, follow, logs, reports
 from agents import demo as demonstration
-from agents import ending, follow, logs, reports
 from agents import ledger as books
 from agents import webhook as webhooks
 from agents.address import check_address, is_loopback
@@ -69,6 +69,8 @@ DECLARES = {Facts.FEEDBACK: "feedback", Facts.RUNS: "jobs", Facts.OUTCOMES: "kpi
 """What a model says of itself so that these are counted."""
 EMBEDDED = click.option("--embedded", is_flag=True, help="The broker is the embedded one, with its limits.")
 
+TRIES_BEFORE_PARKING = 10
+"""About six minutes."""
 STOP_WORKER_WITHIN_S = 20.0
 """After SIGTERM: below the 30 s after which Kubernetes and Docker Compose are often told to kill."""
 SHOWN_INCIDENTS = 20
@@ -532,6 +534,21 @@ def read_rows(path: Path) -> LedgerRows:
 @click.option("--secret-file", type=click.Path(path_type=Path), help="Or the file.")
 @click.option("--group", default="foreshock-webhook", show_default=True, help="The consumer group: one an address.")
 @click.option("--instance", help="A name of its own in the group: after a crash it goes on at once.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(0.1, 600),
+    default=webhooks.ANSWER_WITHIN_S,
+    show_default=True,
+    help="Seconds for an answer.",
+)
+@click.option("--park", help="A topic, without the prefix, for actions that are refused or given up; it must be there.")
+@click.option(
+    "--tries",
+    type=click.IntRange(0),
+    help="An action that was not taken so often is parked, or left out; 0: never. Left out: 10 with --park, else 0.",
+)
+@click.option("--listen", help="host:port of its /metrics and /health; left out: none.")
 def webhook(
     config_file: Path,
     broker: str | None,
@@ -542,13 +559,22 @@ def webhook(
     secret_file: Path | None,
     group: str,
     instance: str | None,
+    timeout_s: float,
+    park: str | None,
+    tries: int | None,
+    listen: str | None,
 ) -> None:
     """Send every action to an address, signed (Standard Webhooks), until it is stopped."""
     log_to_stderr(False)
-    to = connection(read_plan(config_file).config, broker, embedded)
-    options = {"--secret-env": secret_env, "--secret-file": secret_file}
-    target = webhooks.Webhook(check_address(url, hosts), secret(options).encode())
-    run_async(lambda: webhooks.run(to, to.topic(group), target, instance))
+    config = read_plan(config_file).config
+    to = connection(config, broker, embedded)
+    key = webhooks.key_of(secret({"--secret-env": secret_env, "--secret-file": secret_file}))
+    most = tries if tries is not None else TRIES_BEFORE_PARKING if park else 0
+    target = webhooks.Webhook(check_address(url, hosts), key, timeout_s, most)
+    web = web_options(config, listen) if listen else None
+    pages = (web.host, web.port, web.token) if web else None
+    parked_in = to.topic(park) if park else None
+    run_async(lambda: delivery.run(to, to.topic(group), target, instance, park=parked_in, pages=pages))
 
 
 @cli.command()

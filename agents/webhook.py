@@ -1,42 +1,50 @@
-"""The actions topic → signed HTTP requests to one address: a consumer that acts once on every action.
+"""An action → one signed HTTP request to one address, and what its answer says.
 
-It goes on after the last action that was accepted. What was published again under the same id, and what was accepted
-just before a crash, is told by the ids on the topic; whoever receives can tell a repeat by its `webhook-id` too.
-Headers and signature are those of Standard Webhooks 1.0, for which there are libraries.
+Headers and signature are those of Standard Webhooks 1.0, for which there are libraries. A secret `whsec_…` is the
+base64 of the key, as the standard has it; any other secret is the key itself, in UTF-8.
 """
 
 from __future__ import annotations
 
-import asyncio
 import base64
+import binascii
 import hashlib
 import hmac
 import logging
+import re
 import time
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 import aiohttp
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError
 
-from agents import topics
-from agents.clients import Connection
 from agents.logs import NO_ACTION
-from agents.refusals import NOT_AUTHORIZED
-from streams.action import State, read_action
+from streams.action import Action, State, read_action
+from streams.errors import ConfigError
+from streams.text import plain
 
 log = logging.getLogger(__name__)
 
-LOOK_BACK = 2_000
-"""So many records before the first one to deliver are read for their ids, which must not be delivered again."""
-MOST_IDS = 50_000
-POLL_MS = 500
-ANSWER_WITHIN_S, COMMIT_WITHIN_S = 10.0, 5.0
-FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
+MAX_IDS = 50_000
+ANSWER_WITHIN_S = 10.0
 RETRIED = frozenset({408, 425, 429})
 """Answers below 500 that ask for another try."""
+PREFIX = "whsec_"
+IS_ID = re.compile(r"[!-~]{1,256}").fullmatch
+"""What an id may be, as a header: printable ASCII without a space."""
+
+
+class Result(StrEnum):
+    """What became of an action."""
+
+    DELIVERED = "delivered"
+    SUPPRESSED = "suppressed"
+    REPEATED = "repeated"
+    INVALID = "invalid"
+    REFUSED = "refused"
+    PARKED = "parked"
+    LEFT_OUT = "left_out"
 
 
 def signature(secret: bytes, webhook_id: str, timestamp_s: int, body: bytes) -> str:
@@ -49,38 +57,82 @@ def signature(secret: bytes, webhook_id: str, timestamp_s: int, body: bytes) -> 
     return "v1," + base64.b64encode(hmac.new(secret, signed, hashlib.sha256).digest()).decode()
 
 
+def key_of(secret: str) -> bytes:
+    """The key that a secret stands for: `whsec_` and base64, or the text itself.
+
+    >>> key_of("whsec_c2VjcmV0"), key_of("secret")
+    (b'secret', b'secret')
+
+    Raises:
+        ConfigError: for `whsec_` with anything but base64 behind it, and for a secret of the asymmetric scheme.
+    """
+    if secret.startswith(("whsk_", "whpk_")):
+        raise ConfigError(place="the secret", seen="a key of the asymmetric scheme", expected="whsec_… or a plain text")
+    if not secret.startswith(PREFIX):
+        return secret.encode()
+    text = secret.removeprefix(PREFIX)
+    try:
+        key = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if not key:
+        raise ConfigError(place="the secret", seen="whsec_ and no base64", expected="whsec_ and the key in base64")
+    return key
+
+
 @dataclass(slots=True)
 class Webhook:
-    """Where actions go; suppressed ones ask nobody for anything, and stay."""
+    """Where actions go. `timeout_s`: for an answer. `tries`: after so many an action is given up; 0: never.
+
+    Suppressed actions ask nobody for anything, and stay.
+    """
 
     url: str
     secret: bytes = field(repr=False)
-    _seen: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    timeout_s: float = ANSWER_WITHIN_S
+    tries: int = 0
+    results: Counter[Result] = field(default_factory=Counter)
+    retries: int = 0
+    """Requests that were not taken, and that were or will be tried again."""
+    _done: OrderedDict[str, None] = field(default_factory=OrderedDict)
 
     def note(self, value: bytes | None) -> None:
-        """An action that was delivered before."""
+        """Remembers an action that was delivered before."""
         action = read_action(value)
         if action is not None:
             self._remember(action.id)
 
-    async def deliver(self, session: aiohttp.ClientSession, value: bytes | None) -> bool:
-        """Whether it is done with; otherwise it has to be tried again."""
+    def to_send(self, value: bytes | None) -> Action | None:
+        """The action of a record, if it has to be sent; why not is counted."""
         action = read_action(value)
-        if action is None or value is None:
+        if action is None:
+            self.results[Result.INVALID] += 1
             log.error(NO_ACTION, len(value or b""))
-            return True
-        if action.data.state is State.SUPPRESSED or action.id in self._seen:
-            return True
-        status = await self._post(session, action.id, value)
-        if status is None or status >= 500 or status in RETRIED:
-            return False
-        if status >= 300:
-            said = {"action_id": action.id, "model": action.subject}
-            log.error("action %s was refused by the webhook with %d; left out", action.id, status, extra=said)
-        self._remember(action.id)
-        return True
+        elif IS_ID(action.id) is None:
+            self.results[Result.INVALID] += 1
+            log.error("action %s: its id cannot be sent as a header; left out", plain(action.id)[:200])
+        elif action.data.state is State.SUPPRESSED:
+            self.results[Result.SUPPRESSED] += 1
+        elif action.id in self._done:
+            self.results[Result.REPEATED] += 1
+        else:
+            return action
+        return None
 
-    async def _post(self, session: aiohttp.ClientSession, webhook_id: str, body: bytes) -> int | None:
+    async def post(self, session: aiohttp.ClientSession, action: Action, body: bytes) -> tuple[Result | None, str]:
+        """What became of it, None if it has to be tried again; and what was answered, for the log."""
+        status, reason = await self._status(session, action.id, body)
+        if status is None or status >= 500 or status in RETRIED:
+            self.retries += 1
+            return None, reason
+        return Result.REFUSED if status >= 300 else Result.DELIVERED, reason
+
+    def finish(self, action: Action, result: Result) -> None:
+        """Counts and remembers it: it is not sent again."""
+        self.results[result] += 1
+        self._remember(action.id)
+
+    async def _status(self, session: aiohttp.ClientSession, webhook_id: str, body: bytes) -> tuple[int | None, str]:
         """The status of the answer; None without one."""
         now_s = int(time.time())
         headers = {
@@ -89,104 +141,19 @@ class Webhook:
             "webhook-timestamp": str(now_s),
             "webhook-signature": signature(self.secret, webhook_id, now_s, body),
         }
+        timeout = aiohttp.ClientTimeout(total=self.timeout_s)
         try:
             # A redirect would lead to an address that nobody has allowed.
-            async with session.post(self.url, data=body, headers=headers, allow_redirects=False) as answer:
-                if answer.status >= 500 or answer.status in RETRIED:
-                    log.warning("the webhook answered %d; trying again", answer.status)
-                return answer.status
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            log.warning("no answer from the webhook (%s); trying again", type(error).__name__)
-            return None
+            async with session.post(
+                self.url, data=body, headers=headers, allow_redirects=False, timeout=timeout
+            ) as answer:
+                return answer.status, f"the webhook answered {answer.status}"
+        except TimeoutError:
+            return None, f"no answer from the webhook within {self.timeout_s:g} s"
+        except (aiohttp.ClientError, OSError) as error:
+            return None, f"no answer from the webhook ({type(error).__name__})"
 
     def _remember(self, action_id: str) -> None:
-        self._seen[action_id] = None
-        if len(self._seen) > MOST_IDS:
-            self._seen.popitem(last=False)
-
-
-async def run(connection: Connection, group: str, webhook: Webhook, instance: str | None = None) -> None:
-    """Delivers actions, those of the past that were not delivered first, until it is cancelled.
-
-    `instance`: its name in the group; who comes back under it takes over at once, and not when the dead one is missed.
-    """
-    topic = connection.topic("actions")
-    await topics.wait_for(connection, topic)
-    consumer = connection.consumer(group_id=group, group_instance_id=instance)
-    first = _First(consumer, {})
-    consumer.subscribe([topic], listener=first)
-    timeout = aiohttp.ClientTimeout(total=ANSWER_WITHIN_S)
-    wait_s = FIRST_WAIT_S
-    try:
-        await consumer.start()
-        async with aiohttp.ClientSession(timeout=timeout, trust_env=False) as session:
-            while True:
-                try:
-                    fetched = await consumer.getmany(timeout_ms=POLL_MS)
-                    all_done = await deliver(consumer, session, webhook, fetched, first.offsets)
-                except NOT_AUTHORIZED as error:
-                    raise await connection.failure(error, "READ") from None
-                except (KafkaError, TimeoutError) as error:  # what was not committed is known by its id
-                    log.warning("Kafka: %s; trying again", str(error) or type(error).__name__)
-                    all_done = False
-                if not all_done:
-                    await asyncio.sleep(wait_s)
-                wait_s = FIRST_WAIT_S if all_done else min(2 * wait_s, LONGEST_WAIT_S)
-    finally:
-        await consumer.stop()
-
-
-async def deliver(
-    consumer: AIOKafkaConsumer,
-    session: aiohttp.ClientSession,
-    webhook: Webhook,
-    fetched: Mapping[TopicPartition, Sequence[ConsumerRecord]],
-    first: Mapping[TopicPartition, int],
-) -> bool:
-    """Whether all is done with. What is not will be fetched again."""
-    all_done = True
-    for tp, records in fetched.items():
-        for record in records:
-            if tp not in consumer.assignment() or tp not in first:
-                break  # a rebalance came, or is under way: its owner begins after what was committed
-            if record.offset < first[tp]:
-                webhook.note(record.value)
-            elif not (await webhook.deliver(session, record.value) and await _committed(consumer, tp, record.offset)):
-                if tp in consumer.assignment():  # a rebalance may have come while we waited
-                    consumer.seek(tp, record.offset)
-                all_done = False
-                break
-    return all_done
-
-
-async def _committed(consumer: AIOKafkaConsumer, tp: TopicPartition, offset: int) -> bool:
-    """Whether Kafka knows that this record is done with. Until it does, no other is begun."""
-    try:
-        async with asyncio.timeout(COMMIT_WITHIN_S):
-            await consumer.commit({tp: offset + 1})
-    except NOT_AUTHORIZED:
-        raise
-    except (KafkaError, TimeoutError) as error:
-        log.warning("Kafka: %s; trying again", str(error) or type(error).__name__)
-        return False
-    return True
-
-
-@dataclass(slots=True)
-class _First(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Where delivery begins in each partition that is ours: after the last action that was accepted."""
-
-    consumer: AIOKafkaConsumer
-    offsets: dict[TopicPartition, int]
-
-    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        tps = list(assigned)
-        earliest = await self.consumer.beginning_offsets(tps) if tps else {}
-        for tp in tps:
-            committed = await self.consumer.committed(tp) or 0
-            self.consumer.seek(tp, max(earliest[tp], committed - LOOK_BACK))
-            self.offsets[tp] = committed  # last: who finds it here has records from there on
-
-    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        for tp in revoked:
-            self.offsets.pop(tp, None)
+        self._done[action_id] = None
+        if len(self._done) > MAX_IDS:
+            self._done.popitem(last=False)

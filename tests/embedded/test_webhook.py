@@ -7,6 +7,7 @@ import base64
 import contextlib
 import hashlib
 import hmac
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -24,8 +25,10 @@ from agents import topics
 from agents.address import check_address
 from agents.broker import EmbeddedBroker
 from agents.clients import Connection
+from agents.delivery import Lane, Lanes, run
+from agents.follow import read_all
 from agents.replay import generate
-from agents.webhook import Webhook, deliver, run
+from agents.webhook import Result, Webhook, key_of, signature
 from streams.action import Action
 from streams.errors import ConfigError
 from tests.actions import action
@@ -40,7 +43,10 @@ Answer = Callable[[int], int]
 class Receiver:
     """A server that keeps what it was sent."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, slow_s: float) -> None:
+        self.slow_s = slow_s
+        self.refused: dict[str, int] = {}
+        """The answer to some ids."""
         self.requests: list[tuple[dict[str, str], bytes]] = []
         self.accepted: list[str] = []
         self._answer = answer
@@ -48,16 +54,17 @@ class Receiver:
 
     async def take(self, request: web.Request) -> web.Response:
         headers, body = {key.lower(): value for key, value in request.headers.items()}, await request.read()
-        status = self._answer(len(self.requests))
+        status = self.refused.get(headers["webhook-id"], self._answer(len(self.requests)))
         self.requests.append((headers, body))
+        await asyncio.sleep(self.slow_s)
         if status < 300:
             self.accepted.append(headers["webhook-id"])
         return web.Response(status=status, headers={"location": "http://127.0.0.1:1/"} if status == 302 else None)
 
 
 @asynccontextmanager
-async def receiving(answer: Answer = lambda number: 200) -> AsyncIterator[Receiver]:
-    receiver, app = Receiver(answer), web.Application()
+async def receiving(answer: Answer = lambda number: 200, slow_s: float = 0.0) -> AsyncIterator[Receiver]:
+    receiver, app = Receiver(answer, slow_s), web.Application()
     app.add_routes([web.post("/hook", receiver.take)])
     runner = web.AppRunner(app)
     await runner.setup()
@@ -141,7 +148,8 @@ def test_what_will_never_be_taken_is_told_and_does_not_hold_up_the_rest(
 
     asyncio.run(main())
     assert (
-        f"was refused by the webhook with {status}" in caplog.text and "a record of 9 bytes is no action" in caplog.text
+        f"{STORY[0].id} was refused: the webhook answered {status}" in caplog.text
+        and "a record of 9 bytes is no action" in caplog.text
     )
     assert SECRET.decode() not in caplog.text and SECRET.decode() not in repr(Webhook("http://localhost", SECRET))
 
@@ -182,68 +190,235 @@ def test_a_crash_after_the_answer_repeats_the_id(to: Connection) -> None:
     asyncio.run(main())
 
 
+class Consumer:
+    """What a lane needs of a consumer of Kafka."""
+
+    def __init__(self, commit: Callable[[dict[TopicPartition, int]], None] = lambda offsets: None) -> None:
+        self.committed_offsets: list[int] = []
+        self._commit = commit
+
+    async def commit(self, offsets: dict[TopicPartition, int]) -> None:
+        await asyncio.sleep(0)
+        self._commit(offsets)
+        self.committed_offsets += offsets.values()
+
+
+TP = TopicPartition("actions", 0)
+
+
+def records(*values: bytes) -> list[Any]:
+    return [Mock(offset=offset, value=value, key=b"m") for offset, value in enumerate(values)]
+
+
+def lane(consumer: Consumer, session: Any, target: Webhook, first: int = 0) -> Lane:
+    return Lane(consumer, session, target, TP, first)
+
+
 def test_a_stop_at_the_moment_of_a_commit_is_a_stop() -> None:
     """`asyncio.wait_for` of Python 3.11 forgets a cancellation that comes as its coroutine ends."""
 
     async def main() -> None:
-        tp = TopicPartition("actions", 0)
-        consumer = Mock()
-        consumer.assignment.return_value = {tp}
+        def commit(offsets: object) -> None:
+            assert found._task is not None
+            found._task.cancel()
 
-        async def commit(offsets: object) -> None:
-            delivering.cancel()
-
-        consumer.commit = commit
-        records = [Mock(offset=offset, value=b"no action") for offset in range(2)]
-        delivering = asyncio.create_task(
-            deliver(consumer, Mock(), Webhook("http://localhost", SECRET), {tp: records}, {tp: 0})
-        )
-        with pytest.raises(asyncio.CancelledError):
-            await delivering
+        found = lane(consumer := Consumer(commit), Mock(), Webhook("http://localhost", SECRET))
+        found.give(records(b"no action", b"no action"))
+        assert found._task is not None
+        await asyncio.wait([found._task])
+        assert found._task.cancelled() and len(consumer.committed_offsets) == 1
 
     asyncio.run(main())
 
 
-def test_while_a_commit_fails_no_other_action_is_begun() -> None:
-    """The one that was accepted is fetched again, not sent again, and committed; the next one comes after it."""
+def test_while_a_commit_fails_no_other_action_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that was accepted is not sent again, and committed; the next one comes after it."""
+    monkeypatch.setattr("agents.delivery.FIRST_WAIT_S", 0.01)
 
     async def main() -> None:
-        tp = TopicPartition("actions", 0)
-        consumer, committed, failing = Mock(), [], [True]
-        consumer.assignment.return_value = {tp}
+        failing = [True] * 3
 
-        async def commit(offsets: dict[TopicPartition, int]) -> None:
+        def commit(offsets: object) -> None:
             if failing:
+                assert receiver.accepted == [STORY[0].id]
+                failing.pop()
                 raise KafkaConnectionError
-            committed.append(offsets[tp])
 
-        consumer.commit = commit
-        records = [Mock(offset=at, value=msgspec.json.encode(item)) for at, item in enumerate((STORY[0], STORY[2]))]
+        async with receiving() as receiver, aiohttp.ClientSession() as session:
+            found = lane(consumer := Consumer(commit), session, Webhook(receiver.url, SECRET))
+            found.give(records(*map(msgspec.json.encode, (STORY[0], STORY[2]))))
+            await until(lambda: found.is_idle)
+            assert receiver.accepted == [STORY[0].id, STORY[2].id] and consumer.committed_offsets == [1, 2]
+
+    asyncio.run(main())
+
+
+def test_what_was_delivered_before_is_remembered_and_not_sent() -> None:
+    async def main() -> None:
+        async with receiving() as receiver, aiohttp.ClientSession() as session:
+            found = lane(consumer := Consumer(), session, target := Webhook(receiver.url, SECRET), first=1)
+            found.give(records(*map(msgspec.json.encode, (STORY[0], STORY[0], STORY[2]))))
+            await until(lambda: found.is_idle)
+            assert receiver.accepted == [STORY[2].id] and consumer.committed_offsets == [2, 3]
+            assert target.results == {Result.REPEATED: 1, Result.DELIVERED: 1}
+
+    asyncio.run(main())
+
+
+def test_an_id_that_is_no_header_is_left_out_and_named(caplog: pytest.LogCaptureFixture) -> None:
+    """It ended the webhook at every start: a line feed is no header."""
+    hostile = ["a\nX-Admin: 1", "a\r\n\r\nGET /", "", "\x00", "a b", "\u00e9", "\u6f22", "x" * 300]
+
+    async def main() -> None:
+        async with receiving() as receiver, aiohttp.ClientSession() as session:
+            found = lane(consumer := Consumer(), session, target := Webhook(receiver.url, SECRET))
+            bad = [msgspec.json.encode(msgspec.structs.replace(STORY[0], id=text)) for text in hostile]
+            found.give(records(*bad, msgspec.json.encode(STORY[2])))
+            await until(lambda: found.is_idle)
+            found.check()
+            assert receiver.accepted == [STORY[2].id] and consumer.committed_offsets[-1] == len(hostile) + 1
+            assert target.results == {Result.INVALID: len(hostile), Result.DELIVERED: 1}
+
+    asyncio.run(main())
+    assert all(line.isprintable() for line in caplog.messages)
+
+
+def test_a_request_that_is_under_way_is_finished_before_a_partition_is_given_back() -> None:
+    async def main() -> None:
+        begun, consumer = asyncio.Event(), Consumer()
+
+        def answer(number: int) -> int:
+            begun.set()
+            return 200
+
+        async with receiving(answer, slow_s=0.3) as receiver, aiohttp.ClientSession() as session:
+            lanes = Lanes(consumer, session, Webhook(receiver.url, SECRET), None)
+            lanes.lanes[TP] = found = lane(consumer, session, lanes.webhook)
+            found.give(records(*map(msgspec.json.encode, (STORY[0], STORY[2]))))
+            await begun.wait()
+            await lanes.on_partitions_revoked([TP])
+            assert receiver.accepted == [STORY[0].id] and consumer.committed_offsets == [1] and not lanes.lanes
+
+    asyncio.run(main())
+
+
+def test_a_partition_whose_action_is_not_taken_holds_up_no_other(
+    to: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        await topics.create(to, to.topic("actions"), 2)
+        async with receiving() as receiver:
+            receiver.refused[STORY[0].id] = 503
+            async with delivering(to, Webhook(receiver.url, SECRET), "a"):
+                both = [msgspec.json.encode(STORY[0]), msgspec.json.encode(STORY[3])]
+                async with to.producer() as producer:
+                    for partition, value in enumerate(both):
+                        await producer.send_and_wait(to.topic("actions"), value, b"m", partition=partition)
+                await until(lambda: receiver.accepted == [STORY[3].id])
+                assert not [item for item in receiver.accepted if item == STORY[0].id]
+                receiver.refused.clear()
+                await until(lambda: STORY[0].id in receiver.accepted)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("status", "tries"), [(400, 1), (503, 3)])
+@pytest.mark.parametrize("park", [True, False])
+def test_what_is_refused_or_given_up_is_parked_or_left_out_and_counted(
+    to: Connection,
+    status: int,
+    tries: int,
+    park: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("agents.delivery.FIRST_WAIT_S", 0.01)
+    target_topic = to.topic("parked")
+
+    async def main() -> list[Any]:
+        await topics.create(to, to.topic("actions"), 1)
+        await topics.create(to, target_topic, 1)
+        async with receiving() as receiver:
+            receiver.refused[STORY[0].id] = status
+            target = Webhook(receiver.url, SECRET, tries=3)
+            task = asyncio.create_task(run(to, "a", target, park=target_topic if park else None))
+            await publish(to, STORY[0], STORY[2])
+            await until(lambda: receiver.accepted == [STORY[2].id])
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            assert [headers["webhook-id"] for headers, _ in receiver.requests].count(STORY[0].id) == tries
+            expected = Result.PARKED if park else Result.REFUSED if status == 400 else Result.LEFT_OUT
+            assert target.results == {expected: 1, Result.DELIVERED: 1}
+        found: list[Any] = []
+        await read_all(to, found.extend, "parked")
+        return found
+
+    parked = asyncio.run(main())
+    assert STORY[0].id in caplog.text and f"answered {status}" in caplog.text
+    assert len(parked) == (1 if park else 0)
+    for record in parked:
+        assert msgspec.json.decode(record.value, type=Action) == STORY[0]
+        headers = dict(record.headers)
+        assert headers["foreshock.tries"] == str(tries).encode()
+        assert headers["foreshock.reason"] == f"the webhook answered {status}".encode()
+
+
+def test_its_results_are_metrics_from_zero_on(to: Connection) -> None:
+    async def main() -> str:
+        await topics.create(to, to.topic("actions"), 1)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
         async with receiving() as receiver, aiohttp.ClientSession() as session:
             target = Webhook(receiver.url, SECRET)
-            assert not await deliver(consumer, session, target, {tp: records}, {tp: 0})
-            consumer.seek.assert_called_once_with(tp, 0)
-            assert receiver.accepted == [STORY[0].id] and not committed
-            failing.clear()
-            assert await deliver(consumer, session, target, {tp: records}, {tp: 0})
-            assert receiver.accepted == [STORY[0].id, STORY[2].id] and committed == [1, 2]
+            task = asyncio.create_task(run(to, "a", target, pages=("127.0.0.1", port, None)))
+            await publish(to, STORY[0])
+            await until(lambda: receiver.accepted and target.results[Result.DELIVERED])
+            for path in ("health", "ready"):
+                async with session.get(f"http://127.0.0.1:{port}/{path}") as answer:
+                    assert answer.status == 200
+            async with session.get(f"http://127.0.0.1:{port}/metrics") as answer:
+                page = await answer.text()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        return page
 
-    asyncio.run(main())
+    page = asyncio.run(main())
+    assert 'foreshock_webhook_actions_total{result="delivered"} 1.0' in page
+    for result in set(Result) - {Result.DELIVERED}:
+        assert f'foreshock_webhook_actions_total{{result="{result}"}} 0.0' in page
+    assert "foreshock_webhook_retries_total 0.0" in page
 
 
-def test_what_is_fetched_before_it_is_known_where_to_begin_waits() -> None:
-    """A rebalance that is under way: the partition is assigned, and its committed offset is still being asked for."""
-
+def test_an_answer_is_waited_for_as_long_as_was_said() -> None:
     async def main() -> None:
-        tp = TopicPartition("actions", 0)
-        consumer, record = Mock(), Mock(offset=0, value=msgspec.json.encode(STORY[0]))
-        consumer.assignment.return_value = {tp}
-        async with receiving() as receiver, aiohttp.ClientSession() as session:
-            assert await deliver(consumer, session, Webhook(receiver.url, SECRET), {tp: [record]}, {})
-            assert receiver.requests == []
-            consumer.commit.assert_not_called()
+        async with receiving(slow_s=0.6) as receiver, aiohttp.ClientSession() as session:
+            for timeout_s, result in ((0.1, None), (5.0, Result.DELIVERED)):
+                target = Webhook(receiver.url, SECRET, timeout_s)
+                found, said = await target.post(session, STORY[0], b"{}")
+                assert found is result
+                assert timeout_s == 5.0 or "within 0.1 s" in said
 
     asyncio.run(main())
+
+
+def test_a_secret_of_the_standard_signs_as_the_standard_says() -> None:
+    """The values that the standard's own libraries are tested with."""
+    key = key_of("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    body = b'{"test": 2432232314}'
+    signed = signature(key, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, body)
+    assert signed == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+
+@pytest.mark.parametrize("secret", ["whsec_", "whsec_not base64!", "whsec_\u00e9", "whsk_abc", "whpk_abc"])
+def test_a_secret_that_is_none_of_the_standard_is_refused(secret: str) -> None:
+    with pytest.raises(ConfigError, match=r"the secret: .*expected whsec_") as raised:
+        key_of(secret)
+    assert secret.partition("_")[2] not in str(raised.value) or len(secret) < 7
+
+
+def test_a_plain_secret_is_the_key_itself() -> None:
+    assert key_of("p\u00e4ssword") == "p\u00e4ssword".encode()
 
 
 @pytest.mark.parametrize(

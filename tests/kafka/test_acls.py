@@ -16,7 +16,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from agents import alertmanager, cli, topics, webhook
+from agents import alertmanager, cli, delivery, topics, webhook
 from agents.app import WebOptions, Worker
 from agents.clients import OUTAGE, Connection
 from agents.files import read_plan
@@ -99,7 +99,7 @@ class Site:
         """`foreshock webhook` or `foreshock alertmanager`, which last until they are cancelled."""
         to = self.connection(user)
         if user == "webhook":
-            await webhook.run(to, to.topic("foreshock-webhook"), webhook.Webhook(url, b"secret"))
+            await delivery.run(to, to.topic("foreshock-webhook"), webhook.Webhook(url, b"secret"))
         else:
             await alertmanager.run(to, url, {})
 
