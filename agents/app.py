@@ -37,9 +37,11 @@ from agents.merge import MergeStage
 from agents.publish import Producer
 from agents.sketch import SketchStage
 from agents.store import Stores
+from agents.topic_watch import TopicWatch
 from agents.web import Web
 from streams import calibrate
 from streams.active import configuration_of
+from streams.needs import needs_of
 from streams.plan import Facts, Plan
 
 log = logging.getLogger(__name__)
@@ -122,7 +124,9 @@ class Worker:
             log.info("pages at %s", self.web.url)
             services = await self._build(stack)
             registry.unregister(starting)
-            registry.register(Exporter(self.sketch, self.merge, self.acks, self.plan.config.web.max_series))
+            registry.register(
+                Exporter(self.sketch, self.merge, self.acks, self.plan.config.web.max_series, self.topic_watch)
+            )
             for service in services:
                 self._waits = f"{service.label} starts"
                 await stack.enter_async_context(_started(service))
@@ -161,8 +165,9 @@ class Worker:
         self._connect(app, sources, partial(stores.stored, source) if stores else NOTHING)
         self.acks = AckReader(self.connection, self.merge.take_ack)
         self._watch = KafkaWatch(lambda: producer.client)
+        self.topic_watch = TopicWatch(self.connection, needs_of(self.plan))
         assert self.sketch.intake is not None and self.merge.intake is not None
-        return (self._watch, app, self.acks, self.merge.intake, self.sketch.intake)
+        return (self._watch, self.topic_watch, app, self.acks, self.merge.intake, self.sketch.intake)
 
     def _connect(self, app: faust.App, sources: list[str], stored: Callable[[], Iterable[int]]) -> None:
         """Gives each stage its intake: a group, a channel and an agent."""
@@ -281,6 +286,7 @@ class Worker:
             "kafka_silent_s": round(self._watch.silent_s(now)),
             "stuck": stuck,
             "waits": "; ".join(dict.fromkeys(intake.waits for intake in self._intakes().values() if intake.waits)),
+            "topics": [f"{topic} {said}" for (topic, _), said in sorted(self.topic_watch.faults.items())],
             **parked.details([*self.merge.parked, *self.sketch.parked]),
         }
 

@@ -19,6 +19,7 @@ from agents.acks import AckReader
 from agents.merge import MergeStage
 from agents.resuming import REPORTED
 from agents.sketch import SketchStage, Work
+from agents.topic_watch import Fault, TopicWatch
 from streams.ack import Status
 from streams.action import segment_object
 from streams.backtest import label_summary
@@ -75,8 +76,11 @@ class Starting(Collector):
 class Exporter(Collector):
     """Reads the stages whenever Prometheus asks."""
 
-    def __init__(self, sketch: SketchStage, merge: MergeStage, acks: AckReader, max_series: int) -> None:
+    def __init__(
+        self, sketch: SketchStage, merge: MergeStage, acks: AckReader, max_series: int, topics: TopicWatch | None = None
+    ) -> None:
         self.sketch, self.merge, self.acks, self.max_series = sketch, merge, acks, max_series
+        self.topics = topics
         self.started_s = time.time()
 
     def describe(self) -> Iterable[Metric]:
@@ -239,6 +243,16 @@ class Exporter(Collector):
             for change in REPORTED:
                 changes.add_metric([topic, change], self.sketch.resuming.changes[topic, change])
         yield from (lost, changes)
+        if self.topics is not None:
+            faults = GaugeMetricFamily(
+                "foreshock_topic_fault",
+                "1 while a topic is not as it must be, whatever it was at the start; else 0.",
+                labels=["topic", "fault"],
+            )
+            for topic in self.topics.topics:
+                for fault in Fault:
+                    faults.add_metric([topic, fault], (topic, fault) in self.topics.faults)
+            yield faults
 
     def _told_books(self) -> Metric:
         books = CounterMetricFamily(

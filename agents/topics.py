@@ -63,6 +63,8 @@ class Topic:
         return {**(COMPACTED if self.compacted else DELETED), **size, **self.extra}
 
 
+REPORTS_KEPT_MS = 35 * 24 * HOUR_MS
+"""What the monthly report is made of is kept so long."""
 SIZES = (8 * MIB, MIB, None, None)
 """What is asked for, one after the other, where Kafka refuses more; None: Kafka's own."""
 TOO_MUCH = (InvalidConfigurationError, PolicyViolationError)
@@ -78,8 +80,8 @@ TOPICS = (
     Topic(name="partials", partitions=Partitions.BUCKETS, compacted=True),
     Topic(name="progress", partitions=Partitions.AS_INFERENCE, compacted=True),
     Topic(name="state", partitions=Partitions.BUCKETS, compacted=True),
-    Topic(name="windows", partitions=Partitions.FEW),
-    Topic(name="actions", partitions=Partitions.FEW),
+    Topic(name="windows", partitions=Partitions.FEW, extra={"retention.ms": str(REPORTS_KEPT_MS)}),
+    Topic(name="actions", partitions=Partitions.FEW, extra={"retention.ms": str(REPORTS_KEPT_MS)}),
     Topic(name="acks", partitions=Partitions.FEW),
     Topic(name="dead-letter", partitions=Partitions.FEW),
 )
@@ -262,6 +264,16 @@ async def _config(client: AIOKafkaAdminClient, name: str, key: str) -> str | Non
                 if entry[0] == key:
                     return str(entry[1])
     return None
+
+
+async def settings(client: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """All settings of topics, in one question; of one that we may not ask about, or that is gone, none."""
+    asked = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
+    found: dict[str, dict[str, str]] = {}
+    for answer in await client.describe_configs(asked) if asked else ():
+        for error_code, _, _, name, entries, *_ in answer.resources:
+            found[name] = {} if error_code else {entry[0]: str(entry[1]) for entry in entries if entry[1] is not None}
+    return found
 
 
 async def _create(client: AIOKafkaAdminClient, wanted: Mapping[str, tuple[int, Mapping[str, str]]]) -> None:

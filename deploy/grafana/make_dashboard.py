@@ -289,6 +289,7 @@ def processor() -> Iterator[Json]:
             target(f"sum by (reason) ({rate('foreshock_rejects_total')})", "{{reason}}"),
             target(f"sum({rate('foreshock_lost_records_total')})", "lost"),
             target(f"sum({rate('foreshock_log_changes_total')})", "changed logs"),
+            target("sum(foreshock_topic_fault)", "topics that are not as they must be"),
         ],
         unit="cps",
         stacked=True,

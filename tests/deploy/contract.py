@@ -25,6 +25,7 @@ METRICS: Mapping[str, tuple[str, ...]] = {
     "foreshock_partials_total": ("stage",),
     "foreshock_books_records_total": ("model", "outcome"),
     "foreshock_waiting_for_configuration": ("stage",),
+    "foreshock_topic_fault": ("topic", "fault"),
     "foreshock_lost_records_total": ("topic",),
     "foreshock_log_changes_total": ("topic", "change"),
     "foreshock_told_records_total": ("topic", "model", "outcome"),

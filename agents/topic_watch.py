@@ -1,0 +1,190 @@
+"""Topics as they were checked at the start → the same checks while the worker runs: what no longer holds is reported.
+
+Of what can be corrected the watch takes care itself: `labels` and `feedback` are given as many partitions as the events
+have, or half of the labels would look for their predictions in the wrong place.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
+from aiokafka.errors import KafkaError, for_code
+from mode import Service
+
+from agents import topics
+from agents.clients import Connection
+from agents.identity import topic_ids
+from streams.duration import format_ms
+from streams.errors import BrokerError
+from streams.needs import Needs
+
+log = logging.getLogger(__name__)
+
+EVERY_S = 30.0
+REMIND_EVERY_S = 600.0
+
+
+class Fault(StrEnum):
+    """What may become of a topic after the start."""
+
+    PARTITIONS = "partitions"
+    """It has another number of partitions than the events."""
+    CLEANUP_POLICY = "cleanup_policy"
+    """It holds state, and forgets with time."""
+    RETENTION = "retention"
+    """It forgets what would have to be read again."""
+    MADE_ANEW = "made_anew"
+    """It is one of ours, and was deleted while the worker runs: what it held is gone."""
+    MISSING = "missing"
+
+
+Found = dict[tuple[str, Fault], str]
+"""By topic and fault, what to say of it."""
+
+
+@dataclass(slots=True)
+class Seen:
+    """What one look saw: partitions, ids and settings by topic."""
+
+    counts: Mapping[str, int]
+    ids: Mapping[str, str]
+    settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+class TopicWatch(Service):
+    """Looks at the topics every `every_s`, as long as Kafka answers. `faults`: what does not hold at the moment."""
+
+    def __init__(self, connection: Connection, needs: Needs, *, every_s: float | None = None) -> None:
+        super().__init__()
+        self.connection, self.needs = connection, needs
+        self.every_s = EVERY_S if every_s is None else every_s
+        self.source = connection.topic(needs.events)
+        self.paired = tuple(map(connection.topic, needs.paired))
+        self.kept = {connection.topic(row.name): row for row in topics.TOPICS}
+        self.faults: Found = {}
+        self._ids: dict[str, str] = {}
+        """Of our own topics, as they were at the first look."""
+        self._said: dict[tuple[str, Fault], float] = {}
+
+    @property
+    def topics(self) -> list[str]:
+        """All that are looked at."""
+        needed = (self.connection.topic(name) for name in self.needs.retention_ms)
+        return sorted({*self.kept, *self.paired, self.source, *needed})
+
+    @Service.task
+    async def _run(self) -> None:
+        while not self.should_stop:
+            try:
+                await self.look()
+            except BrokerError as error:
+                log.info("topics are not looked at: %s", error)
+            await self.sleep(self.every_s)
+
+    async def look(self) -> None:
+        """Looks once. BrokerError when Kafka does not answer, or does not let us ask."""
+        async with topics.admin(self.connection) as client:
+            seen = await self._see(client)
+            if await self._grow(client, seen):
+                seen = await self._see(client)
+        self._ids = {**seen.ids, **self._ids}
+        self._report({**self._partitions(seen), **self._ours(seen), **self._retention(seen)})
+
+    async def _see(self, client: AIOKafkaAdminClient) -> Seen:
+        counts = await topics.partition_counts(client)
+        names = [name for name in self.kept if name in counts]
+        ids = await topic_ids(client._client, None, names) or {}
+        wanted = [*names, *(self.connection.topic(name) for name in self.needs.retention_ms)]
+        settings = await topics.settings(client, [name for name in dict.fromkeys(wanted) if name in counts])
+        return Seen(counts, ids, settings)
+
+    async def _grow(self, client: AIOKafkaAdminClient, seen: Seen) -> bool:
+        """Gives paired topics the partitions that the events have; whether any was given some."""
+        grown = False
+        wanted = seen.counts.get(self.source, 0)
+        for name in self.paired:
+            if 0 < seen.counts.get(name, 0) < wanted:
+                answer = await client.create_partitions({name: NewPartitions(wanted)})
+                refused = for_code(answer.topic_errors[0][1])
+                if issubclass(refused, KafkaError) and answer.topic_errors[0][1]:
+                    log.error("topic %s: no partitions could be added to it: %s", name, refused.__name__)
+                    continue
+                log.warning(
+                    "topic %s was given %d partitions, as %s has; records whose key is in another partition now do not "
+                    "find predictions that were written before",
+                    name,
+                    wanted,
+                    self.source,
+                    extra={"topic": name},
+                )
+                grown = True
+        return grown
+
+    def _partitions(self, seen: Seen) -> Found:
+        found: Found = {}
+        wanted = seen.counts.get(self.source)
+        if wanted is None:
+            return {(self.source, Fault.MISSING): "is not there: no event is read"}
+        for name in self.paired:
+            count = seen.counts.get(name)
+            if count is None:
+                found[name, Fault.MISSING] = "is not there: nothing of it is read"
+            elif count != wanted:
+                found[name, Fault.PARTITIONS] = (
+                    f"has {count} partitions, and {self.source} has {wanted}: records look for their predictions in "
+                    f"the wrong place; give both the same number"
+                )
+        return found
+
+    def _ours(self, seen: Seen) -> Found:
+        found: Found = {}
+        for name, row in self.kept.items():
+            if name not in seen.counts:
+                found[name, Fault.MISSING] = "is not there any more: what it held is gone; start the workers again"
+                continue
+            if self._ids.get(name, seen.ids.get(name)) != seen.ids.get(name):
+                found[name, Fault.MADE_ANEW] = (
+                    "was deleted and made anew: what it held is gone; start the workers again"
+                )
+            policy = seen.settings.get(name, {}).get("cleanup.policy", "compact")
+            if row.compacted and "compact" not in policy.split(","):
+                found[name, Fault.CLEANUP_POLICY] = (
+                    f"has cleanup.policy={policy}, which forgets state with time; set compact"
+                )
+        return found
+
+    def _retention(self, seen: Seen) -> Found:
+        found: Found = {}
+        for name, (needed_ms, why) in self.needs.retention_ms.items():
+            topic = self.connection.topic(name)
+            kept = seen.settings.get(topic, {})
+            if "delete" not in kept.get("cleanup.policy", "delete"):
+                continue
+            kept_ms = int(kept.get("retention.ms") or -1)
+            if 0 <= kept_ms < needed_ms:
+                found[topic, Fault.RETENTION] = (
+                    f"keeps records for {format_ms(kept_ms)} (retention.ms), not {format_ms(needed_ms)}: {why}"
+                )
+            elif int(kept.get("retention.bytes") or -1) >= 0:
+                found[topic, Fault.RETENTION] = (
+                    f"forgets by size (retention.bytes={kept['retention.bytes']}), whatever its age: {why}"
+                )
+        return found
+
+    def _report(self, found: Found) -> None:
+        """A line when something begins not to hold, one in ten minutes while it does not, one at its end."""
+        now = time.monotonic()
+        for place, said in found.items():
+            if now - self._said.get(place, float("-inf")) >= (REMIND_EVERY_S if place in self.faults else 0.0):
+                level = logging.WARNING if place[1] is Fault.RETENTION else logging.ERROR
+                if place[1] is not Fault.RETENTION or place not in self.faults:
+                    log.log(level, "topic %s %s", place[0], said, extra={"topic": place[0]})
+                self._said[place] = now
+        for topic, fault in self.faults.keys() - found.keys():
+            log.warning("topic %s: %s is as it must be again", topic, fault.replace("_", " "), extra={"topic": topic})
+        self.faults = found
