@@ -61,6 +61,18 @@ KNOWN_WITHIN_S = 60.0
 SEED = int(os.environ.get("FORESHOCK_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
 """Of tests that are random; they print it."""
 PLAIN = (sys.executable, "-m", "agents")
+MANIFEST = Path(__file__).parents[2] / "deploy" / "kubernetes" / "statefulset.yaml"
+
+
+def memory_limit_bytes(manifest: Path = MANIFEST) -> int:
+    """The limit of memory that the Kubernetes manifest gives a worker."""
+    found = re.search(r"limits: \{memory: (\d+)Gi\}", manifest.read_text(encoding="utf-8"))
+    assert found, f"{manifest} has no limit of memory in Gi"
+    return int(found[1]) << 30
+
+
+LIMITED = ("prlimit", f"--data={memory_limit_bytes()}", "--")
+"""In front of a worker's command: an allocation beyond the manifest's limit fails, as it would end it there."""
 
 HOSTILE_MARK = b"\xff"
 """How keys of records end that a fault has put on our topics; no text ends so."""
@@ -423,16 +435,24 @@ class ForeshockProcess:
 
 
 class WorkerProcess(ForeshockProcess):
-    """`foreshock worker`, with pages on a free port."""
+    """`foreshock worker`, with pages on a free port, under the limit of memory that the manifest gives it."""
 
     def __init__(
-        self, config: Path, bootstrap: str, *options: str, instance: str = "one", log_name: str = "", **settings: Any
+        self,
+        config: Path,
+        bootstrap: str,
+        *options: str,
+        instance: str = "one",
+        log_name: str = "",
+        through: Sequence[str] = PLAIN,
+        **settings: Any,
     ) -> None:
-        """`log_name`: that of its log, by default its instance's. `settings`: those of ForeshockProcess."""
+        """`log_name`: that of its log, by default its instance's. The rest: as of ForeshockProcess."""
         self.instance = instance
         arguments = ["worker", "-c", str(config), "--broker", bootstrap, "--listen", "127.0.0.1:0"]
         arguments += ["--instance", instance, *options]
-        super().__init__(config.parent / f"worker-{log_name or instance}.log", *arguments, **settings)
+        log = config.parent / f"worker-{log_name or instance}.log"
+        super().__init__(log, *arguments, through=(*LIMITED, *through), **settings)
 
     def get(self, path: str) -> str:
         """A page of this worker, as soon as it has one."""

@@ -7,6 +7,8 @@ small in proportion (`compressed.py`), so that they are filled, and what is kept
 over. The line of least squares through its resident memory, over the last quarter, may rise by MOST_RISE_SHARE of its
 level in a minute. In the end the counts are held against the oracle.
 
+The worker has the limit of memory that the Kubernetes manifest gives it (`prlimit --data`).
+
 `--real`: with the buffers and the patience that a worker has. Then memory levels off after ten minutes.
 """
 
@@ -102,7 +104,8 @@ def _watch(stage: Stage, worker: WorkerProcess, seconds: float, cap: int) -> lis
     late = len(times) * 3 // 4
     per_s, _ = np.polyfit(times[late:], resident[late:], 1)
     level = float(np.mean(resident[late:]))
-    print(f"memory over the last quarter: {level:.0f} MiB, {per_s * 60:+.2f} MiB a minute")
+    rise = f"{per_s * 60:+.2f} MiB or {per_s * 6_000 / level:+.2f} % a minute"
+    print(f"memory over the last quarter: {level:.0f} MiB, {rise}; {worker.peak_mib():.0f} MiB at the most")
     wrong = [f"memory rises by {per_s * 60:.1f} MiB a minute"] if per_s * 60 > MOST_RISE_SHARE * level else []
     return wrong + ([f"{most:,} series of columns, the cap is {cap:,}"] if most > cap else [])
 
