@@ -23,6 +23,7 @@ import msgspec
 from aiokafka.errors import KafkaError
 
 from agents import acks as acknowledging
+from agents import against_state as kept_state
 from agents import alertmanager as alerting
 from agents import delivery, ending, follow, logs, reports
 from agents import demo as demonstration
@@ -146,8 +147,13 @@ def init(
 
 @cli.command()
 @CONFIG
-def check(config_file: Path) -> None:
-    """Validate a configuration and its baselines."""
+@click.option(
+    "--against-state", is_flag=True, help="Say what a restart under it would make of what workers have kept on Kafka."
+)
+@BROKER
+@EMBEDDED
+def check(config_file: Path, against_state: bool, broker: str | None, embedded: bool) -> None:
+    """Validate a configuration and its baselines; with --against-state, what a restart would keep and lose."""
     plan = read_plan(config_file)
     for name, model in plan.models.items():
         known = f"baseline of {model.baseline.events:,} events" if model.baseline else "no baseline"
@@ -158,6 +164,13 @@ def check(config_file: Path) -> None:
         )
     notes = [note for model in plan.models.values() for note in unjudged(model)]
     _tell_unjudged(notes)
+    if against_state:
+        log_to_stderr(False, level=logging.WARNING)
+        to = connection(plan.config, broker, embedded)
+        for line in run_async(lambda: kept_state.lines_of(to, plan)):
+            echo(line)
+    elif broker:
+        raise ConfigError(seen="--broker", expected="--against-state with it", mend="add it, or leave --broker out")
     echo(f"ok, but for {len(notes)} of the lines above: what they name is not judged" if notes else "ok")
 
 

@@ -19,7 +19,7 @@ from streams.chunk_merge import BooksState
 from streams.decide import BEGINNINGS, ENDS, Decision, Judged, Reason, Situation, decide
 from streams.facts.history import History
 from streams.facts.merge import NOTHING_TOLD, FactsMerge, KpiPane, ToldPane
-from streams.fingerprint import made_of, unit_length, unit_print
+from streams.fingerprint import made_of, unit_print
 from streams.inhibit import Incidents
 from streams.judge_facts import FactsJudge, kpi_clocks
 from streams.judge_outcomes import LabelledJudge
@@ -48,7 +48,7 @@ from streams.signals.estimate import Estimate
 from streams.signals.evaluate import CellResult, Judge, Window
 from streams.signals.names import judges_labels
 from streams.sketch.layout import requests
-from streams.state import EVENTS_GAP, ModelState, is_folded
+from streams.state import EVENTS_GAP, ModelState, fits, is_folded
 from streams.window import WindowRecord, window_record
 
 
@@ -171,10 +171,7 @@ class ModelJudge:
     def restore_unit(self, unit: Unit) -> bool:
         """Takes a roll-up, if it fits. One of release 0.1 does not say what it was made under: it fits where its counts
         have the length that they should have."""
-        length = unit_length(self.plan, unit.stream)
-        if length is None or (unit.made and unit.made != unit_print(self.plan, unit.stream, folded=is_folded(unit))):
-            return False
-        if any(profile.counts.length != length for profile in unit.cells.values()):
+        if not fits(unit, self.plan):
             return False
         if not unit.stream:
             self.rollup.restore(unit)
@@ -408,7 +405,7 @@ class BucketJudge:
     def restore_ledger(self, state: LedgerState) -> None:
         if state.model in self.ledgers:
             terms = self.ledgers[state.model].terms
-            if state.truth_ms not in (0, terms.truth_ms):
+            if state.truth_ms not in (0, terms.truth_ms) and state.truth.spans:
                 text = "the spans by which the truth is judged were changed: those of before are dropped"
                 self.restarts.append((state.model, Restart(Kind.LEDGER, text)))
             with self.parking.guard(state.model, Phase.RESTORE):

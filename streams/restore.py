@@ -336,9 +336,9 @@ def retired_model(state: ModelState) -> Restored:
 def kept_lines(state: ModelState, plan: ModelPlan) -> Iterator[str]:
     """For a person: what a restart under this plan keeps of a model's state, and what it does not."""
     found = restored(state, plan)
-    firing = sum(rule.firing for rule in found.state.rules.values())
+    firing = sum(rule.firing and not rule.suppressed_by for rule in found.state.rules.values())
     yield f"judged until {rfc3339(state.judged_until_ms)}; goes on from {rfc3339(found.state.judged_until_ms)}"
-    yield f"keeps {len(found.state.rules)} of {len(state.rules)} rule states, {firing} of them firing"
+    yield f"keeps {len(found.state.rules)} of {len(state.rules)} rule states, with {firing} open incidents"
     if state.made is None:
         yield "made by release 0.1, which did not write down under which configuration: taken for this one"
     for restart in found.restarts:

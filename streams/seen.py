@@ -39,7 +39,10 @@ class Seen:
         return [Unit(self.hour_ms, starts.start, cells_of(tally), self.stream)]
 
     def restore(self, unit: Unit) -> None:
-        self.panes |= {int(start): requests for (_, start), requests in tally_of(unit.cells, 0).items()}
+        if unit.level_ms == self.hour_ms:
+            tally = tally_of(unit.cells, 0)
+            starts = range(unit.start_ms, unit.start_ms + unit.level_ms, self.pane_ms)
+            self.panes |= {at: tally["pane", str(at)] for at in starts if ("pane", str(at)) in tally}
 
     def drop_after(self, end_ms: int) -> None:
         """Drops restored panes that end later: they will be closed again."""

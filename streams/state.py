@@ -20,10 +20,11 @@ from streams.config import MAX_VERSION, OTHER
 from streams.decide import RuleState
 from streams.errors import UNREADABLE, SketchError
 from streams.events import MAX_NAME, MAX_TIME_MS, MIN_TIME_MS
-from streams.fingerprint import MAX_SPAN_MS, Made
+from streams.fingerprint import MAX_SPAN_MS, Made, unit_length, unit_print
 from streams.inhibit import MOST_OVER, Incident
 from streams.judge_outcomes import Arrival
 from streams.partial import WRITES, Cell, Start, check_format, seal, unseal
+from streams.plan import ModelPlan
 from streams.rollup import Unit
 from streams.signals.jobs import MOST_RUNS, JobState
 from streams.signals.outcome import Sums
@@ -233,3 +234,16 @@ def unpack_unit(data: bytes) -> tuple[str, Unit]:
 def is_folded(unit: Unit) -> bool:
     """Whether versions beyond the cap were folded in it."""
     return any(version == OTHER for version, _, _ in unit.cells)
+
+
+def fits(unit: Unit, plan: ModelPlan) -> bool:
+    """Whether a roll-up was counted as the plan counts. One of release 0.1 fits by the length of its counts alone."""
+    length = unit_length(plan, unit.stream)
+    if length is None or (unit.made and unit.made != unit_print(plan, unit.stream, folded=is_folded(unit))):
+        return False
+    columns = 0 if unit.stream else len(plan.layout.columns)
+    return all(
+        profile.counts.length == length
+        and all(at < columns for sketches in (profile.distinct, profile.heavy, profile.quantiles) for at in sketches)
+        for profile in unit.cells.values()
+    )

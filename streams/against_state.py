@@ -1,0 +1,52 @@
+"""What `state` holds, and a configuration → sentences: what a restart would keep, align, begin anew and close."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+from streams.errors import NewerError, SketchError
+from streams.plan import Plan
+from streams.publication import BOOKS_KEY, LEDGER_KEY, UNIT_KEY
+from streams.restore import kept_lines, unknown_lines
+from streams.state import ModelState, fits, unpack_state, unpack_unit
+
+Kept = Mapping[tuple[int, bytes], bytes]
+"""By partition and key, the latest values."""
+
+
+def state_lines(plan: Plan, kept: Kept) -> Iterator[str]:
+    """One line for each thing to say, by model. Reads, and changes nothing.
+
+    Raises:
+        NewerError: a record is of a later release.
+    """
+    states: dict[str, ModelState] = {}
+    fitting: Counter[str] = Counter()
+    units: Counter[str] = Counter()
+    unsound = 0
+    for (_, key), value in sorted(kept.items()):
+        if key.startswith((BOOKS_KEY, LEDGER_KEY)):
+            continue
+        try:
+            if key.startswith(UNIT_KEY):
+                name, unit = unpack_unit(value)
+                units[name] += 1
+                fitting[name] += name in plan.models and fits(unit, plan.models[name])
+            else:
+                state = unpack_state(value, ModelState)
+                states[state.model] = state
+        except NewerError as error:
+            raise error.at(f"state {key[:80]!r}") from None
+        except SketchError:
+            unsound += 1
+    for name, model in plan.models.items():
+        if name not in states:
+            yield f"{name}: begins anew: `state` does not know it"
+            continue
+        yield from (f"{name}: {line}" for line in kept_lines(states[name], model))
+        yield f"{name}: keeps {fitting[name]} of {units[name]} roll-ups of hours, days and cohorts"
+    for name in sorted(states.keys() - plan.models.keys()):
+        yield from (f"{name}: {line}" for line in unknown_lines(states[name]))
+    if unsound:
+        yield f"{unsound} records of `state` are none that a worker has written: they would be left out"
