@@ -16,7 +16,8 @@ from streams.times import instant_ms
 MAX_ACK_BYTES = 16_384
 MAX_ID, MAX_BY, MAX_NOTE = 128, 256, 2_000
 MOST_ACKED = 50_000
-"""Actions whose acks are remembered; beyond that those that were acked first are forgotten."""
+MAX_KEPT_BYTES = 32 << 20
+"""Actions whose acks are remembered, and their bytes; beyond that those that were acked first are forgotten."""
 
 
 class Status(StrEnum):
@@ -60,28 +61,39 @@ def read_ack(value: bytes | None, headers: Headers = ()) -> Ack:
 
 
 class Acks:
-    """What was done about actions: per action and status the first ack."""
+    """When what was done about actions: per action and status the time of the first ack, within MAX_KEPT_BYTES.
+
+    Who said it, and the note, are not kept: they may be a hundred times as long, and nothing here needs them.
+    """
 
     def __init__(self, acks: Iterable[Ack] = ()) -> None:
-        self._by_action: dict[str, dict[Status, Ack]] = {}
+        self._by_action: dict[str, dict[Status, int]] = {}
+        self._bytes = 0
         for ack in acks:
             self.take(ack)
 
     def take(self, ack: Ack) -> None:
-        known = self._by_action.setdefault(ack.action_id, {})
-        if ack.status not in known or _place(ack) < _place(known[ack.status]):
-            known[ack.status] = ack
-        if len(self._by_action) > MOST_ACKED:
-            del self._by_action[next(iter(self._by_action))]
+        """Keep it if it is the first of its status; the actions that were acked first go when there are too many."""
+        known = self._by_action.get(ack.action_id)
+        if known is None:
+            known = self._by_action[ack.action_id] = {}
+            self._bytes += _cost(ack.action_id)
+        known[ack.status] = min(ack.ts_ms, known.get(ack.status, ack.ts_ms))
+        while len(self._by_action) > MOST_ACKED or self._bytes > MAX_KEPT_BYTES:
+            oldest = next(iter(self._by_action))
+            del self._by_action[oldest]
+            self._bytes -= _cost(oldest)
 
     def of(self, action_id: str) -> Iterator[Ack]:
-        """The acks of an action."""
-        yield from self._by_action.get(action_id, {}).values()
+        """The acks of an action, without who and why."""
+        for status, ts_ms in self._by_action.get(action_id, {}).items():
+            yield Ack(action_id=action_id, status=status, by="", ts=ts_ms)
 
     def __iter__(self) -> Iterator[Ack]:
         for action_id in self._by_action:
             yield from self.of(action_id)
 
 
-def _place(ack: Ack) -> tuple[int, str]:
-    return ack.ts_ms, ack.by
+def _cost(action_id: str) -> int:
+    """Bytes that an action takes at the most: its id, a dictionary of four times, and its place in another."""
+    return 4 * len(action_id) + 600
