@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import struct
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import cramjam
+from aiokafka import TopicPartition
+from aiokafka.client import AIOKafkaClient
+from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.util import calc_crc32c
 
 STAMP_MS = 1_760_000_000_000
@@ -74,6 +79,7 @@ class Batch:
     last_delta: int | None = None
     wrong_crc: bool = False
     attributes: int = 0
+    stamp_ms: int = STAMP_MS
     packed: bytes | None = field(default=None, repr=False)
     """Its compressed records, instead of those of `items`."""
 
@@ -87,7 +93,7 @@ class Batch:
             body = CODECS[self.codec](b"".join(item.packed(index) for index, item in enumerate(self.items)))
         attributes = self.attributes | self.codec | self.transactional << 4 | self.control << 5
         count = len(self.items) if self.count is None else self.count
-        ends = (STAMP_MS, STAMP_MS + count, self.producer, 0, -1, count)
+        ends = (self.stamp_ms, self.stamp_ms + count, self.producer, 0, -1, count)
         checked = struct.pack(">hiqqqhii", attributes, self.last - self.base, *ends) + body
         crc = calc_crc32c(checked) ^ self.wrong_crc
         return struct.pack(">qiibI", self.base, len(checked) + 9, 0, 2, crc) + checked
@@ -97,3 +103,40 @@ def marker(base: int, producer: int, *, commit: bool) -> Batch:
     """What ends a transaction."""
     item = Item(value=b"\0\0\0\0\0\0", key=struct.pack(">hh", 0, int(commit)))
     return Batch(base, [item], producer=producer, transactional=True, control=True)
+
+
+def bomb(codec: int, size: int) -> bytes:
+    """The compressed records of a batch of two: one of `size` zeros (whole MiB), and a small one. Neither is held whole."""
+    head = b"\0\0\0\1" + varint(size)
+    first, second = varint(len(head) + size + 1) + head, b"\0" + Item(b"small").packed(1)
+    if codec == GZIP:
+        stream = zlib.compressobj(level=1, wbits=31)
+        parts = [stream.compress(first), *(stream.compress(bytes(1 << 20)) for _ in range(size >> 20))]
+        return b"".join(parts) + stream.compress(second) + stream.flush()
+    makers = {LZ4: lambda: cramjam.lz4.Compressor(block_linked=False), ZSTD: cramjam.zstd.Compressor}
+    compressor, packed = makers[codec](), bytearray()
+    compressor.compress(first)
+    for _ in range(size >> 20):
+        compressor.compress(bytes(1 << 20))
+        packed += bytes(compressor.flush())
+    compressor.compress(second)
+    return bytes(packed + bytes(compressor.finish()))
+
+
+async def _produce(servers: list[str], topic: str, batches: Sequence[Batch], partition: int) -> None:
+    client = AIOKafkaClient(bootstrap_servers=servers)
+    await client.bootstrap()
+    try:
+        await client.set_topics([topic])
+        node = client.cluster.leader_for_partition(TopicPartition(topic, partition))
+        for batch in batches:
+            request = ProduceRequest(None, -1, 60_000, [(topic, [(partition, batch.to_bytes())])])
+            ((_, ((_, code, *_),)),) = (await client.send(node, request)).topics
+            assert code == 0, f"Kafka refuses the batch with {code}"
+    finally:
+        await client.close()
+
+
+def produce(servers: list[str], topic: str, batches: Sequence[Batch], partition: int = 0) -> None:
+    """Sends them as they are. AssertionError when Kafka refuses one."""
+    asyncio.run(_produce(servers, topic, batches, partition))

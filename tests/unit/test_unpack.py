@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import struct
 import tracemalloc
-import zlib
 from collections.abc import Sequence
 
 import pytest
@@ -17,7 +16,7 @@ from agents.record_batch import MAX_RECORD_BYTES, Columns
 from agents.unpack import Budget, Unpacking, unreadable
 from streams.envelope import checked_size
 from streams.fields import Damaged, Invalid, Reason
-from tests.batches import CODECS, GZIP, LZ4, NONE, SNAPPY, STAMP_MS, ZSTD, Batch, Item, marker, varint
+from tests.batches import CODECS, GZIP, LZ4, NONE, SNAPPY, STAMP_MS, ZSTD, Batch, Item, bomb, marker, varint
 
 TP = TopicPartition("t", 0)
 ALL = 1 << 40
@@ -210,42 +209,12 @@ def test_damaged_values_are_rejected_with_their_reason_whatever_they_hold() -> N
 # --- Bytes
 
 
-def zeros(codec: int, size: int) -> bytes:
-    """The records of a batch that holds one of so many zeros, and a small one; compressed without holding it."""
-    head = b"\0\0\0\1" + varint(size)
-    first, second = varint(len(head) + size + 1) + head, b"\0" + Item(b"small").packed(1)
-    if codec == GZIP:
-        stream = zlib.compressobj(wbits=31)
-        parts = [stream.compress(first)] + [stream.compress(bytes(MIB)) for _ in range(size // MIB)]
-        return b"".join(parts) + stream.compress(second) + stream.flush()
-    packed = {LZ4: cramjam_lz4, ZSTD: cramjam_zstd}[codec]()
-    packed.compress(first)
-    out = bytearray()
-    for _ in range(size // MIB):
-        packed.compress(bytes(MIB))
-        out += bytes(packed.flush())
-    packed.compress(second)
-    return bytes(out + bytes(packed.finish()))
-
-
-def cramjam_zstd():  # type: ignore[no-untyped-def]
-    import cramjam
-
-    return cramjam.zstd.Compressor()
-
-
-def cramjam_lz4():  # type: ignore[no-untyped-def]
-    import cramjam
-
-    return cramjam.lz4.Compressor(block_linked=False)
-
-
 @pytest.mark.parametrize("codec", [GZIP, LZ4, ZSTD])
 def test_a_record_that_inflates_to_gigabytes_is_passed_over_within_a_bound(codec: int) -> None:
-    bomb = Batch(0, items(2), codec, packed=zeros(codec, 200 * MIB))
-    unpacked(Batch(0, items(2), ZSTD, packed=zeros(ZSTD, 8 * MIB)))  # what is loaded once
+    bad = Batch(0, items(2), codec, packed=bomb(codec, 200 * MIB))
+    unpacked(Batch(0, items(2), ZSTD, packed=bomb(ZSTD, 8 * MIB)))  # what is loaded once
     tracemalloc.start()
-    found, after, sizes = unpacked(bomb, Batch(2, items(3)), budget=MIB)
+    found, after, sizes = unpacked(bad, Batch(2, items(3)), budget=MIB)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert found.offsets == [0, 1, 2, 3, 4] and after == 5 and len(sizes) > 10
