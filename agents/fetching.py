@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from aiokafka.consumer import fetcher
@@ -18,6 +19,10 @@ from agents.unpack import READ_COMMITTED, Budget, Unpacking, consumer_records
 
 POLL_BYTES = 8 << 20
 """One poll of a consumer unpacks not much more than that, over all of its partitions."""
+FETCHED_BYTES = 64 << 20
+"""From so much on that lies fetched and not unpacked, a consumer fetches no more; one answer may come on top."""
+LEAST_PARTITION_BYTES = 64 << 10
+FULL_S = 0.05
 _ALL = 1 << 40
 
 
@@ -49,7 +54,7 @@ class _Unpacked:
         isolation_level: int,
     ) -> None:
         wanted = (aborted or ()) if isolation_level == READ_COMMITTED else None
-        self.unpacking = Unpacking(tp, records.data, wanted, fetch_offset)
+        self.unpacking, self.size = Unpacking(tp, records.data, wanted, fetch_offset), len(records.data)
 
     @property
     def next_fetch_offset(self) -> int:
@@ -70,16 +75,51 @@ class Fetched(OrderedDict[TopicPartition, Any]):
     """What a fetcher has fetched. `as_columns`: it is given out so, without an object for each record."""
 
     as_columns = False
+    waiting: AbstractSet[TopicPartition] = frozenset()
+    """Partitions of which nothing is taken now."""
 
     def __init__(self) -> None:
         super().__init__()
         self.budget = Budget(POLL_BYTES)
+        self.bytes = 0
+        """Of all responses that lie here, as they came."""
 
     def __setitem__(self, tp: TopicPartition, value: Any) -> None:
         if type(value) is FetchResult:
-            value.store = self
+            value.store, value.size = self, value._partition_records.size
             value._partition_records.unpacking.end = value._assignment.state_value(tp).highwater
+        self.bytes += _size(value) - _size(self.get(tp))
         super().__setitem__(tp, value)
+
+    def __delitem__(self, tp: TopicPartition) -> None:
+        self.bytes -= _size(self.get(tp))
+        super().__delitem__(tp)
+
+    def clear(self) -> None:
+        super().clear()
+        self.bytes = 0
+
+    def bytes_of(self, tps: Iterable[TopicPartition]) -> int:
+        """Of the responses of these partitions."""
+        return sum(_size(self.get(tp)) for tp in tps)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much lies here that no more is to be fetched. What nobody takes must not hold up the rest."""
+        return self.bytes >= FETCHED_BYTES and self.bytes - self.bytes_of(self.waiting) >= FETCHED_BYTES
+
+
+def _size(value: Any) -> int:
+    return value.size if type(value) is FetchResult else 0
+
+
+_backoff = FetchResult.calculate_backoff
+
+
+def _backoff_while_full(self: FetchResult) -> float:
+    """Seconds for which nothing more is to be fetched from this partition's leader."""
+    seconds: float = _backoff(self)
+    return seconds or (FULL_S if self.store.is_full else 0)
 
 
 def _getall(self: FetchResult, max_records: int | None = None) -> Sequence[Any]:
@@ -112,7 +152,7 @@ async def _fetched_within_budget(self: Fetcher, *arguments: Any, **settings: Any
 def apply() -> None:
     """May be called more than once."""
     fetcher.MemoryRecords, fetcher.PartitionRecords = _Data, _Unpacked
-    FetchResult.getall = _getall
+    FetchResult.getall, FetchResult.calculate_backoff = _getall, _backoff_while_full
     Fetcher.__init__, Fetcher.fetched_records = _init_with_store, _fetched_within_budget
 
 
@@ -122,11 +162,22 @@ def hand_out_columns(consumer: Any, partitions: int) -> None:
     consumer._fetcher._max_partition_fetch_bytes = partition_bytes(partitions, consumer._max_partition_fetch_bytes)
 
 
-FETCHED_BYTES = 64 << 20
-"""What may lie fetched and not yet unpacked, over all partitions of a consumer that hands out columns."""
-LEAST_PARTITION_BYTES = 64 << 10
-
-
 def partition_bytes(partitions: int, most: int) -> int:
     """What one fetch may bring of a partition; Kafka sends one batch even if it is larger."""
     return min(most, max(LEAST_PARTITION_BYTES, FETCHED_BYTES // max(1, partitions)))
+
+
+def set_aside(consumer: Any, waiting: AbstractSet[TopicPartition]) -> set[TopicPartition]:
+    """The partitions that are paused now, and must be resumed when they wait no longer.
+
+    What was fetched of waiting partitions stays, unless it is too much: then it is let go of, and fetched again later.
+    """
+    store: Fetched = consumer._fetcher._records
+    store.waiting = waiting
+    if store.bytes < FETCHED_BYTES or store.bytes_of(waiting) < FETCHED_BYTES:
+        return set()
+    dropped = waiting & store.keys()
+    consumer.pause(*dropped)
+    for tp in dropped:
+        del store[tp]
+    return dropped

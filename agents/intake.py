@@ -35,7 +35,7 @@ from mode.utils.queues import FlowControlEvent, ThrowableQueue
 from agents.assignor import NO_CONFIGURATION, NOTHING, StickyAssignor
 from agents.clients import OUTAGE, Connection
 from agents.clock import now_ms
-from agents.fetching import hand_out_columns
+from agents.fetching import hand_out_columns, set_aside
 from agents.identity import topic_ids
 from agents.patches import is_fenced
 from agents.record_batch import Columns
@@ -189,6 +189,7 @@ class Intake(Service):
         """When Kafka's answer came after which the partition was found to be of the same topic still."""
         self._flows: dict[TopicPartition, Flow] = {}  # of those that are held
         self._waiting: set[TopicPartition] = set()
+        self._set_aside: set[TopicPartition] = set()  # of those that wait: paused, for too much of them was fetched
         self._running: asyncio.Task[Any] | None = None
         self._settling: asyncio.Task[None] | None = None
         self._settled = False  # every partition that is held was sought to its start
@@ -258,6 +259,9 @@ class Intake(Service):
             self._waiting.add(tp)
         else:
             self._waiting.discard(tp)
+            if tp in self._set_aside and self._consumer is not None:
+                self._set_aside.discard(tp)
+                self._consumer.resume(tp)
 
     def rejoin(self) -> None:
         """Asks for a new assignment: all partitions are given back, and begun anew by `on_assigned`."""
@@ -348,6 +352,7 @@ class Intake(Service):
     async def _poll(self, consumer: AIOKafkaConsumer) -> bool:
         """Hand over what one poll brings; whether Kafka gave a sign of life."""
         wanted = self._held - self._waiting if self._waiting else ()
+        self._set_aside |= set_aside(consumer, self._waiting)
         try:
             fetched = await consumer.getmany(*wanted, timeout_ms=POLL_MS, max_records=self.max_records)
         except OffsetOutOfRangeError as error:
@@ -524,6 +529,7 @@ class Intake(Service):
         self.unbroken = 0 <= self._generation == generation - 1
         self._generation = generation if self._held else -1  # of what was not ours there is nothing to go on with
         self._flows, self._waiting, self._proven = {tp: Flow() for tp in self._held}, set(), {}
+        self._set_aside = set()
         for tp in self._held:  # with a position, aiokafka looks for no committed one; paused, it fetches nothing
             consumer.seek(tp, 0)
         consumer.pause(*self._held)
@@ -566,7 +572,7 @@ class Intake(Service):
             except Exception as error:
                 await self.crash(error)
             finally:
-                self._held, self._flows = frozenset(), {}
+                self._held, self._flows, self._set_aside = frozenset(), {}, set()
 
     async def _stop_settling(self) -> None:
         settling, self._settling = self._settling, None

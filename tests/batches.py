@@ -24,6 +24,7 @@ CODECS: dict[int, Callable[[bytes], bytes]] = {
     LZ4: lambda data: bytes(cramjam.lz4.compress(data)),
     ZSTD: lambda data: bytes(cramjam.zstd.compress(data)),
 }
+NOT_LEADER, UNKNOWN_TOPIC = 6, 3
 Header = tuple[bytes, bytes | None]
 
 
@@ -106,7 +107,7 @@ def marker(base: int, producer: int, *, commit: bool) -> Batch:
 
 
 def bomb(codec: int, size: int) -> bytes:
-    """The compressed records of a batch of two: one of `size` zeros (whole MiB), and a small one. Neither is held whole."""
+    """The compressed records of a batch of two: one of `size` zeros (whole MiB), and a small one."""
     head = b"\0\0\0\1" + varint(size)
     first, second = varint(len(head) + size + 1) + head, b"\0" + Item(b"small").packed(1)
     if codec == GZIP:
@@ -123,15 +124,18 @@ def bomb(codec: int, size: int) -> bytes:
     return bytes(packed + bytes(compressor.finish()))
 
 
-async def _produce(servers: list[str], topic: str, batches: Sequence[Batch], partition: int) -> None:
+async def produce_batches(servers: list[str], topic: str, batches: Sequence[Batch], partition: int) -> None:
     client = AIOKafkaClient(bootstrap_servers=servers)
     await client.bootstrap()
     try:
         await client.set_topics([topic])
-        node = client.cluster.leader_for_partition(TopicPartition(topic, partition))
         for batch in batches:
             request = ProduceRequest(None, -1, 60_000, [(topic, [(partition, batch.to_bytes())])])
-            ((_, ((_, code, *_),)),) = (await client.send(node, request)).topics
+            code = NOT_LEADER
+            while code in (NOT_LEADER, UNKNOWN_TOPIC):  # a topic that was made just now
+                node = client.cluster.leader_for_partition(TopicPartition(topic, partition))
+                ((_, ((_, code, *_),)),) = (await client.send(node, request)).topics
+                await client.force_metadata_update()
             assert code == 0, f"Kafka refuses the batch with {code}"
     finally:
         await client.close()
@@ -139,4 +143,4 @@ async def _produce(servers: list[str], topic: str, batches: Sequence[Batch], par
 
 def produce(servers: list[str], topic: str, batches: Sequence[Batch], partition: int = 0) -> None:
     """Sends them as they are. AssertionError when Kafka refuses one."""
-    asyncio.run(_produce(servers, topic, batches, partition))
+    asyncio.run(produce_batches(servers, topic, batches, partition))

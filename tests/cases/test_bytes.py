@@ -49,7 +49,7 @@ def batches(value: Callable[[int], bytes], large: Callable[[int], bytes]) -> Ite
 
 
 def test_bombs_and_names_cost_nothing_but_their_own_records(connection: Connection, tmp_path: Path) -> None:
-    """On every topic that is not ours. Beside each bomb is a small record that is none; a second start reads all again."""
+    """On every topic that is not ours. Beside each bomb is a small record that is none. A second start follows."""
     config = write_config(tmp_path / "worker", connection.prefix, labelled=True)
     for topic in ("inference", "labels", "acks"):
         create_topic(connection, topic, 1, {"max.message.bytes": str(16 * MIB)})
