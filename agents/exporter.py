@@ -237,6 +237,8 @@ class Exporter(Collector):
             told = {merge.topic: merge.lost for merge in judge.facts.topics.values()} | {events: judge.merge.lost}
             for topic, by_partition in told.items():
                 totals[topic] = totals.get(topic, 0) + sum(by_partition.values())
+        if self.sketch.lost_labels:
+            totals[self.sketch.plan.config.kafka.labels] = sum(self.sketch.lost_labels.values())
         for topic, number in totals.items():
             lost.add_metric([topic], number)
         for topic in self.sketch.resuming.names:

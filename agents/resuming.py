@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
+from typing import TypeVar
 
 from agents.clients import Connection
 from agents.loader import Records as Loaded
@@ -13,12 +14,14 @@ from agents.loader import read_to_end
 from agents.publish import Outgoing, Producer, publish
 from streams.chunk import Progress
 from streams.errors import NewerError, SketchError
-from streams.partial import BooksPartial, PanePartial, unpack
+from streams.partial import BooksPartial, LabelBooksPartial, OutcomePartial, PanePartial, Partial, unpack
 from streams.position import generation_of, offset_of
 from streams.resume import Change, Log, Published, Resumption, needs_published, resume, same_log
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+Joined = OutcomePartial | LabelBooksPartial
 Place = tuple[str, int]
 """Topic, by its full name, and partition."""
 
@@ -117,6 +120,17 @@ class Resuming:
         begins = {f"{place[0].removeprefix(prefix)}/{place[1]}/".encode(): place for place in wanted}
         found: dict[Place, Published] = {}
 
+        def keep(partial: Partial, place: Place) -> None:
+            if isinstance(partial, PanePartial | BooksPartial):
+                found[place] = _later(found.get(place, Published(0)), partial)
+
+        log.warning("reading partials to find what was published of %d partitions that were truncated", len(wanted))
+        await self._scan(begins, keep)
+        return found
+
+    async def _scan(self, begins: Mapping[bytes, T], keep: Callable[[Partial, T], None]) -> None:
+        """Hands over every partial whose key begins with one of these: topic and partition."""
+
         def take(records: Loaded) -> None:
             for record in records:
                 parts = (record.key or b"").split(b"/", 2)
@@ -124,18 +138,34 @@ class Resuming:
                 if place is None or record.value is None:
                     continue
                 try:
-                    partial = unpack(record.value)
+                    keep(unpack(record.value), place)
                 except NewerError as error:
                     raise error.at(f"partials, partition {record.partition}, offset {record.offset}") from None
                 except SketchError:
                     continue  # stage 2 leaves it out too, and says so
-                if isinstance(partial, PanePartial | BooksPartial):
-                    found[place] = _later(found.get(place, Published(0)), partial)
 
         topic = self.connection.topic("partials")
-        log.warning("reading %s to find what was published of %d partitions that were truncated", topic, len(wanted))
         partitions = range(await self.partitions_of(topic))
         await read_to_end(self.connection, topic, partitions, take, deadline_s=SCAN_WITHIN_S)
+
+    async def outcomes(self, labels: str, partitions: AbstractSet[int]) -> dict[int, list[Joined]]:
+        """All that was published of the label joins of partitions, whose stores are lost and whose logs are cut."""
+        name = labels.removeprefix(self.connection.prefix)
+        begins = {f"{name}/{partition}/".encode(): partition for partition in partitions}
+        found: dict[int, list[Joined]] = {partition: [] for partition in partitions}
+
+        def keep(partial: Partial, partition: int) -> None:
+            if isinstance(partial, OutcomePartial | LabelBooksPartial):
+                found[partition].append(partial)
+
+        log.warning(
+            "%s: the label joins of partitions %s have no store, and the topics do not reach back to their beginning: "
+            "what was published of them stands, and they go on from there",
+            labels,
+            ", ".join(map(str, sorted(partitions))),
+            extra={"topic": labels},
+        )
+        await self._scan(begins, keep)
         return found
 
     def _report(self, resumed: Mapping[Place, Resumption]) -> None:

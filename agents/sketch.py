@@ -11,6 +11,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+import msgspec
 from aiokafka import TopicPartition
 
 from agents.clients import Connection
@@ -29,7 +30,7 @@ from streams.partial import key_of, largest_models, pack
 from streams.plan import Facts, Plan
 from streams.position import offset_of, position
 from streams.records import Records, RejectedRecord
-from streams.resume import SourceLog
+from streams.resume import Resumption, SourceLog
 from streams.source import SourceFold
 
 log = logging.getLogger(__name__)
@@ -88,6 +89,8 @@ class SketchStage:
         self.intake: Intake | None = None
         self.work = Work()
         self._logs: dict[Place, SourceLog] = {}
+        self.lost_labels: dict[int, int] = {}
+        """Per partition of ours, labels that were gone before they were read."""
         self.folds: dict[int, SourceFold] = {}
         self.facts: dict[Place, FactFold] = {}
         self.draining = False
@@ -120,8 +123,12 @@ class SketchStage:
             place: SourceLog.of(item.progress, logs[place]) for place, item in resumed.items() if place in logs
         }
         self._damaged.clear()
-        folds = [(partition, item) for (topic, partition), item in resumed.items() if topic == self.source]
-        self.folds = {partition: await self._fold(partition, item.progress) for partition, item in folds}
+        sources = {partition: item for (topic, partition), item in resumed.items() if topic == self.source}
+        joins = await self._joins(sources, self.stores) if self.stores is not None else {}
+        await self._note_lost_labels(joins, resumed)
+        self.folds = {
+            partition: self._fold(partition, item.progress, joins.get(partition)) for partition, item in sources.items()
+        }
         self.facts = {
             place: self._fact_fold(place, item.progress) for place, item in resumed.items() if place[0] in self.told
         }
@@ -129,8 +136,32 @@ class SketchStage:
         self._caught_up, self._ends = {}, {}
         return {tp: self._start(tp) for tp in tps}
 
-    async def _fold(self, partition: int, progress: Progress) -> SourceFold:
-        join = await self._join(partition, self.stores) if self.stores is not None else None
+    async def _joins(self, partitions: Iterable[int], stores: Stores) -> dict[int, JoinFold]:
+        """The label joins of partitions, of which none begins with less than was published of it."""
+        joins = {partition: await self._join(partition, stores) for partition in partitions}
+        lacking = {partition for partition, join in joins.items() if join.lacks_published}
+        published = await self.resuming.outcomes(self.labels, lacking) if lacking else {}
+        for partition, partials in published.items():
+            joins[partition].go_on_from(partials)
+        return joins
+
+    async def _note_lost_labels(self, joins: Mapping[int, JoinFold], resumed: Mapping[Place, Resumption]) -> None:
+        """Labels that were gone before they were read are counted in the progress of their topic."""
+        self.lost_labels = {}
+        for (topic, partition), item in resumed.items():
+            if topic != self.labels:
+                continue
+            new = joins[partition].lost_labels if partition in joins else 0
+            self.lost_labels[partition] = item.progress.lost + new
+            if new:
+                where = {"topic": topic, "partition": partition}
+                log.error(
+                    "%s partition %d: %d labels were gone before they were read", *where.values(), new, extra=where
+                )
+                progress = msgspec.structs.replace(item.progress, lost=item.progress.lost + new)
+                await self.resuming.write((topic, partition), progress)
+
+    def _fold(self, partition: int, progress: Progress, join: JoinFold | None) -> SourceFold:
         return SourceFold(self.plan, self.plan.config.kafka.inference, partition, progress, now_ms(), join=join)
 
     async def _join(self, partition: int, stores: Stores) -> JoinFold:

@@ -54,7 +54,7 @@ class SourceFold(ChunkFold):
         if join is not None:
             self.parking = join.parking
         self._joined_to = join.meta.covered.inference if join is not None else 0
-        if join is not None and self._joined_to < self.next_offset:
+        if join is not None and (self._joined_to < self.next_offset or join.is_behind):
             join.rebuilding = True
         self._decoder = plan.decoder()
         self._buffers: dict[str, Gathered] = {}
@@ -209,7 +209,7 @@ class SourceFold(ChunkFold):
         if self.join is not None:
             # Before the books, whose marks say that everything up to them can be judged.
             self.join.commit(self._joined_to, clock_ms)
-            self.join.rebuilding &= not (self.caught_up and self.join.caught_up_ms is not None)
+            self.join.rebuilding &= self.join.is_behind or not (self.caught_up and self.join.caught_up_ms is not None)
         if self.join is not None and not self.join.rebuilding:
             joined += self.join.partials(clock_ms, final=self.final)
         return [*joined, *super()._partials(clock_ms, complete=complete, everywhere=everywhere)]

@@ -83,6 +83,18 @@ class OutcomeCells:
         self._sums: Counter[tuple[Group, int]] = Counter()
         """By group and slot how much has come."""
 
+    def seed(self, part: PanePart, cohort: bool, start_ms: int) -> set[str]:
+        """Takes published cells for what has been counted; the versions that they have."""
+        views = {View.COHORT: part.welcome} if cohort else {View.ARRIVED: part.on_time, View.STANDING: part.welcome}
+        for view, cells in views.items():
+            vectors = {cell.key: Profile.from_bytes(cell.profile).counts.dense().copy() for cell in cells}
+            self.vectors[view, part.model, start_ms] = vectors
+        return {cell.version for cells in views.values() for cell in cells}
+
+    def seeded(self) -> Changes:
+        """What to write after `seed`."""
+        return {_key(place): self._packed(place) for place in self.vectors}
+
     def count(self, group: Group, slot: int, amount: int = 1) -> None:
         self._sums[group, slot] += amount
 

@@ -24,6 +24,7 @@ from streams.cells import Index, numbered
 from streams.config import MAX_VERSION, OTHER, bucket_of
 from streams.decode import Rows
 from streams.errors import UNREADABLE
+from streams.fingerprint import outcomes_print
 from streams.join.cells import OutcomeCells, View, layout_of
 from streams.join.histories import Entry, Histories, History, keys_of
 from streams.labels import Label, read_labels
@@ -31,6 +32,7 @@ from streams.panes import NO_MARK, Timeliness, timeliness
 from streams.parking import Parking, Phase
 from streams.partial import LabelBooks, LabelBooksPart, LabelBooksPartial, OutcomePartial
 from streams.plan import ModelPlan, Plan
+from streams.position import generation_of
 from streams.records import Records, RejectedRecord
 from streams.resume import SourceLog
 from streams.sketch.outcomes import PREDICTIONS, RECEIVED, Prediction, class_text
@@ -63,6 +65,8 @@ class _Meta(msgspec.Struct):
     covered: Covered = msgspec.field(default_factory=Covered)
     ids: tuple[str, str] = ("", "")
     """Of the topics of inference and of labels, in the generation that is covered."""
+    base: Covered = msgspec.field(default_factory=Covered)
+    """What lies before both was published by a join whose store is lost: it counts no more, but is remembered."""
     marks_ms: dict[str, int] = {}
     label_mark_ms: int = NO_MARK
     versions: dict[str, list[str]] = {}
@@ -114,8 +118,12 @@ class JoinFold:
         self.models = {name: model for name, model in plan.models.items() if model.outcomes is not None}
         self._terms = {name: _Terms.of(model) for name, model in self.models.items()}
         self._sole = next(iter(self.models)) if len(self.models) == 1 else ""
+        self.is_fresh = False
+        """Whether the store held nothing that fits."""
         self.meta = self._restored(_digest(self.models.values()), logs)
-        self._begin(logs)
+        self.lost_labels = self._begin(logs)
+        """Labels that were gone before they were read, since the store was written."""
+        self._logs = logs
         self.parking = Parking()
         """Models whose predictions and labels are not joined any more: their labels wait."""
         self.cells = OutcomeCells(self.models, store, self.parking)
@@ -134,6 +142,7 @@ class JoinFold:
         (found,) = self.store.get_many([_META])
         try:
             meta = _meta(found) if found else _Meta(plan=plan)
+            self.is_fresh = not found
         except UNREADABLE:
             meta = _Meta()
         covered = meta.covered.inference, meta.covered.labels
@@ -143,18 +152,73 @@ class JoinFold:
             stale = (key for key, _ in self.store.scan(b"") if key != _META)
             while part := list(islice(stale, MAX_CLEARED)):
                 self.store.write(dict.fromkeys(part))
-            meta = _Meta(plan=plan)
+            meta, self.is_fresh = _Meta(plan=plan), True
         return meta
 
-    def _begin(self, logs: tuple[SourceLog | None, SourceLog | None]) -> None:
-        """Goes on in the logs as they are: what lies before their start is not there to be read."""
+    def _begin(self, logs: tuple[SourceLog | None, SourceLog | None]) -> int:
+        """Goes on in the logs as they are; how many labels were between what was read and the start of their log."""
         inference, labels = logs
-        covered = self.meta.covered
+        covered, lost = self.meta.covered, 0
         if inference is not None:
             covered.inference = max(covered.inference, inference.start)
         if labels is not None:
+            if not self.is_fresh and generation_of(covered.labels) == labels.generation:
+                lost = max(0, labels.start - covered.labels)
             covered.labels = max(covered.labels, labels.start)
-        self.meta.ids = tuple(log.ids[-1] if log and log.ids else "" for log in logs)  # type: ignore[assignment]
+        inference_id, labels_id = (log.ids[-1] if log and log.ids else "" for log in logs)
+        self.meta.ids = (inference_id, labels_id)
+        return lost
+
+    # A store that is lost, and logs that do not reach back to their beginning
+
+    @property
+    def lacks_published(self) -> bool:
+        """Whether a rebuild from the topics alone would cover less than may have been published."""
+        return self.is_fresh and any(log and (log.generation or log.start > log.began) for log in self._logs)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether less has been read than the publications cover that it goes on from."""
+        covered, base = self.meta.covered, self.meta.base
+        return covered.inference < base.inference or covered.labels < base.labels
+
+    def go_on_from(self, partials: Iterable[OutcomePartial | LabelBooksPartial]) -> None:
+        """Takes what was published of this partition for counted: what is read again of it is remembered alone."""
+        latest: dict[tuple[type, bool, int, int], OutcomePartial | LabelBooksPartial] = {}
+        for partial in partials:
+            outcome = isinstance(partial, OutcomePartial)
+            pane = (partial.cohort, partial.pane_ms) if isinstance(partial, OutcomePartial) else (False, 0)
+            place = (OutcomePartial if outcome else LabelBooksPartial, *pane, partial.bucket)
+            if place not in latest or latest[place].covered <= partial.covered:
+                latest[place] = partial
+        if not latest:
+            return
+        covered = max(partial.covered for partial in latest.values())
+        labels, before = self._logs[1], self.meta.covered.labels
+        self.meta.base = Covered(*covered)
+        if labels is not None and generation_of(covered[1]) == labels.generation:
+            self.lost_labels = max(0, before - covered[1])
+        for partial in latest.values():
+            if isinstance(partial, LabelBooksPartial):
+                self.meta.books |= {part.model: part.books for part in partial.models}
+            else:
+                self._seed(partial)
+        self.store.write({**self.cells.seeded(), _META: _pack(self.meta)})
+        self.is_fresh = False
+
+    def _seed(self, partial: OutcomePartial) -> None:
+        for part in partial.models:
+            plan = self.models.get(part.model)
+            if plan is None or not outcomes_print(plan, cohort=partial.cohort).fits(part.layout, partial.pane_ms):
+                continue
+            for version in self.cells.seed(part, partial.cohort, partial.pane_ms):
+                if version != OTHER:
+                    self._version(plan, version)
+
+    def _is_new(self, prediction: int, label: int) -> bool:
+        """Whether a pair, by its offsets, is none of what was published before the store was lost."""
+        base = self.meta.base
+        return prediction >= base.inference or label >= base.labels
 
     @property
     def covered(self) -> tuple[int, int]:
@@ -241,10 +305,15 @@ class JoinFold:
         segments = list(zip(*(positions[new].tolist() for positions in parts.segments), strict=True)) or [()] * len(new)
         times_ms, timely = parts.rows.times_ms[new], classes[counted] == Timeliness.ON_TIME
         starts_ms = times_ms // plan.cohort_ms * plan.cohort_ms
-        if timely.any():
-            groups = _alike(starts_ms, versions, [positions[new] for positions in parts.segments])[timely]
+        if offsets and offsets[0] < self.meta.base.inference:
+            published = np.fromiter(offsets, np.int64, len(offsets)) < self.meta.base.inference
+            counts_now = timely & ~published
+        else:
+            counts_now = timely
+        if counts_now.any():
+            groups = _alike(starts_ms, versions, [positions[new] for positions in parts.segments])[counts_now]
             _, firsts, counts = np.unique(groups, return_index=True, return_counts=True)
-            for at, n in zip(np.flatnonzero(timely)[firsts].tolist(), counts.tolist(), strict=True):
+            for at, n in zip(np.flatnonzero(counts_now)[firsts].tolist(), counts.tolist(), strict=True):
                 group = View.COHORT, plan.name, int(starts_ms[at]), versions[at], segments[at]
                 self.cells.count(group, PREDICTIONS, n)
         moments = times_ms.tolist()
@@ -267,7 +336,8 @@ class JoinFold:
         for entry in history.labels:
             if _belongs(terms, given, entry):
                 if not entry.joined:
-                    self._books(entry.model or self._sole).forget_pending()
+                    if self._is_new(given.offset, entry.offset):
+                        self._books(entry.model or self._sole).forget_pending()
                     self.meta.pending -= 1
                     entry.joined = True
                 current = self._join(terms, given, current, entry)
@@ -310,8 +380,9 @@ class JoinFold:
         labels = [(index, label) for index, label in labels if records.offsets[index] >= self.meta.covered.labels]
         if labels:
             self._take([label for _, label in labels], [records.offsets[index] for index, _ in labels])
+        read_to = max(self.meta.covered.labels, self.meta.base.labels)
         for reject in rejects:
-            if records.offsets[reject.index] >= self.meta.covered.labels:
+            if records.offsets[reject.index] >= read_to:
                 self._books(self._known(reject.model) or self._sole).reject(reject.reason)
         self.meta.covered.labels = max(self.meta.covered.labels, records.offsets[-1] + 1)
         return [
@@ -323,7 +394,8 @@ class JoinFold:
         times_ms = np.maximum([label.ts_ms for label in labels], self.meta.label_mark_ms)
         arrivals_ms = np.maximum.accumulate(times_ms).tolist()
         self.meta.label_mark_ms = arrivals_ms[-1]
-        self._receive([label.model or self._sole for label in labels], arrivals_ms)
+        new = bisect_left(offsets, self.meta.base.labels)
+        self._receive([label.model or self._sole for label in labels[new:]], arrivals_ms[new:])
         keys = keys_of([label.event_id for label in labels])
         known = self._histories.find(keys)
         for key, label, offset, arrival_ms in zip(keys, labels, offsets, arrivals_ms, strict=True):
@@ -343,7 +415,8 @@ class JoinFold:
     def _enter(self, key: bytes, history: History, entry: Entry) -> None:
         """A label, and what is known of its event id."""
         if len(history.labels) >= MAX_HISTORY:
-            self._books(self._known(entry.model) or self._sole).reject(TOO_MANY_LABELS)
+            if entry.offset >= self.meta.base.labels:
+                self._books(self._known(entry.model) or self._sole).reject(TOO_MANY_LABELS)
             return
         for given in history.predictions:
             terms = self._terms[given.model]
@@ -353,12 +426,14 @@ class JoinFold:
                     self._join(terms, given, before, entry)
                     entry.joined = True
         if not entry.joined:
-            books = self._books(self._known(entry.model) or self._sole)
-            books.read += 1
-            if self.meta.pending >= MAX_PENDING:
-                books.orphan += 1
+            full = self.meta.pending >= MAX_PENDING
+            if entry.offset >= self.meta.base.labels:
+                books = self._books(self._known(entry.model) or self._sole)
+                books.read += 1
+                books.orphan += full
+                books.pending += not full
+            if full:
                 return
-            books.pending += 1
             self.meta.pending += 1
         history.labels.append(entry)
         self._histories.put(key, history, entry.arrival_ms)
@@ -377,6 +452,8 @@ class JoinFold:
     def _join(self, terms: _Terms, given: Prediction, before: Entry | None, entry: Entry) -> Entry | None:
         """A label meets its prediction; gives the label that holds now."""
         same = _same(before.label if before else None, entry.label)  # what may raise comes before what is counted
+        if not self._is_new(given.offset, entry.offset):
+            return before if same else entry
         arrival_ms, ts_ms = entry.arrival_ms, given.ts_ms
         cohort_ms = ts_ms // terms.cohort_ms * terms.cohort_ms
         pane_ms = arrival_ms // terms.pane_ms * terms.pane_ms
@@ -431,10 +508,12 @@ class JoinFold:
         self._over_before_ms = min(reached_ms, labels_ms) - longest_ms
         changes, over = self._histories.expired(self._over_before_ms)
         for entry in (entry for history in over for entry in history.labels if not entry.joined):
+            self.meta.pending -= 1
+            if entry.offset < self.meta.base.labels:
+                continue  # whether it waited, or had met a prediction that is gone, is not known
             books = self._books(self._known(entry.model) or self._sole)
             books.pending -= 1
             books.orphan += 1
-            self.meta.pending -= 1
         return changes
 
     def _reached_before(self, clock_ms: int) -> int:

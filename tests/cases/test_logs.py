@@ -9,7 +9,7 @@ import pytest
 
 from agents.clients import Connection
 from tests.faults.cluster import Record, bounds, create_topic, delete_records, delete_topic, send_records
-from tests.faults.harness import WorkerProcess, make_stream, write_config
+from tests.faults.harness import WorkerProcess, labels_of, make_stream, write_config
 
 CHUNK = 256
 Edit = Callable[[], None]
@@ -99,3 +99,38 @@ def test_what_was_never_read_is_counted_as_lost(connection: Connection, config: 
             worker.until(lambda: worker.metric("foreshock_lost_records_total", topic="inference") == 300)
             assert worker.books()["read"] == first + second - 300
             ended(worker)
+
+
+def test_a_label_join_whose_store_is_lost_goes_on_from_what_was_published_when_the_topics_forgot(
+    connection: Connection, tmp_path: Path
+) -> None:
+    """Of 2,000 labelled predictions the topics keep the last quarter; then labels of those and of new ones come."""
+    config = write_config(tmp_path / "labelled", connection.prefix, labelled=True)
+    for topic in ("inference", "labels"):
+        create_topic(connection, topic, 1)
+    stream = make_stream(4_000, 1, garbage=False)
+    labels = labels_of(stream.pairs, 2)
+    half = len(stream.pairs) // 2
+    known = {key for key, _ in stream.pairs[:half]}
+    first = [pair for pair in labels if pair[0] in known]
+    rest = [pair for pair in labels if pair[0] not in known]
+
+    def matched(worker: WorkerProcess) -> float:
+        return worker.metric("foreshock_label_records", model="shop", outcome="matched")
+
+    send_records(connection, "inference", [Record(key=key, value=value) for key, value in stream.pairs[:half]])
+    send_records(connection, "labels", [Record(key=key, value=value) for key, value in first])
+    with WorkerProcess(config, connection.broker, "--state", str(tmp_path / "one")) as worker:
+        worker.until(lambda: matched(worker) >= len({key for key, _ in first}))
+        before = matched(worker)
+        ended(worker)
+    delete_records(connection, "inference", {0: half * 3 // 4})
+    delete_records(connection, "labels", {0: len(first) * 3 // 4})
+    send_records(connection, "inference", [Record(key=key, value=value) for key, value in stream.pairs[half:]])
+    send_records(connection, "labels", [Record(key=key, value=value) for key, value in rest])
+    with WorkerProcess(config, connection.broker, "--state", str(tmp_path / "two")) as worker:
+        worker.until(lambda: matched(worker) >= before + len({key for key, _ in rest}))
+        assert worker.metric("foreshock_lost_records_total") == 0
+        assert "what was published of them stands" in worker.said
+        assert worker.books()["read"] == len(stream.pairs)
+        ended(worker)

@@ -21,9 +21,10 @@ from streams.join.cells import View
 from streams.join.fold import JoinFold
 from streams.judge import BucketJudge
 from streams.merge import BucketMerge
-from streams.partial import CellKey, Covered, LabelBooks, OutcomePartial, Partial
+from streams.partial import CellKey, Covered, LabelBooks, LabelBooksPartial, OutcomePartial, Partial
 from streams.plan import Plan
 from streams.records import Records
+from streams.resume import SourceLog
 from streams.signals.evaluate import Judge, Window
 from streams.signals.outcome import OutcomeJudge
 from streams.sketch.outcomes import CHANGES, JOINED, PREDICTIONS, RECEIVED, Prediction
@@ -118,10 +119,12 @@ class Reader:
         self.events, self.labels, self.store = events, labels, MemoryStore()
         self.duplicates = 0
         self.published: dict[Any, tuple[Covered, dict[Any, Any]]] = {}
+        self.sent: list[OutcomePartial | LabelBooksPartial] = []
+        self.logs: tuple[SourceLog | None, SourceLog | None] = (None, None)
         self._open()
 
     def _open(self) -> None:
-        self.fold = JoinFold(PLAN, TOPIC, 0, self.store, CLOCK_MS)
+        self.fold = JoinFold(PLAN, TOPIC, 0, self.store, CLOCK_MS, logs=self.logs)
         self.at = [self.fold.meta.covered.inference, self.fold.meta.covered.labels]
 
     def read_events(self, count: int) -> None:
@@ -143,7 +146,10 @@ class Reader:
 
     def commit(self) -> None:
         self.fold.commit(self.at[0], CLOCK_MS)
+        if self.fold.is_behind:
+            return
         for partial in self.fold.partials(CLOCK_MS, final=False):
+            self.sent.append(partial)
             if isinstance(partial, OutcomePartial):
                 self._keep(partial)
 
@@ -161,6 +167,14 @@ class Reader:
         """Comes back from the store, and reads some events again."""
         self._open()
         self.at[0] = max(0, self.at[0] - back)
+
+    def lose(self, starts: tuple[int, int] = (0, 0)) -> None:
+        """The store is gone, and the logs began before these offsets."""
+        self.store = MemoryStore()
+        self.logs = (SourceLog(("a",), starts[0], None, -1), SourceLog(("b",), starts[1], None, -1))
+        self._open()
+        assert self.fold.lacks_published
+        self.fold.go_on_from(self.sent)
 
     def finish(self) -> None:
         self.read_events(len(self.events))
@@ -233,7 +247,7 @@ actions = st.lists(
 )
 
 
-def perform(reader: Reader, schedule: Sequence[tuple[str, int]]) -> None:
+def perform(reader: Reader, schedule: Sequence[tuple[str, int]], *, finish: bool = True) -> None:
     for what, count in schedule:
         if what == "events":
             reader.read_events(count)
@@ -243,7 +257,8 @@ def perform(reader: Reader, schedule: Sequence[tuple[str, int]]) -> None:
             reader.commit()
         else:
             reader.crash(count)
-    reader.finish()
+    if finish:
+        reader.finish()
 
 
 @settings(max_examples=300)
@@ -255,6 +270,54 @@ def test_the_order_of_the_two_topics_and_crashes_leave_no_trace(
     plain.finish()
     perform(other, schedule)
     assert other.found() == plain.found()
+
+
+@settings(max_examples=200)
+@given(logs(), actions, actions)
+def test_a_join_that_goes_on_from_what_was_published_leaves_no_trace(
+    both: tuple[list[Event], list[Told]], before: list[tuple[str, int]], after: list[tuple[str, int]]
+) -> None:
+    """The store is lost, and all records that the publications cover are still there: none of them counts again."""
+    plain, other = Reader(*both), Reader(*both)
+    plain.finish()
+    perform(other, before, finish=False)
+    other.lose()
+    perform(other, after)
+    assert other.found() == plain.found()
+    assert all(books.balanced() for books in other.fold.meta.books.values())
+
+
+@settings(max_examples=200)
+@given(logs(), actions, actions, st.floats(0, 1), st.floats(0, 1))
+def test_what_was_published_is_not_replaced_by_less_when_the_logs_forgot_what_a_lost_store_held(
+    both: tuple[list[Event], list[Told]],
+    before: list[tuple[str, int]],
+    after: list[tuple[str, int]],
+    events_gone: float,
+    labels_gone: float,
+) -> None:
+    plain, other = Reader(*both), Reader(*both)
+    plain.finish()
+    perform(other, before, finish=False)
+    stood = cohorts_of(other)
+    covered = max((item.covered for item in other.sent), default=(0, 0))
+    other.lose((int(events_gone * covered[0]), int(labels_gone * covered[1])))
+    perform(other, after)
+    whole, found = cohorts_of(plain), cohorts_of(other)
+    for place, vector in stood.items():
+        assert vector[PREDICTIONS] <= found[place][PREDICTIONS] == whole[place][PREDICTIONS]
+    assert all(vector.min() >= 0 for vector in found.values())
+    assert all(books.balanced() for books in other.fold.meta.books.values())
+
+
+def cohorts_of(reader: Reader) -> dict[Any, Any]:
+    """What is published of cohorts."""
+    return {
+        (place, key): vector.copy()
+        for place, (_, by_key) in reader.published.items()
+        if place[0] is View.COHORT
+        for key, vector in by_key.items()
+    }
 
 
 @settings(max_examples=300)

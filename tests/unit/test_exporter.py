@@ -22,7 +22,9 @@ def scraped(max_series: int) -> dict[str, list[tuple[dict[str, str], float]]]:
     bucket = compiled.config.bucket(MODEL)
     judges = {bucket: BucketJudge(compiled, bucket, "inference", 1)}
     resuming = SimpleNamespace(names={"inference": ""}, changes=Counter())
-    sketch = SimpleNamespace(intake=None, folds={}, work=Work(), parked=[], plan=compiled, resuming=resuming)
+    sketch = SimpleNamespace(
+        intake=None, folds={}, work=Work(), parked=[], plan=compiled, resuming=resuming, lost_labels={}
+    )
     merge = SimpleNamespace(intake=None, judges=judges, work=Work(), rebuild_seconds=0.0, to_rebuild=0, parked=[])
     merge.restarted = Counter()
     exporter = Exporter(cast(Any, sketch), cast(Any, merge), cast(Any, SimpleNamespace(rejected=0)), max_series)
