@@ -277,7 +277,13 @@ class Worker:
             return True, {"waits": self._waits}
         flows = {stage: intake.snapshot() for stage, intake in self._intakes().items()}
         stages = {stage: (_position(found), _lag(found)) for stage, found in flows.items()}
-        stuck = self._liveness.stuck(stages, max(self._watch.silent_at, self._retried_at()), now)
+        # A partition that no broker leads waits for Kafka, and not for a restart.
+        led = {
+            stage: {tp: flow for tp, flow in flows[stage].items() if intake.has_leader(tp)}
+            for stage, intake in self._intakes().items()
+        }
+        readable = {stage: (_position(flows[stage]), _lag(found)) for stage, found in led.items()}
+        stuck = self._liveness.stuck(readable, max(self._watch.silent_at, self._retried_at()), now)
         return not stuck, {
             "lag": stages["sketch"][1],
             "merge_lag": stages["merge"][1],

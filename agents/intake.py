@@ -240,6 +240,11 @@ class Intake(Service):
         end: int | None = consumer.highwater(tp)
         return end if self.connection.reads_uncommitted or stable is None or stable < 0 else stable
 
+    def has_leader(self, tp: TopicPartition) -> bool:
+        """Whether some broker leads the partition, as Kafka said last: without one it cannot be read."""
+        client = self._consumer._client if self._consumer is not None else None
+        return client is not None and client.cluster.leader_for_partition(tp) not in (None, -1)
+
     async def ends(self) -> dict[TopicPartition, int]:
         """The next offset of each partition that is ours, as Kafka says now; none while it does not answer."""
         if self._consumer is None or not self._held:

@@ -32,6 +32,7 @@ from streams.position import offset_of, position
 from streams.records import Records, RejectedRecord
 from streams.resume import Resumption, SourceLog
 from streams.source import SourceFold
+from streams.text import plain
 
 log = logging.getLogger(__name__)
 
@@ -397,7 +398,7 @@ class SketchStage:
             ("foreshock.partition", str(item.partition).encode()),
             ("foreshock.offset", str(offset_of(item.offset)).encode()),
             ("foreshock.reason", item.reject.reason.encode()),
-            ("foreshock.detail", item.reject.detail.encode("utf-8", "replace")),
+            ("foreshock.detail", plain(item.reject.detail).encode()),
             ("foreshock.model", item.reject.model.encode("utf-8", "replace")),
         )
         key = f"{topic}-{item.partition}".encode()
