@@ -193,6 +193,11 @@ class Exporter(Collector):
         foreign = CounterMetricFamily(
             "foreshock_foreign_partials", "Partials made under another configuration.", labels=["model"]
         )
+        ahead = CounterMetricFamily(
+            "foreshock_ahead_records",
+            "Records of a model that were ahead of its stream time, and moved nothing: some clock is fast.",
+            labels=["model"],
+        )
         totals: dict[str, Books] = {}
         for judge in self.merge.judges.values():
             for name, other in judge.merge.others.items():
@@ -203,7 +208,8 @@ class Exporter(Collector):
         for name, total in sorted(totals.items()):
             for outcome, number in zip(OUTCOMES, _counts(total), strict=True):
                 books.add_metric([name, outcome], number)
-        yield from (books, foreign, self._label_books(), self._told_books())
+            ahead.add_metric([name], total.ahead)
+        yield from (books, ahead, foreign, self._label_books(), self._told_books())
 
     def _parked(self) -> Metric:
         parked = GaugeMetricFamily(

@@ -14,7 +14,7 @@ from functools import partial
 import msgspec
 from aiokafka import TopicPartition
 
-from agents.clients import Connection
+from agents.clients import Connection, Seldom
 from agents.clock import now_ms
 from agents.intake import Batch, Intake
 from agents.parked import report
@@ -113,6 +113,7 @@ class SketchStage:
         """Partitions whose store is damaged, until they are assigned again."""
         self._told_ms: dict[int, int] = {}
         """When a rebuild's progress was last told; 0: at its end."""
+        self._is_ahead_due = Seldom(TELL_EVERY_MS / 1_000)
 
     async def on_assigned(self, tps: AbstractSet[TopicPartition]) -> Mapping[TopicPartition, int | None]:
         """Folds go on from the progress of their partitions."""
@@ -269,6 +270,7 @@ class SketchStage:
             clock_ms = now_ms() if caught_up_ms is None else caught_up_ms
             step = fold.publish(clock_ms, caught_up=caught_up_ms is not None, final=ended)
             report(fold.parking.news())
+            self._tell_ahead(fold)
             await self._execute(step, lambda: self._is_current(batch), place)
             self._note_end(place, ended)
         self.work.batches += 1
@@ -308,6 +310,15 @@ class SketchStage:
             if self.intake is not None:
                 tp = TopicPartition(batch.topic, batch.partition)
                 self.intake.hold_back(tp, fold.is_full and fold.events_caught_up_ms is None)
+
+    def _tell_ahead(self, fold: ChunkFold) -> None:
+        """Reports records that were ahead of the others; every few seconds at most."""
+        if fold.ahead and self._is_ahead_due():
+            names, number = ", ".join(sorted(fold.ahead)), fold.ahead.total()
+            fold.ahead.clear()
+            place = {"topic": fold.topic, "partition": fold.partition}
+            message = "%s, partition %d: %d records of %s ahead of the others; is a producer's clock fast?"
+            log.warning(message, *place.values(), number, names, extra=place)
 
     async def _is_drained(self, batch: Batch) -> bool:
         """Whether all was read that was there when the drain began: what the last fetch said may be seconds old."""

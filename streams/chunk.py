@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -19,7 +20,7 @@ from streams.config import bucket_of
 from streams.errors import UNREADABLE, SketchError
 from streams.events import Reject
 from streams.fingerprint import PartPrint
-from streams.panes import NO_MARK, Timeliness
+from streams.panes import NO_MARK, Timeliness, Times
 from streams.parking import Parking, Phase
 from streams.partial import (
     CONTINUED,
@@ -38,6 +39,7 @@ from streams.partial import (
 from streams.plan import Plan
 from streams.position import generation_of
 from streams.records import Records, RejectedRecord
+from streams.stream_time import LIVE_MS, PAUSE_MS, StreamTime
 
 BEAT_MS = 5_000
 """How often the books of every bucket are published, so that a silent model can be told from a lagging partition."""
@@ -52,7 +54,7 @@ _KEPT = (Timeliness.ON_TIME, Timeliness.WELCOME)
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """Where a source partition resumes, and every model's mark.
+    """Where a source partition resumes, and every model's stream time; up to 0.1 only the marks were kept.
 
     `next_offset`: a position (`streams.position`), at a chunk's bound unless counting began or went on within a chunk.
     `logs`: per generation of the log its topic's id, empty if it is not known. `began`: the position at which counting
@@ -64,6 +66,7 @@ class Progress(msgspec.Struct, frozen=True):
     logs: list[str] = []
     began: Natural = 0
     lost: Natural = 0
+    times: dict[str, StreamTime] = {}
 
     def to_bytes(self) -> bytes:
         plain = generation_of(self.next_offset) == 0 and not self.lost
@@ -134,6 +137,15 @@ class ChunkFold(ABC):
         self.counted_from = self.next_offset
         """Records before this one are counted already."""
         self.marks_ms: dict[str, int] = dict(self.progress.marks_ms)
+        known = self.progress.times
+        self.times = {
+            name: known[name].copy() if name in known else StreamTime.at(mark) for name, mark in self.marks_ms.items()
+        }
+        self._reached_ms: dict[str, int] = {}
+        """Per name the highest time that stage 1's clock had reached when it was counted, beyond the mark."""
+        self._clock_ms = clock_ms
+        self.ahead: Counter[str] = Counter()
+        """Records that turned out to be ahead, until somebody reports them."""
         self.chunk = self.next_offset // self.chunk_size
         self.caught_up = False
         self.final = False
@@ -166,13 +178,48 @@ class ChunkFold(ABC):
     def _lateness_ms(self, name: str) -> int:
         """A record that is later than this, and its pane, changes nothing of a declared name."""
 
+    def _idle_ms(self, name: str) -> int:
+        """So long a declared name is silent until its partition is idle."""
+        return self.plan.models[self._model_of(name)].config.idle_ms
+
     def _model_of(self, name: str) -> str:
         """The model whose bucket a name is in."""
         return name
 
     def _read_until_ms(self, name: str) -> int | None:
-        """The event time up to which everything of a name has been read."""
-        return self.marks_ms.get(name)
+        """The event time up to which everything of a name has been read.
+
+        That is the mark; and in a slow stream, of which nothing is left to read, what has come so far: it would take
+        hours until enough records agree.
+        """
+        mark_ms, reached_ms = self.marks_ms.get(name), self._reached_ms.get(name, NO_MARK)
+        if mark_ms is None or reached_ms <= mark_ms or not self.caught_up:
+            return mark_ms
+        silent_ms = self._clock_ms - self._seen_at_ms.get(name, self._started_at_ms)
+        is_live = self._clock_ms - reached_ms <= LIVE_MS
+        return reached_ms if silent_ms >= (PAUSE_MS if is_live else self._idle_ms(name)) else mark_ms
+
+    def _advance(self, name: str, times_ms: Times, grace_ms: int) -> Times:
+        """Takes event times in the partition's order; gives the marks after each."""
+        time, marks_ms = self._timed(name, times_ms, grace_ms)
+        self._take_time(name, time, times_ms)
+        return marks_ms
+
+    def _timed(self, name: str, times_ms: Times, grace_ms: int) -> tuple[StreamTime, Times]:
+        """Stream time after these event times, and the marks after each of them; changes nothing."""
+        time = self.times[name].copy() if name in self.times else StreamTime()
+        return time, time.take(times_ms, grace_ms)
+
+    def _take_time(self, name: str, time: StreamTime, times_ms: Times) -> None:
+        """Takes the stream time after these event times, and counts what was ahead."""
+        ahead = time.ahead - (self.times[name].ahead if name in self.times else 0)
+        self.times[name], self.marks_ms[name] = time, time.mark_ms
+        if int(times_ms.max(initial=NO_MARK)) > time.mark_ms:
+            reached_ms = times_ms[times_ms <= self._clock_ms].max(initial=NO_MARK)
+            self._reached_ms[name] = max(self._reached_ms.get(name, NO_MARK), int(reached_ms))
+        if ahead:
+            self.shares[name].books.ahead += ahead
+            self.ahead[name] += ahead
 
     def take(self, records: Records, clock_ms: int) -> list[Step]:
         """Counts records; a step for each chunk that they fill, and one more if anything was rejected."""
@@ -198,6 +245,7 @@ class ChunkFold(ABC):
 
     def publish(self, clock_ms: int, *, caught_up: bool, final: bool = False) -> Step:
         """All changed sketches so far, and books. `final` says that the stream has ended here, for now."""
+        self._clock_ms = clock_ms
         self.caught_up, self.final = caught_up, final
         everywhere = final or not self._dirty or clock_ms - self._beat_at_ms >= BEAT_MS
         if everywhere:
@@ -226,12 +274,17 @@ class ChunkFold(ABC):
         self._dirty = False
         self.chunk += 1
         self.start_offset = 0
-        progress = msgspec.structs.replace(self.progress, next_offset=self.next_offset, marks_ms=dict(self.marks_ms))
+        progress = msgspec.structs.replace(
+            self.progress,
+            next_offset=self.next_offset,
+            marks_ms=dict(self.marks_ms),
+            times={name: time.copy() for name, time in self.times.items()},
+        )
         return Step(self.partition, rejects, partials, progress)
 
     def _count(self, records: Records, clock_ms: int) -> list[RejectedRecord]:
         self.next_offset = records.offsets[-1] + 1
-        self._dirty = True
+        self._dirty, self._clock_ms = True, clock_ms
         rejects: list[RejectedRecord] = []
         for start in range(0, len(records), BLOCK_RECORDS):
             block = records.part(start, start + BLOCK_RECORDS)

@@ -337,7 +337,7 @@ class Limits(_Strict, frozen=True):
     """Caps on what a payload may cost."""
 
     max_record_bytes: int = 1_048_576
-    future: str = "1h"
+    future: str = "5m"
 
     @property
     def future_ms(self) -> int:

@@ -30,16 +30,10 @@ def pane_start(time_ms: int, pane_ms: int) -> int:
     return time_ms // pane_ms * pane_ms
 
 
-def timeliness(times_ms: Times, mark_ms: int, grace_ms: int, lateness_ms: int) -> tuple[Times, int]:
-    """Timeliness of events in record order, and the mark after them.
-
-    An event is held against the highest event time up to and including itself, so the answer is a function of the
-    partition's own order, the same in every run.
-    """
-    marks = np.maximum(np.maximum.accumulate(times_ms), mark_ms)
-    behind = marks - times_ms
-    classes = (behind > grace_ms).astype(np.int64) + (behind > lateness_ms)
-    return classes, int(marks[-1]) if len(marks) else mark_ms
+def timeliness(times_ms: Times, marks_ms: Times, grace_ms: int, lateness_ms: int) -> Times:
+    """(n,) event times and (n,) the marks after each of them → (n,) their timeliness."""
+    behind = marks_ms - times_ms
+    return (behind > grace_ms).astype(np.int64) + (behind > lateness_ms)
 
 
 def hour_ms(pane_ms: int) -> int:

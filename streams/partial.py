@@ -99,6 +99,8 @@ class Books(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     late: Natural = 0
     duplicate: Natural = 0
     rejected: dict[str, Natural] = {}
+    ahead: Natural = 0
+    """Of the read ones those that were ahead of stream time, and turned out not to be the rule."""
 
     def balanced(self) -> bool:
         return self.read == self.counted + self.late + self.duplicate + sum(self.rejected.values())
@@ -110,6 +112,7 @@ class Books(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
             self.late + other.late,
             self.duplicate + other.duplicate,
             _both(self.rejected, other.rejected),
+            self.ahead + other.ahead,
         )
 
 

@@ -16,11 +16,12 @@ from streams.decode import Rows
 from streams.events import Reason, Reject
 from streams.fingerprint import PartPrint, events_print
 from streams.join.fold import JoinFold
-from streams.panes import NO_MARK, Timeliness, timeliness
+from streams.panes import Timeliness, Times, timeliness
 from streams.parking import NOT_OF_ONE_MODEL, Phase, longest
 from streams.partial import Partial
 from streams.plan import ModelPlan, Plan
 from streams.records import Records, RejectedRecord
+from streams.stream_time import StreamTime
 
 MAX_BUFFERED_ROWS = 8_192
 """Rows of a model are counted when there are this many, or at a publication."""
@@ -28,11 +29,11 @@ MAX_BUFFERED_ROWS = 8_192
 
 @dataclass(frozen=True, slots=True)
 class _Counted:
-    """What rows of a model change: its books, its mark, and the panes that they are in."""
+    """What rows of a model change: its books, its stream time, and the panes that they are in."""
 
-    rows: int
+    times_ms: Times
     late: int
-    mark_ms: int
+    time: StreamTime
     panes: dict[tuple[int, int], Cells]
 
 
@@ -181,8 +182,8 @@ class SourceFold(ChunkFold):
         if not buffer.n:
             return None
         batch, known = plan.columnizer.columns(buffer), self.shares[plan.name].panes
-        mark = self.marks_ms.get(plan.name, NO_MARK)
-        classes, mark = timeliness(batch.ts_ms, mark, plan.config.grace_ms, plan.config.lateness_ms)
+        time, marks_ms = self._timed(plan.name, batch.ts_ms, plan.config.grace_ms)
+        classes = timeliness(batch.ts_ms, marks_ms, plan.config.grace_ms, plan.config.lateness_ms)
         late = classes == Timeliness.LATE
         kept = np.where(late, -1, classes)
         panes: dict[tuple[int, int], Cells] = {}
@@ -191,14 +192,14 @@ class SourceFold(ChunkFold):
             if place not in panes:
                 panes[place] = dict(known.get(place, {}))
             added(panes[place], key, profile, plan.segmentation)
-        return _Counted(batch.n, int(late.sum()), mark, panes)
+        return _Counted(batch.ts_ms, int(late.sum()), time, panes)
 
     def _take_counted(self, plan: ModelPlan, counted: _Counted | None) -> None:
         if counted is not None:
             share = self.shares[plan.name]
-            self.marks_ms[plan.name] = counted.mark_ms
+            self._take_time(plan.name, counted.time, counted.times_ms)
             share.books.late += counted.late
-            share.books.counted += counted.rows - counted.late
+            share.books.counted += len(counted.times_ms) - counted.late
             share.panes.update(counted.panes)
             share.changed.update(pane_ms for pane_ms, _ in counted.panes)
 
@@ -211,6 +212,8 @@ class SourceFold(ChunkFold):
             self.join.commit(self._joined_to, clock_ms)
             self.join.rebuilding &= self.join.is_behind or not (self.caught_up and self.join.caught_up_ms is not None)
         if self.join is not None and not self.join.rebuilding:
+            marks = {name: self._read_until_ms(name) for name in self.join.models}
+            self.join.read_until_ms = {name: mark for name, mark in marks.items() if mark is not None}
             joined += self.join.partials(clock_ms, final=self.final)
         return [*joined, *super()._partials(clock_ms, complete=complete, everywhere=everywhere)]
 

@@ -90,16 +90,21 @@ class FactFold(ChunkFold):
     def _arrive(self, name: str, ts_ms: int, clock_ms: int) -> int | None:
         """The pane in which a record arrives; None: it is too late."""
         config, share = self._plans[name].config, self._share(name, clock_ms)
-        mark = self.marks_ms[name] = max(ts_ms, self.marks_ms.get(name, NO_MARK))
+        mark = self._advance_by(name, ts_ms)
         share.books.read += 1
         if mark - ts_ms > config.lateness_ms:
             share.books.late += 1
             return None
         share.books.counted += 1
-        return self._plans[name].pane_start(mark)
+        return self._plans[name].pane_start(max(mark, ts_ms))
+
+    def _advance_by(self, name: str, ts_ms: int) -> int:
+        """Takes one time; gives the mark after it."""
+        return int(self._advance(name, np.array([ts_ms], np.int64), self._plans[name].config.grace_ms)[0])
 
     def _read_until_ms(self, name: str) -> int | None:
-        mark = max(self.marks_ms.get(name, NO_MARK), self.unread_until_ms)
+        found = super()._read_until_ms(name)
+        mark = max(NO_MARK if found is None else found, self.unread_until_ms)
         return None if mark == NO_MARK else mark
 
 
@@ -212,7 +217,11 @@ class OutcomeFold(FactFold):
         return model_of(name)
 
     def _read_until_ms(self, name: str) -> int | None:
-        return self.marks_ms.get(name)  # a KPI is judged when it is told, however late that is
+        """A KPI is judged when it is told, however late that is."""
+        if self.unread_until_ms == NO_MARK:
+            return ChunkFold._read_until_ms(self, name)
+        # The reader of files stops at this time: what it has read is no clock's error.
+        return max(self.marks_ms[name], self._reached_ms.get(name, NO_MARK)) if name in self.marks_ms else None
 
     def _count_block(self, records: Records, clock_ms: int) -> Sequence[Reject]:
         rejects: list[Reject] = []
@@ -236,8 +245,7 @@ class OutcomeFold(FactFold):
             return
         books = self._share(name, clock_ms).books
         books.read += 1
-        mark = self.marks_ms[name] = max(item.ts_ms, self.marks_ms.get(name, NO_MARK))
-        behind = mark - item.ts_ms
+        behind = self._advance_by(name, item.ts_ms) - item.ts_ms
         if behind > plan.config.lateness_ms:
             books.late += 1
             return

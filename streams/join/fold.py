@@ -4,7 +4,8 @@ The outcome of a prediction is that of its latest label, so everything here is a
 labels, whatever the order in which the two topics are read. Histories, sketches, books and the offsets that they cover
 are written to the store at once; a store that is gone is rebuilt by reading both topics again.
 
-A label arrives at the highest label time that its partition has shown, so no label is ever too late.
+A label arrives at its own time, or at the stream time of its partition's labels if that is later, so no label is ever
+too late.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from streams.records import Records, RejectedRecord
 from streams.resume import SourceLog
 from streams.sketch.outcomes import PREDICTIONS, RECEIVED, Prediction, class_text
 from streams.store import Changes, Store
+from streams.stream_time import LIVE_MS, PAUSE_MS, StreamTime
 
 MAX_PENDING = 100_000
 """Labels of a partition that wait for their prediction; beyond that one is an orphan at once."""
@@ -69,6 +71,9 @@ class _Meta(msgspec.Struct):
     """What lies before both was published by a join whose store is lost: it counts no more, but is remembered."""
     marks_ms: dict[str, int] = {}
     label_mark_ms: int = NO_MARK
+    times: dict[str, StreamTime] = {}
+    """Of the predictions, whose marks are above. A store of 0.1 has only the marks."""
+    label_time: StreamTime | None = None
     versions: dict[str, list[str]] = {}
     books: dict[str, LabelBooks] = {}
     pending: int = 0
@@ -136,6 +141,12 @@ class JoinFold:
         """No label before this time is left to read, where the reader can tell."""
         self.seen_at_ms = clock_ms
         self._over_before_ms = NO_MARK
+        self.read_until_ms: dict[str, int] = {}
+        """Per model what its events' fold publishes as its mark, which may be beyond the mark itself."""
+        self._grace_ms = max((model.config.grace_ms for model in self.models.values()), default=0)
+        self._idle_ms = min((model.config.idle_ms for model in self.models.values()), default=0)
+        self._labels_reached_ms = NO_MARK
+        """The highest label time that stage 1's clock had reached when it was read."""
 
     def _restored(self, plan: str, logs: tuple[SourceLog | None, SourceLog | None]) -> _Meta:
         """What the store knows; nothing if it was filled under another plan, or of other logs: they are read again."""
@@ -269,13 +280,12 @@ class JoinFold:
         remembered = {
             key: given.offset for key, found in known.items() for given in found.predictions if given.model == plan.name
         }
-        mark, lateness_ms = self.meta.marks_ms.get(plan.name, NO_MARK), plan.config.lateness_ms
+        time, config = self._time(plan.name).copy(), plan.config
         kept: list[int] = []
         for at, (key, offset, time_ms) in enumerate(zip(keys, offsets, times_ms, strict=True)):
             if remembered.get(key, offset) == offset:
                 kept.append(at)
-                mark = max(mark, time_ms)
-                if mark - time_ms <= lateness_ms:
+                if time.step(time_ms, config.grace_ms) - time_ms <= config.lateness_ms:
                     remembered[key] = offset
         return kept
 
@@ -289,10 +299,9 @@ class JoinFold:
     ) -> None:
         """Those that are read for the first time, and not too late to be counted."""
         start, config = bisect_left(offsets, self.meta.covered.inference), plan.config
-        mark = self.meta.marks_ms.get(plan.name, NO_MARK)
-        classes, self.meta.marks_ms[plan.name] = timeliness(
-            parts.rows.times_ms[start:], mark, config.grace_ms, config.lateness_ms
-        )
+        time, times_ms = self._time(plan.name), parts.rows.times_ms[start:]
+        classes = timeliness(times_ms, time.take(times_ms, config.grace_ms), config.grace_ms, config.lateness_ms)
+        self.meta.marks_ms[plan.name] = time.mark_ms
         counted = classes != Timeliness.LATE
         new = (start + np.flatnonzero(counted)).tolist()
         fields = parts.fields
@@ -327,6 +336,12 @@ class JoinFold:
         for at in np.flatnonzero(~fresh).tolist():
             self._meet(plan, keys[at], known[keys[at]], Prediction(*predictions[at]))
         self._histories.put_new(list(compress(keys, fresh)), compress(predictions, fresh), times_ms[fresh])
+
+    def _time(self, model: str) -> StreamTime:
+        """Stream time of a model's predictions, which is that of the model in `source`."""
+        if model not in self.meta.times:
+            self.meta.times[model] = StreamTime.at(self.meta.marks_ms.get(model, NO_MARK))
+        return self.meta.times[model]
 
     def _meet(self, plan: ModelPlan, key: bytes, history: History, given: Prediction) -> None:
         """A prediction whose event id is known meets the labels that came before it."""
@@ -391,9 +406,14 @@ class JoinFold:
         ]
 
     def _take(self, labels: Sequence[Label], offsets: Sequence[int]) -> None:
-        times_ms = np.maximum([label.ts_ms for label in labels], self.meta.label_mark_ms)
-        arrivals_ms = np.maximum.accumulate(times_ms).tolist()
-        self.meta.label_mark_ms = arrivals_ms[-1]
+        times_ms = np.array([label.ts_ms for label in labels], np.int64)
+        if self.meta.label_time is None:
+            self.meta.label_time = StreamTime.at(self.meta.label_mark_ms)
+        time = self.meta.label_time
+        arrivals_ms = np.maximum(times_ms, time.take(times_ms, self._grace_ms)).tolist()
+        self.meta.label_mark_ms = time.mark_ms
+        known_ms = times_ms[times_ms <= self.seen_at_ms].max(initial=NO_MARK)
+        self._labels_reached_ms = max(self._labels_reached_ms, int(known_ms))
         new = bisect_left(offsets, self.meta.base.labels)
         self._receive([label.model or self._sole for label in labels[new:]], arrivals_ms[new:])
         keys = keys_of([label.event_id for label in labels])
@@ -559,9 +579,10 @@ class JoinFold:
     def _books_partials(self, clock_ms: int, final: bool) -> list[LabelBooksPartial]:
         buckets: dict[int, list[LabelBooksPart]] = {}
         for model in dict.fromkeys([*self.models, *self.meta.books]):
-            part = LabelBooksPart(model, self.meta.books.get(model, LabelBooks()), self.meta.marks_ms.get(model))
+            mark_ms = self.read_until_ms.get(model, self.meta.marks_ms.get(model))
+            part = LabelBooksPart(model, self.meta.books.get(model, LabelBooks()), mark_ms)
             buckets.setdefault(self._bucket(model), []).append(part)
-        mark = max(self.meta.label_mark_ms, self.unread_until_ms)
+        mark = max(self._labels_until_ms(clock_ms), self.unread_until_ms)
         known_ms = clock_ms if self.caught_up_ms is None else min(clock_ms, self.caught_up_ms)
         return [
             LabelBooksPartial(
@@ -578,6 +599,14 @@ class JoinFold:
             )
             for bucket, parts in buckets.items()
         ]
+
+    def _labels_until_ms(self, clock_ms: int) -> int:
+        """The label time up to which every label has been read; as `ChunkFold` has it for a slow stream."""
+        mark_ms, reached_ms = self.meta.label_mark_ms, self._labels_reached_ms
+        if reached_ms <= mark_ms or self.caught_up_ms is None:
+            return mark_ms
+        pause_ms = PAUSE_MS if clock_ms - reached_ms <= LIVE_MS else self._idle_ms
+        return reached_ms if clock_ms - self.seen_at_ms >= pause_ms else mark_ms
 
     def _bucket(self, model: str) -> int:
         return bucket_of(model, self.plan.config.kafka.buckets)

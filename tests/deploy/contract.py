@@ -28,6 +28,7 @@ METRICS: Mapping[str, tuple[str, ...]] = {
     "foreshock_topic_fault": ("topic", "fault"),
     "foreshock_lost_records_total": ("topic",),
     "foreshock_log_changes_total": ("topic", "change"),
+    "foreshock_ahead_records_total": ("model",),
     "foreshock_told_records_total": ("topic", "model", "outcome"),
     "foreshock_watermark_timestamp_seconds": ("model",),
     "foreshock_judged_until_timestamp_seconds": ("model",),

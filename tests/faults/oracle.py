@@ -33,7 +33,7 @@ from tests.faults.harness import (
 )
 from tests.faults.reference import Expected, LogRecord, ModelRules, incident_errors, reference, window_errors
 
-FUTURE_TOLERANCE_MS = 3_600_000
+FUTURE_TOLERANCE_MS = 300_000
 """Where the configuration does not say it."""
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from tests.plain_time import PlainTime
+
 MINUTE_MS = 60_000
 HOUR_MS = 3_600_000
 MAX_DEPTH = 64
@@ -156,7 +158,7 @@ def _by_partition(records: Iterable[LogRecord]) -> dict[int, list[LogRecord]]:
 def _fold_events(
     rules: ModelRules, records: Sequence[LogRecord], found: Expected, made: dict[tuple[int, str], Prediction]
 ) -> None:
-    stream_time: int | None = None
+    stream_time = PlainTime(rules.grace_ms)
     for record in records:
         found.read += 1
         event, reason = read_event(record, rules.future_ms)
@@ -171,11 +173,11 @@ def _fold_events(
             found.duplicate += 1
             continue
         ts = event["ts"]
-        stream_time = ts if stream_time is None else max(stream_time, ts)
-        if ts < stream_time - rules.lateness_ms:
+        mark = stream_time.after(ts)
+        if ts < mark - rules.lateness_ms:
             found.late += 1
             continue
-        on_time = ts >= stream_time - rules.grace_ms
+        on_time = ts >= mark - rules.grace_ms
         version, segment = str(event.get("model_version", "")), _segment(rules, event)
         made[key] = Prediction(ts, on_time, version, segment)
         for span in _spans(ts // rules.pane_ms * rules.pane_ms, version, segment):
@@ -210,15 +212,15 @@ def _is_null(value: Any) -> bool:
 def _fold_labels(
     rules: ModelRules, records: Sequence[LogRecord], found: Expected, made: Mapping[tuple[int, str], Prediction]
 ) -> None:
-    """A label holds from its arrival on: the highest label time that its partition has shown."""
-    arrival: int | None = None
+    """A label holds from its arrival on: its own time, or its partition's stream time if that is later."""
+    stream_time = PlainTime(rules.grace_ms)
     met: Counter[tuple[int, str]] = Counter()
     for record in records:
         label = _json(record.value)
         if not isinstance(label, dict) or not isinstance(label.get("event_id"), str) or "label" not in label:
             found.labels["rejected"] += 1
             continue
-        arrival = label["label_ts"] if arrival is None else max(arrival, label["label_ts"])
+        arrival = max(label["label_ts"], stream_time.after(label["label_ts"]))
         key = record.partition, label["event_id"]
         prediction = made.get(key)
         if prediction is None or abs(arrival - prediction.ts) > rules.horizon_ms:

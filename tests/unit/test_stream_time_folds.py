@@ -1,0 +1,153 @@
+"""Stream time in the folds: kept in `progress`, published for slow streams, counted, the same in the join."""
+
+from __future__ import annotations
+
+import json
+
+from streams.backtest import Backtest
+from streams.chunk import Progress
+from streams.facts.fold import OutcomeFold
+from streams.join.fold import JoinFold
+from streams.panes import NO_MARK
+from streams.partial import BooksPartial, LabelBooksPartial
+from streams.records import Records
+from streams.source import SourceFold
+from streams.store import MemoryStore
+from streams.stream_time import PAUSE_MS, StreamTime
+from tests.strategies import plan_of
+
+MINUTE_MS, START_MS = 60_000, 1_767_225_600_000
+PLAN = plan_of(
+    """
+limits: {future: 1h}
+models:
+  shop:
+    labels: {task: binary, classes: ["0", "1"], horizon: 2h}
+    kpis: {sales: {aggregate: sum, better: higher}}
+    served: requests
+    features: {amount: {type: numeric}}
+    rules: [{name: lost, signals: [capture_ratio], response: data_incident}]
+""",
+    chunk_size=1_024,
+)
+AHEAD_MS = 59 * MINUTE_MS
+
+
+def events(times_ms: list[int]) -> list[bytes]:
+    rows = [{"event_id": str(n), "ts": ts, "model": "shop", "features": {}} for n, ts in enumerate(times_ms)]
+    return [json.dumps(row).encode() for row in rows]
+
+
+def records(values: list[bytes], first: int = 0) -> Records:
+    return Records(range(first, first + len(values)), [START_MS + 10 * MINUTE_MS] * len(values), values)
+
+
+def skewed() -> list[int]:
+    """An event a tenth of a second; each tenth of them is almost an hour ahead, from the first one on."""
+    return [START_MS + 100 * n + (AHEAD_MS if n % 10 == 0 else 0) for n in range(5_000)]
+
+
+def test_one_clock_that_is_ahead_leaves_all_others_on_time() -> None:
+    run = Backtest(PLAN, START_MS + 2 * AHEAD_MS)
+    judged = [
+        window
+        for outcome in run.run(events(skewed()))
+        for window in outcome.windows
+        if window.revision == 0 and window.version == "" and window.kpi is None
+    ]
+    assert sum(window.counts["events"] for window in judged) == 5_000
+    books = next(model.books for judge in run._buckets.values() for model in judge.merge.models.values())
+    assert (books.read, books.counted, books.late) == (5_000, 5_000, 0)
+    assert 450 <= books.ahead <= 500
+
+
+def test_a_restart_at_a_chunks_bound_goes_on_from_what_progress_holds() -> None:
+    values = events(skewed())
+    whole = SourceFold(PLAN, "t", 0, None, START_MS)
+    steps = whole.take(records(values), START_MS)
+    kept = [step.progress for step in steps if step.progress]
+    assert len(kept) == 4
+    for progress in kept:
+        again = SourceFold(PLAN, "t", 0, Progress.from_bytes(progress.to_bytes()), START_MS)
+        rest = again.take(records(values[progress.next_offset :], progress.next_offset), START_MS)
+        whole.publish(START_MS, caught_up=False)
+        again.publish(START_MS, caught_up=False)
+        assert again.times == whole.times
+        assert [step.progress for step in rest] == [step.progress for step in steps if step.progress][4 - len(rest) :]
+
+
+def test_the_join_has_the_stream_time_of_the_events() -> None:
+    join = JoinFold(PLAN, "labels", 0, MemoryStore(), START_MS)
+    fold = SourceFold(PLAN, "t", 0, None, START_MS, join=join)
+    fold.take(records(events(skewed())), START_MS)
+    fold.publish(START_MS, caught_up=False)
+    assert join.meta.times == fold.times and join.meta.marks_ms == fold.marks_ms
+
+
+def test_progress_of_an_older_release_has_marks_alone() -> None:
+    old = Progress(1_024, {"shop": START_MS})
+    fold = SourceFold(PLAN, "t", 0, Progress.from_bytes(old.to_bytes()), START_MS)
+    assert fold.times == {"shop": StreamTime.at(START_MS)} and fold.marks_ms == {"shop": START_MS}
+
+
+def published(fold: SourceFold | OutcomeFold, clock_ms: int, *, caught_up: bool = True) -> dict[str, int | None]:
+    step = fold.publish(clock_ms, caught_up=caught_up)
+    return {
+        part.model: part.mark_ms for item in step.partials if isinstance(item, BooksPartial) for part in item.models
+    }
+
+
+def test_a_slow_stream_is_read_up_to_what_has_come_when_it_pauses() -> None:
+    """And up to nothing that the clock has not reached, and to nothing of a backlog."""
+    fold = SourceFold(PLAN, "t", 0, None, START_MS)
+    for number in range(10):
+        now_ms = START_MS + 5 * number * MINUTE_MS
+        ahead_ms = 3 * MINUTE_MS if number == 9 else 0
+        fold.take(records(events([now_ms + ahead_ms]), number), now_ms)
+        before, after = published(fold, now_ms + 100), published(fold, now_ms + PAUSE_MS)
+        reached_ms = now_ms if number < 9 else now_ms - 5 * MINUTE_MS
+        assert before["shop"] is not None and before["shop"] <= now_ms - 55 * MINUTE_MS
+        assert after["shop"] == reached_ms
+        assert published(fold, now_ms + PAUSE_MS, caught_up=False) == before
+    idle_ms = PLAN.models["shop"].config.idle_ms
+    later_ms = now_ms + 24 * 60 * MINUTE_MS
+    fold.take(records(events([START_MS + 60 * MINUTE_MS]), 10), later_ms)
+    assert published(fold, later_ms + PAUSE_MS)["shop"] != START_MS + 60 * MINUTE_MS
+    assert published(fold, later_ms + idle_ms)["shop"] == START_MS + 60 * MINUTE_MS
+
+
+def test_the_join_says_of_a_slow_stream_what_the_events_say() -> None:
+    """Or labels would wait for stream time."""
+    join = JoinFold(PLAN, "labels", 0, MemoryStore(), START_MS)
+    fold = SourceFold(PLAN, "t", 0, None, START_MS, join=join)
+    fold.take(records(events([START_MS, START_MS + 5 * MINUTE_MS])), START_MS + 5 * MINUTE_MS)
+    join.rebuilding, join.caught_up_ms = False, START_MS + 5 * MINUTE_MS
+    step = fold.publish(START_MS + 5 * MINUTE_MS + PAUSE_MS, caught_up=True)
+    marks = {
+        part.mark_ms
+        for item in step.partials
+        if isinstance(item, BooksPartial | LabelBooksPartial)
+        for part in item.models
+        if part.model == "shop"
+    }
+    assert marks == {START_MS + 5 * MINUTE_MS}
+
+
+def test_a_kpi_that_is_dated_ahead_makes_no_other_late() -> None:
+    fold = OutcomeFold(PLAN, "outcomes", 0, None, START_MS)
+    times_ms = [START_MS + 1_000 * n + (AHEAD_MS if n == 500 else 0) for n in range(1_000)]
+    rows = [{"model": "shop", "ts": ts, "kpi": "requests", "value": 1} for ts in times_ms]
+    fold.take(records([json.dumps(row).encode() for row in rows]), START_MS)
+    (share,) = fold.shares.values()
+    assert share.books.counted == 1_000 and {timeliness for _, timeliness in share.panes} == {0}
+
+
+def test_a_label_that_is_dated_ahead_moves_the_arrival_of_no_other() -> None:
+    join = JoinFold(PLAN, "labels", 0, MemoryStore(), START_MS)
+    times_ms = [START_MS + 1_000 * n + (AHEAD_MS if n == 300 else 0) for n in range(600)]
+    rows = [{"event_id": str(n), "label": 1, "label_ts": ts, "model": "shop"} for n, ts in enumerate(times_ms)]
+    join.take_labels(records([json.dumps(row).encode() for row in rows]), START_MS)
+    assert NO_MARK < join.meta.label_mark_ms <= times_ms[-1]
+    join.commit(0, START_MS)
+    starts = sorted({start_ms for _, _, start_ms in join.cells.vectors})
+    assert starts == sorted({ts // MINUTE_MS * MINUTE_MS for ts in times_ms})
