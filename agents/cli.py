@@ -37,6 +37,7 @@ from agents.files import lines, read_plan, reference
 from agents.front import raise_file_limit
 from agents.logs import echo
 from agents.progress import Told
+from agents.reading import MAX_RESULT_BYTES, MAX_SECRET_BYTES, check_regular, read_bytes
 from agents.refusals import refusal
 from agents.replay import replay
 from streams.ack import Ack, Acks, Status, read_ack
@@ -74,6 +75,7 @@ TRIES_BEFORE_PARKING = 10
 """About six minutes."""
 STOP_WORKER_WITHIN_S = 20.0
 """After SIGTERM: below the 30 s after which Kubernetes and Docker Compose are often told to kill."""
+WRITTEN = "what 'foreshock backtest' wrote"
 SHOWN_INCIDENTS = 20
 """Of a backtest, in the terminal."""
 LEDGER = "ledger.json"
@@ -278,8 +280,12 @@ def read_acks(path: Path) -> Acks:
 
 
 def existing(path: Path, what: str) -> Path:
-    if not path.exists():
-        raise ConfigError(place=str(path), seen="no such file", expected=what, mend="check the path")
+    """The path; ConfigError unless a regular file is there."""
+    try:
+        check_regular(path, what)
+    except OSError as error:
+        seen = "no such file" if isinstance(error, FileNotFoundError) else str(error.strerror)
+        raise ConfigError(place=str(path), seen=seen, expected=what, mend="check the path") from None
     return path
 
 
@@ -530,7 +536,7 @@ def report(
 def read_rows(path: Path) -> LedgerRows:
     """What a backtest wrote of its ledgers."""
     try:
-        return msgspec.json.decode(existing(path, "what 'foreshock backtest' wrote").read_bytes(), type=LedgerRows)
+        return msgspec.json.decode(read_bytes(existing(path, WRITTEN), WRITTEN, MAX_RESULT_BYTES), type=LedgerRows)
     except UNREADABLE as error:
         raise DataError(
             place=str(path), seen=f"no ledger ({error})", expected="what a backtest wrote", mend="run it again"
@@ -682,7 +688,7 @@ def secret(options: Mapping[str, str | Path | None]) -> str:
     found = os.environ.get(str(variable), "") if variable else ""
     if not variable and file:
         try:
-            found = Path(file).read_text(encoding="utf-8").strip()
+            found = read_bytes(Path(file), "a secret", MAX_SECRET_BYTES).decode("utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             seen = getattr(error, "strerror", None) or "no UTF-8"
             raise ConfigError(place=[*options][1], seen=seen, expected="a readable file") from None

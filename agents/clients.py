@@ -30,6 +30,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 
 from agents import patches
 from agents.clock import Seldom as Seldom
+from agents.reading import MAX_SECRET_BYTES, read_bytes
 from agents.refusals import AdvertisedUnreachable, is_final, refusal
 from streams.errors import BrokerAway, BrokerError, ConfigError
 
@@ -355,7 +356,7 @@ def _is_address(server: str) -> bool:
 
 def _read_secret(what: str, path: str) -> str:
     try:
-        found = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+        found = read_bytes(Path(path), "a secret", MAX_SECRET_BYTES).decode("utf-8").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         seen = getattr(error, "strerror", None) or "no UTF-8"
         raise _unusable(what, f"{path}: {seen}", "a readable file with the secret") from None

@@ -7,9 +7,7 @@ A table's columns are told by their names: `event_id`, `ts` (or `timestamp`), `m
 from __future__ import annotations
 
 import csv
-import gzip
 import math
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,14 +15,27 @@ from typing import Any
 
 import msgspec
 
+from agents.reading import (
+    MAX_BASELINE_BYTES,
+    MAX_CONFIG_BYTES,
+    check_regular,
+    lines,
+    read_bytes,
+    text_lines,
+    why,
+)
 from streams.baseline import Baseline
 from streams.config import Config
 from streams.configure import load
 from streams.errors import ConfigError, DataError
 from streams.plan import Plan, compile_plan
 
+__all__ = ["lines", "read_plan", "reference"]
+
 OWN = ("event_id", "model_version", "score", "prediction", "latency_ms", "error")
 TIMES = ("ts", "timestamp", "time")
+MAX_DIGITS = 19
+"""Of a cell that is read as a whole number; a longer one is the nearest double."""
 KINDS = (".ndjson", ".ndjson.gz", ".jsonl", ".jsonl.gz", ".parquet", ".csv")
 
 
@@ -35,15 +46,11 @@ def read_plan(path: Path) -> Plan:
 
 
 def _text(path: Path) -> str:
+    expected, mend = "a foreshock.yaml", "run 'foreshock init', or name it with -c"
     try:
-        return path.read_text(encoding="utf-8")
+        return read_bytes(path, expected, MAX_CONFIG_BYTES, mend).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            place=str(path),
-            seen=_why(error),
-            expected="a foreshock.yaml",
-            mend="run 'foreshock init', or name it with -c",
-        ) from None
+        raise ConfigError(place=str(path), seen=why(error), expected=expected, mend=mend) from None
 
 
 def _baselines(path: Path, config: Config) -> Iterator[tuple[str, Baseline]]:
@@ -52,29 +59,15 @@ def _baselines(path: Path, config: Config) -> Iterator[tuple[str, Baseline]]:
             continue
         file = path.parent / model.baseline
         try:
-            data = file.read_bytes()
+            data = read_bytes(file, "the file that 'foreshock init' wrote", MAX_BASELINE_BYTES)
         except OSError as error:
             raise ConfigError(
                 place=f"{path.name}, models.{name}.baseline",
-                seen=f"{model.baseline}: {_why(error)}",
+                seen=f"{model.baseline}: {why(error)}",
                 expected="the file that 'foreshock init' wrote next to it",
                 mend="copy it there, or run 'foreshock init' again",
             ) from None
         yield name, Baseline.from_bytes(data, str(file))
-
-
-def lines(path: Path) -> Iterator[bytes]:
-    """The lines of an .ndjson file, blank ones left out."""
-    try:
-        with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as file:
-            for line in file:
-                stripped = line.strip()
-                if stripped:
-                    yield stripped
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(
-            place=str(path), seen=_why(error), expected="a readable file of lines", mend="check it"
-        ) from None
 
 
 def reference(path: Path, segments: Iterable[str] = (), model: str = "-") -> Iterator[bytes]:
@@ -82,8 +75,11 @@ def reference(path: Path, segments: Iterable[str] = (), model: str = "-") -> Ite
 
     Of a table: `segments` are columns to be dimensions, `model` is the name that its events get.
     """
-    if not path.exists():
-        raise DataError(place=str(path), seen="no such file", expected="reference data", mend="check the path")
+    try:
+        check_regular(path, "reference data")
+    except OSError as error:
+        seen = "no such file" if isinstance(error, FileNotFoundError) else why(error)
+        raise DataError(place=str(path), seen=seen, expected="reference data", mend="check the path") from None
     if path.name.endswith((".ndjson", ".ndjson.gz", ".jsonl", ".jsonl.gz")):
         return lines(path)
     if path.suffix == ".parquet":
@@ -106,33 +102,29 @@ def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
         with pyarrow.parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(4096):
                 yield from batch.to_pylist()
-    except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(place=str(path), seen=_why(error), expected="a parquet file", mend="check it") from None
+    except (OSError, ValueError, OverflowError, pyarrow.ArrowException) as error:
+        raise DataError(place=str(path), seen=why(error), expected="a parquet file", mend="check it") from None
 
 
 def _csv_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     """Cells as numbers or booleans where the whole column is: that takes a pass of its own."""
     try:
         kinds = _csv_kinds(path)
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            for row in csv.DictReader(file):
-                yield {
-                    name: kinds[name](cell) if cell not in ("", None) else None for name, cell in row.items() if name
-                }
+        for row in csv.DictReader(text_lines(path)):
+            yield {name: kinds[name](cell) if cell not in ("", None) else None for name, cell in row.items() if name}
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(place=str(path), seen=_why(error), expected="a UTF-8 CSV file with a header") from None
+        raise DataError(place=str(path), seen=why(error), expected="a UTF-8 CSV file with a header") from None
 
 
 def _csv_kinds(path: Path) -> dict[str, Any]:
     kinds: dict[str, Any] = {}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        for row in csv.DictReader(file):
-            for name, cell in row.items():
-                if name and isinstance(cell, str) and cell and kinds.get(name) is not str:
-                    kind = _flag if cell.lower() in _FLAGS else _number if _is_number(cell) else str
-                    kinds[name] = kind if kinds.get(name, kind) is kind else str
-                elif name:
-                    kinds.setdefault(name, str) if cell else None
+    for row in csv.DictReader(text_lines(path)):
+        for name, cell in row.items():
+            if name and isinstance(cell, str) and cell and kinds.get(name) is not str:
+                kind = _flag if cell.lower() in _FLAGS else _number if _is_number(cell) else str
+                kinds[name] = kind if kinds.get(name, kind) is kind else str
+            elif name:
+                kinds.setdefault(name, str) if cell else None
     return {name: kinds.get(name, str) for name in kinds}
 
 
@@ -152,7 +144,7 @@ def _is_number(cell: str) -> bool:
 
 
 def _number(cell: str) -> int | float:
-    return int(cell) if cell.lstrip("+-").isdigit() else float(cell)
+    return int(cell) if cell.lstrip("+-").isdigit() and len(cell) <= MAX_DIGITS else float(cell)
 
 
 def _events(rows: Iterable[Mapping[str, Any]], segments: frozenset[str], model: str) -> Iterator[bytes]:
@@ -177,7 +169,7 @@ def _event(number: int, row: Mapping[str, Any], segments: frozenset[str], model:
 
 def _time(value: Any) -> Any:
     """Seconds since 1970 are told from milliseconds by their size."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return int(value * 1000) if abs(value) < 1e11 else int(value)
     return str(value).replace(" ", "T", 1) if value is not None else 0
 
@@ -190,7 +182,3 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, str | int | float | bool):
         return value
     return str(value)
-
-
-def _why(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__

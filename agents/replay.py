@@ -7,16 +7,14 @@ partitions where Kafka's own clients put them.
 from __future__ import annotations
 
 import asyncio
-import gzip
 import itertools
 import time
-import zlib
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -25,8 +23,9 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from agents.clients import MAX_RECORD_BYTES, OUTAGE, PRODUCER, Connection
+from agents.reading import line_blocks
 from agents.topics import admin, max_message_bytes, partition_counts
-from streams.errors import BrokerError, ConfigError, DataError
+from streams.errors import BrokerError, ConfigError
 
 BLOCK_BYTES = 1 << 20
 BLOCK_RECORDS = 4_096
@@ -149,22 +148,8 @@ def event_time_s(line: bytes) -> float | None:
 
 
 def read_lines(file: Path) -> Iterator[list[bytes]]:
-    """Blocks of about a MiB of lines, without their ends and without blank ones; DataError when it can't be read."""
-    done = 0
-    try:
-        with _open(file) as lines:
-            while block := lines.readlines(BLOCK_BYTES):
-                yield [stripped for line in block if (stripped := line.rstrip(b"\r\n")) and not stripped.isspace()]
-                done += len(block)
-    except (OSError, EOFError, zlib.error) as error:
-        what = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise DataError(
-            place=str(file), seen=f"{what}, after {done} lines", expected="a readable .ndjson or .ndjson.gz file"
-        ) from None
-
-
-def _open(file: Path) -> IO[bytes] | gzip.GzipFile:
-    return gzip.open(file) if file.name.endswith(".gz") else file.open("rb", buffering=BLOCK_BYTES)
+    """Blocks of about a MiB of lines, without their ends and without blank ones; errors as of `line_blocks`."""
+    return line_blocks(file)
 
 
 # --- Pacing

@@ -14,6 +14,7 @@ from agents.clients import Connection
 from agents.files import lines
 from agents.follow import read_all
 from agents.loader import Records
+from agents.reading import MAX_RESULT_BYTES, read_bytes
 from streams.ack import read_ack
 from streams.action import read_action
 from streams.backtest import Summary
@@ -39,6 +40,7 @@ class _End(msgspec.Struct):
     clock: Clock = Clock.EVENT
 
 
+WRITTEN = "what a backtest wrote"
 _window = msgspec.json.Decoder(WindowRecord).decode
 _end = msgspec.json.Decoder(_End).decode
 
@@ -93,7 +95,9 @@ class Folder:
     def _json(self, name: str, type_: type[Item]) -> Item | None:
         file = self.path / name
         try:
-            return msgspec.json.decode(file.read_bytes(), type=type_) if file.exists() else None
+            return (
+                msgspec.json.decode(read_bytes(file, WRITTEN, MAX_RESULT_BYTES), type=type_) if file.exists() else None
+            )
         except UNREADABLE as error:
             raise DataError(
                 place=str(file), seen=f"unreadable ({error})", expected="what a backtest wrote", mend="run it again"

@@ -18,6 +18,8 @@ from typing import ClassVar, Self
 
 import msgspec
 
+MAX_CHARACTERS = 2_000
+"""Of an error's line: what is repeated of a user's file may be of any length."""
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for bytes that are not what was asked for; for an invalid text and for what is nested too deep it
 is Python's own errors."""
@@ -42,7 +44,7 @@ class ForeshockError(Exception):
         parts = [self.seen, f"expected {self.expected}" if self.expected else "", self.mend]
         text = "; ".join(part for part in parts if part)
         line = f"{self.place}: {text}" if self.place else text
-        return " ".join(line.split())
+        return " ".join(line[:MAX_CHARACTERS].split())
 
 
 class ConfigError(ForeshockError):

@@ -22,7 +22,7 @@ from streams.decode import ModelCodec, Rows
 from streams.duration import DAY_MS, UNITS_MS
 from streams.errors import ConfigError, DataError
 from streams.events import Event, Invalid, read_event
-from streams.fields import segment_text, text_of
+from streams.fields import nearest, segment_text, text_of
 from streams.learn_outcomes import Labels, Worth, count_outcomes, read_reference_labels, understand
 from streams.signals.measure import RARE
 from streams.sketch.counts import Counts
@@ -81,7 +81,7 @@ class _Seen:
 
     def add(self, value: Any) -> None:
         if value.__class__ is float or value.__class__ is int:
-            number = float(value)
+            number = nearest(value)
             if math.isfinite(number):
                 self.numbers.append(number)
                 self.whole = self.whole and number == math.floor(number)

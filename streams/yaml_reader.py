@@ -14,6 +14,13 @@ from streams.errors import ConfigError
 
 T = TypeVar("T")
 
+MAX_NODES = 3_000_000
+"""Values of a file, those that aliases repeat among them."""
+MAX_BITS = 63
+"""Of a whole number."""
+LONG_TEXT = 100_000
+_BLOCK_SCALAR = re.compile(r"[|>][-+0-9]*[ \t]*(?:#.*)?$", re.MULTILINE)
+
 
 class YamlReader:
     """Converts plain values to records, and knows the line of every place."""
@@ -21,8 +28,9 @@ class YamlReader:
     def __init__(self, text: str, file: str) -> None:
         self.file = file
         try:
-            loader = yaml.SafeLoader(text)
+            loader = yaml.SafeLoader(_without_comments(text))
             self.root = loader.get_single_node()
+            self._check_size()
             self._check_nodes(yaml.constructor.SafeConstructor())
             self.plain = loader.construct_document(self.root) if self.root else None
         except yaml.YAMLError as error:
@@ -37,6 +45,26 @@ class YamlReader:
             raise ConfigError(
                 place=file, seen="YAML nested too deep", expected="a plain file", mend="flatten it"
             ) from None
+
+    def _check_size(self) -> None:
+        """Aliases and merges may say very much in a few lines, or refer to themselves."""
+        sizes: dict[int, int] = {}
+        stack: list[tuple[yaml.Node, bool]] = [(self.root, False)] if self.root else []
+        within: set[int] = set()
+        while stack:
+            node, done = stack.pop()
+            parts = _parts(node)
+            if done:
+                within.discard(id(node))
+                sizes[id(node)] = 1 + sum(sizes[id(part)] for part in parts)
+                if sizes[id(node)] > MAX_NODES:
+                    seen = f"more than {MAX_NODES:,} values, by aliases"
+                    raise self._fail_at(node, seen, "fewer", "write out what is meant, without aliases of aliases")
+            elif id(node) in within:
+                raise self._fail_at(node, "an alias of what it is a part of", "a plain file", "write out what is meant")
+            elif id(node) not in sizes:
+                within.add(id(node))
+                stack += [(node, True), *((part, False) for part in parts if id(part) not in sizes)]
 
     def _check_nodes(self, constructor: yaml.constructor.SafeConstructor) -> None:
         """YAML itself lets the second of two equal keys win without a word, and reads `on` as a boolean."""
@@ -63,10 +91,12 @@ class YamlReader:
                 seen.add(key.value)
 
     def _check_scalar(self, node: yaml.ScalarNode, constructor: yaml.constructor.SafeConstructor) -> None:
+        kind = node.tag.rpartition(":")[2]
         try:
-            constructor.construct_object(node)
+            value = constructor.construct_object(node)
+            if isinstance(value, int) and value.bit_length() > MAX_BITS:
+                raise OverflowError(f"{len(node.value)} characters")
         except (ValueError, OverflowError) as error:
-            kind = node.tag.rpartition(":")[2]
             raise self._fail_at(node, f"{_short(node)}, no {kind} ({error})", "a value", "quote it") from None
 
     def _fail_at(self, node: yaml.Node, seen: str, expected: str, mend: str) -> ConfigError:
@@ -107,6 +137,20 @@ class YamlReader:
                 expected.removeprefix("Expected ").strip("`") if got else "",
                 "correct the value",
             ) from None
+
+
+def _without_comments(text: str) -> str:
+    """A long text with its lines of comments empty: YAML reads them letter by letter. Where a block of text may hold
+    such lines it is left alone."""
+    if len(text) < LONG_TEXT or _BLOCK_SCALAR.search(text):
+        return text
+    return "\n".join("" if line.lstrip(" \t").startswith("#") else line for line in text.split("\n"))
+
+
+def _parts(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [part for pair in node.value for part in pair]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
 
 
 def _line(error: Exception, text: str) -> int | None:

@@ -317,5 +317,6 @@ class TestBytes:
         with pytest.raises(ConfigError) as caught:
             Baseline.from_bytes(data[:4] + b"\x63" + data[5:], "fraud.baseline")
         assert str(caught.value) == (
-            "fraud.baseline: format 99, of a later release; expected format 1; upgrade, or run 'foreshock init' again"
+            "fraud.baseline: format 99, of a later release; expected format 1 or 2; "
+            "upgrade, or run 'foreshock init' again"
         )
