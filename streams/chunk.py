@@ -327,7 +327,7 @@ class ChunkFold(ABC):
         on_time, welcome = (packed(share.panes.get((pane_ms, status), {})) for status in _KEPT)
         if name not in self._prints:
             self._prints[name] = self._print_of(name)
-        return PanePart(name, self._prints[name].of((*on_time, *welcome)), on_time, welcome)
+        return self._prints[name].part(name, on_time, welcome)
 
     def _books(self, clock_ms: int, complete: bool, everywhere: bool) -> list[Partial]:
         """Books of the buckets that the chunk touched; on a beat without news, of every bucket with a model.

@@ -159,10 +159,10 @@ class ModelPanes(ModelBooks):
 
     def meet(self, place: ChunkPart, partial: PanePartial, part: PanePart) -> None:
         """Notes a publication that a rebuild reads, whether it fits or not."""
-        if self.fingerprint.fits(part.layout, partial.pane_ms):
+        if self.fingerprint.fits(part, partial.pane_ms):
             self.own_ends[place] = max(partial.end_offset, self.own_ends.get(place, -1))
         else:
-            span_ms = span_of(part.layout) or self.fingerprint.span_ms
+            span_ms = span_of(part) or self.fingerprint.span_ms
             known = self.strangers.get(place, Stranger(-1, NO_MARK))
             until_ms = partial.pane_ms + span_ms if part.on_time else NO_MARK
             self.strangers[place] = Stranger(max(known.end_offset, partial.end_offset), max(known.until_ms, until_ms))
@@ -237,7 +237,7 @@ class ChunkMerge(Generic[M]):
             return
         for part in parts:
             model = self.models.get(part.model)
-            if model is None or not model.fingerprint.fits(part.layout, partial.pane_ms):
+            if model is None or not model.fingerprint.fits(part, partial.pane_ms):
                 if model is not None:
                     model.foreign += fresh  # what a rebuild meets was counted when it came
                 continue
@@ -272,7 +272,7 @@ class ChunkMerge(Generic[M]):
 
     def _checked(self, part: PanePart, pane_ms: int) -> PanePart:
         model = self.models.get(part.model)
-        if model is None or not model.fingerprint.fits(part.layout, pane_ms):
+        if model is None or not model.fingerprint.fits(part, pane_ms):
             return part  # it will be left out
         return checked_part(part, model.length, model.takes, model.most)
 

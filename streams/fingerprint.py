@@ -15,11 +15,14 @@ import msgspec
 from msgspec import Meta
 
 from streams.config import OTHER, Rule, Severity
-from streams.facts.layout import KPI_DIGEST, KPI_LENGTH, RUNS_DIGEST
-from streams.partial import Cell
+from streams.facts.layout import KPI_DIGEST, KPI_LENGTH, RUNS_DIGEST, RUNS_LENGTH
+from streams.partial import Cell, PanePart
 from streams.plan import Facts, ModelPlan
 from streams.signals.names import SIGNALS
+from streams.sketch.profile import Profile
 
+CARRIES = "\x00made"
+"""The dimension of the cell that carries a part's fingerprint: no name of a segment has such a character."""
 MAX_SPAN_MS = 1 << 40
 """No pane or cohort is longer."""
 
@@ -34,35 +37,52 @@ class PartPrint:
     """The fingerprint of a model's parts of panes, on one clock.
 
     `folded` is that of a part in which versions beyond the cap were folded: which ones depends on the declared versions
-    and on the cap, and nothing else does. `legacy` is what release 0.1 wrote: the layout alone.
+    and on the cap, and nothing else does. `layout` is all that a part of release 0.1 says. A part carries its
+    fingerprint as the value of a cell of no declared dimension, which that release leaves out.
     """
 
     plain: str
     folded: str
-    legacy: str
+    layout: str
+    length: int
+    """Slots of every cell."""
     span_ms: int
     """Length of a pane, or of a cohort."""
 
-    def of(self, cells: Iterable[Cell]) -> str:
-        """What a part with these cells carries."""
-        return self.folded if any(cell.version == OTHER for cell in cells) else self.plain
+    def part(self, model: str, on_time: list[Cell], welcome: list[Cell]) -> PanePart:
+        """A part with these cells, as it is published."""
+        is_folded = any(cell.version == OTHER for cell in (*on_time, *welcome))
+        carried = self.folded if is_folded else self.plain
+        mark = Cell("", CARRIES, carried, Profile.empty(self.length).to_bytes())
+        return PanePart(model, self.layout, on_time, [*welcome, mark])
 
-    def fits(self, carried: str, start_ms: int) -> bool:
-        """Whether a part that carries this, of a pane that starts then, means the same by every slot and time."""
-        if carried == self.legacy:
-            return start_ms % self.span_ms == 0
-        return carried in (self.plain, self.folded) and start_ms % self.span_ms == 0
+    def fits(self, part: PanePart, start_ms: int) -> bool:
+        """Whether a part of a pane that starts then means the same by every slot and time."""
+        carried = carried_by(part)
+        known = carried is None or carried in (self.plain, self.folded)
+        return known and part.layout == self.layout and start_ms % self.span_ms == 0
 
 
-def span_of(carried: str) -> int | None:
-    """Length in ms of the pane of a part that carries this fingerprint; None: it does not say so."""
+def carried_by(part: PanePart) -> str | None:
+    """The fingerprint of a part; None: of release 0.1."""
+    return next((cell.value for cell in reversed(part.welcome) if cell.dimension == CARRIES), None)
+
+
+def counted(part: PanePart) -> PanePart:
+    """The part without the cell that carries its fingerprint."""
+    return PanePart(part.model, part.layout, part.on_time, [c for c in part.welcome if c.dimension != CARRIES])
+
+
+def span_of(part: PanePart) -> int | None:
+    """Length in ms of the pane of a part; None: it does not say so."""
+    carried = carried_by(part) or ""
     text = carried.rpartition("@")[2] if "@" in carried else ""
     return int(text) if text.isascii() and text.isdigit() and 0 < len(text) <= 13 and int(text) <= MAX_SPAN_MS else None
 
 
-def _part_print(span_ms: int, legacy: str, plan: ModelPlan, *parts: Any) -> PartPrint:
-    plain = digest(legacy, plan.segmentation.dimensions, *parts)
-    return PartPrint(f"{plain}@{span_ms}", f"{_folded(plain, plan)}@{span_ms}", legacy, span_ms)
+def _part_print(span_ms: int, layout: str, length: int, plan: ModelPlan, *parts: Any) -> PartPrint:
+    plain = digest(layout, plan.segmentation.dimensions, *parts)
+    return PartPrint(f"{plain}@{span_ms}", f"{_folded(plain, plan)}@{span_ms}", layout, length, span_ms)
 
 
 def _folded(plain: str, plan: ModelPlan) -> str:
@@ -70,17 +90,18 @@ def _folded(plain: str, plan: ModelPlan) -> str:
 
 
 def events_print(plan: ModelPlan) -> PartPrint:
-    return _part_print(plan.config.pane_ms, plan.layout.digest, plan)
+    return _part_print(plan.config.pane_ms, plan.layout.digest, plan.layout.length, plan)
 
 
 def fact_print(kind: Facts, plan: ModelPlan) -> PartPrint:
     """Of feedback, runs, or observations of a KPI."""
     if kind is Facts.FEEDBACK:
-        return _part_print(plan.config.pane_ms, plan.feedback.digest if plan.feedback else "", plan)
+        layout = plan.feedback
+        return _part_print(plan.config.pane_ms, layout.digest if layout else "", layout.length if layout else 0, plan)
     if kind is Facts.RUNS:
         runs = f"{RUNS_DIGEST}@{plan.config.pane_ms}"
-        return PartPrint(runs, runs, RUNS_DIGEST, plan.config.pane_ms)
-    return _part_print(plan.config.pane_ms, KPI_DIGEST, plan)
+        return PartPrint(runs, runs, RUNS_DIGEST, RUNS_LENGTH, plan.config.pane_ms)
+    return _part_print(plan.config.pane_ms, KPI_DIGEST, KPI_LENGTH, plan)
 
 
 def outcomes_print(plan: ModelPlan, *, cohort: bool) -> PartPrint:
@@ -88,7 +109,8 @@ def outcomes_print(plan: ModelPlan, *, cohort: bool) -> PartPrint:
     segmentation, horizon_ms = plan.segmentation, plan.horizon_ms
     terms = (horizon_ms, plan.cohort_ms, plan.config.pane_ms, segmentation.versions, segmentation.max_versions)
     span_ms = plan.cohort_ms if cohort else plan.config.pane_ms
-    return _part_print(span_ms, plan.outcomes.digest if plan.outcomes else "", plan, *terms)
+    layout = plan.outcomes
+    return _part_print(span_ms, layout.digest if layout else "", layout.length if layout else 0, plan, *terms)
 
 
 # What the state of a model was made under

@@ -172,7 +172,7 @@ class BucketMerge(ChunkMerge[ModelMerge]):
             model = self.models.get(part.model)
             if model is None or model.plan.outcomes is None or self.is_parked(part.model):
                 continue
-            if not model.outcomes.prints[partial.cohort].fits(part.layout, partial.pane_ms):
+            if not model.outcomes.prints[partial.cohort].fits(part, partial.pane_ms):
                 model.foreign += 1
                 model.outcomes.has_foreign = True
             elif partial.pane_ms >= model.outcomes.expired_before_ms[partial.cohort]:
@@ -184,11 +184,9 @@ class BucketMerge(ChunkMerge[ModelMerge]):
         if model is None or outcomes is None:
             return part  # it will be left out
         fingerprint = model.outcomes.prints[partial.cohort]
-        if not fingerprint.fits(part.layout, partial.pane_ms):
+        if not fingerprint.fits(part, partial.pane_ms):
             return part  # likewise
-        checked = checked_part(part, outcomes.length, model.takes, MOST_SUM)
-        checked.layout = fingerprint.plain  # that of an earlier release says no less, and is no news
-        return checked
+        return checked_part(part, outcomes.length, model.takes, MOST_SUM)
 
     def _apply_labels(self, partial: LabelBooksPartial, fresh: bool) -> None:
         known = self.label_sources.get(partial.partition)

@@ -68,9 +68,7 @@ class OutcomeCells:
 
     def __init__(self, models: Mapping[str, ModelPlan], store: Store, parking: Parking) -> None:
         self._models, self._parking = models, parking
-        self._prints = {
-            (n, c): outcomes_print(plan, cohort=c).plain for n, plan in models.items() for c in (True, False)
-        }
+        self._prints = {(n, c): outcomes_print(plan, cohort=c) for n, plan in models.items() for c in (True, False)}
         self.vectors: dict[Place, dict[CellKey, Index]] = {}
         for key, value in store.scan(_CELLS):
             view, model, start_ms = _place(key[1:])
@@ -175,7 +173,7 @@ class OutcomeCells:
         if not any(place in self.vectors for place in places):
             return None
         cells = [_to_cells(self.vectors.get(place, {})) for place in places]
-        return PanePart(model, self._prints[model, cohort], cells[0], cells[-1])
+        return self._prints[model, cohort].part(model, cells[0], cells[-1])
 
     def drop(self, place: Place) -> None:
         del self.vectors[place]

@@ -25,7 +25,7 @@ from streams.cells import Index, numbered
 from streams.config import MAX_VERSION, OTHER, bucket_of
 from streams.decode import Rows
 from streams.errors import UNREADABLE
-from streams.fingerprint import outcomes_print
+from streams.fingerprint import counted, outcomes_print
 from streams.join.cells import OutcomeCells, View, layout_of
 from streams.join.histories import Entry, Histories, History, keys_of
 from streams.labels import Label, read_labels
@@ -220,9 +220,9 @@ class JoinFold:
     def _seed(self, partial: OutcomePartial) -> None:
         for part in partial.models:
             plan = self.models.get(part.model)
-            if plan is None or not outcomes_print(plan, cohort=partial.cohort).fits(part.layout, partial.pane_ms):
+            if plan is None or not outcomes_print(plan, cohort=partial.cohort).fits(part, partial.pane_ms):
                 continue
-            for version in self.cells.seed(part, partial.cohort, partial.pane_ms):
+            for version in self.cells.seed(counted(part), partial.cohort, partial.pane_ms):
                 if version != OTHER:
                     self._version(plan, version)
 
