@@ -538,7 +538,7 @@ class Published:
         """Events by pane start and version."""
         counts: Counter[tuple[int, str]] = Counter()
         for window in self.windows.values():
-            if window["clock"] != "event":
+            if window["clock"] != "event" or _ms(window["end"]) - _ms(window["start"]) != PANE_MS:
                 continue
             if window["version"] is not None and window["segment"] is None and window["counts"]["events"]:
                 counts[(_ms(window["start"]), window["version"])] += window["counts"]["events"]

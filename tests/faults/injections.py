@@ -17,6 +17,7 @@ from pathlib import Path
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from agents import topics
+from tests.faults.edited import edit
 from tests.faults.harness import PLAIN, committed, create, progress
 from tests.faults.hostile import hostile
 from tests.faults.pressure import bursts
@@ -310,6 +311,7 @@ FAULTS: dict[str, Fault] = {
     "bursts": Fault(row="17", strike=bursts, lasts_s=9.0, loaded=True),
     "compact": Fault(row="18", strike=compact, lasts_s=12.0),
     "retention": Fault(row="18", strike=retention, lasts_s=7.0, unlabelled=True),
+    "edit": Fault(row="19", strike=edit, lasts_s=5.0, often=2),
     "twin": Fault(row="24", strike=twin, lasts_s=6.0),
     "hostile": Fault(row="22", strike=hostile, lasts_s=5.0),
     "clock": Fault(row="16", strike=clock, lasts_s=3.0, often=3, through=lambda state: SETTABLE),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,6 +19,7 @@ from agents.clients import Connection
 from streams.backtest import label_summary
 from streams.config import OTHER
 from streams.partial import Books
+from tests.faults.edited import orphans
 from tests.faults.harness import (
     MODEL,
     Pair,
@@ -77,42 +78,52 @@ def logs_of(connection: Connection, collected: Mapping[str, Sequence[LogRecord]]
     return Logs(records("inference"), records("labels"))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Circumstances:
+    """What happened to the logs and the configuration on the way."""
+
+    cut_at: Mapping[int, int] = field(default_factory=dict)
+    """By partition of the events, where records before were deleted."""
+    edits: Sequence[str] = ()
+    """Of the configuration's rules."""
+    grown: bool = False
+    """The order of the events' log is not that of the backtest."""
+
+
 def judge(
     connection: Connection,
     config: Path,
     stream: Stream,
     labels: Sequence[Pair] = (),
     *,
-    counts_only: bool = False,
     logs: Logs | None = None,
-    cut_at: Mapping[int, int] = MappingProxyType({}),
+    circumstances: Circumstances | None = None,
 ) -> Verdict:
     """Holds what was published against a plain fold of the logs, and then against a backtest of what was sent.
 
-    `counts_only`: the backtest says nothing of signals and actions, where the order of the log is not that of the
-    backtest. `logs`: by default, what the topics hold now. `cut_at`: by partition, where records before were deleted:
-    of them those are left out that the workers say they have lost, and nothing is asked of signals and actions.
+    `logs`: by default, what the topics hold now. Of records that were deleted those are left out that the workers say
+    they have lost.
     """
+    known = circumstances or Circumstances()
     logs = logs_of(connection) if logs is None else logs
     found, kept = published(connection), books(connection, config)
     rules = ModelRules.of(yaml.safe_load(config.read_text(encoding="utf-8")), MODEL, future_ms=FUTURE_TOLERANCE_MS)
     should = reference(rules, logs.events, logs.labels)
     wrong = [*_unlike(should, stream)]
-    if lost_of := lost_records(connection, config):
-        wrong += [
-            f"lost {n} of partition {at}, and nothing was deleted" for at, n in lost_of.items() if at not in cut_at
-        ]
-        counts_only, should = True, reference(rules, logs.without(lost_of, cut_at).events, logs.labels)
+    if gone := lost_records(connection, config):
+        unasked = [f"lost {n} of partition {at}" for at, n in gone.items() if at not in known.cut_at]
+        wrong += [f"{text}, and nothing was deleted" for text in unasked]
+        should = reference(rules, logs.without(gone, known.cut_at).events, logs.labels)
     wrong += _unbalanced(kept, should)
     wrong += window_errors(rules, should, found.windows.values())
-    wrong += incident_errors(rules, should, found.actions)
+    wrong += orphans(config, found.actions) if known.edits else incident_errors(rules, should, found.actions)
     if labels:
         wrong += differences(_settled(label_books(connection, config)), _books_of(should.labels), "label books")
     lost, duplicated = _lost_and_duplicated(should, found, kept)
     wrong += [f"lost {place}: {n}" for place, n in lost.items()]
     wrong += [f"duplicated {place}: {n}" for place, n in duplicated.items()]
     missing, surplus = set[str](), set[str]()
-    if not counts_only:
+    if not (gone or known.grown or known.edits):  # the backtest knows nothing of those
         second = expected(config, stream, labels)
         wrong += [*_not_telling(second, labelled=bool(labels)), *differences(found.windows, second.windows)]
         missing, surplus = second.action_ids - found.action_ids, found.action_ids - second.action_ids

@@ -309,7 +309,7 @@ def window_errors(rules: ModelRules, expected: Expected, windows: Iterable[Mappi
     for window in windows:
         segment = window["segment"] and window["segment"][rules.segment]
         span = instant_ms(window["start"]), window["version"], segment
-        if window["clock"] == "event":
+        if window["clock"] == "event" and instant_ms(window["end"]) - span[0] == rules.pane_ms:
             errors += _pane_errors(span, panes.pop(span, Pane()), window)
         elif window["clock"] == "cohort":
             cohorts.discard(span)

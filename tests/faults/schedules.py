@@ -44,7 +44,7 @@ from tests.faults.harness import (
     write_config,
 )
 from tests.faults.injections import FAULTS
-from tests.faults.oracle import Verdict, judge, logs_of
+from tests.faults.oracle import Circumstances, Verdict, judge, logs_of
 from tests.faults.pressure import busy_processes
 from tests.faults.stage import FIRST, Ground, Stage
 from tests.faults.writers import fill_in_odd_batches, fill_in_transactions
@@ -203,13 +203,13 @@ def run(schedule: Schedule, ground: Ground, folder: Path) -> Verdict:
             stage.wake()
             _play(schedule, stage, stream, labels)
         drain(config, connection.broker)
-    logs, cut_at = logs_of(connection, stage.collected), stage.cut_at
+    logs = logs_of(connection, stage.collected)
+    known = Circumstances(cut_at=stage.cut_at, edits=stage.edits, grown="added partitions" in schedule.streams)
     with Stage(rng, kafka, connection, config, CHUNK) as stage:
         for fault in faults:
             if fault.afterwards:
                 fault.strike(stage)
-    grows = "added partitions" in schedule.streams
-    return judge(connection, config, stream, labels, counts_only=grows, logs=logs, cut_at=cut_at)
+    return judge(connection, config, stream, labels, logs=logs, circumstances=known)
 
 
 def _play(schedule: Schedule, stage: Stage, stream: Stream, labels: Sequence[Pair]) -> None:

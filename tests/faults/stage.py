@@ -72,6 +72,8 @@ class Stage:
     """Of writers."""
     collected: dict[str, list[LogRecord]] = field(default_factory=dict)
     """By topic, what it held before a fault deleted records."""
+    edits: list[str] = field(default_factory=list)
+    """Of the configuration, by faults."""
     cut_at: dict[int, int] = field(default_factory=dict)
     """By partition of the events, the log's start after a fault deleted records."""
 

@@ -18,7 +18,7 @@ from tests.faults.stage import Ground
 SHORT = (
     ("kill", "store", "stop", "kill", "labels", "repeats", "delete"),
     ("compact", "hostile", "labels", "transactions"),
-    ("freeze", "guests", "twin", "schema change", "repeats", "odd batches"),
+    ("freeze", "guests", "twin", "edit", "schema change", "repeats", "odd batches"),
     ("broker", "hang", "labels", "lagging partition"),
     ("node", "kill", "late topic"),
     ("disk", "labels", "repeats"),
