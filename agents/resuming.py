@@ -6,13 +6,14 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from typing import TypeVar
 
 from agents.clients import Connection
 from agents.loader import Records as Loaded
 from agents.loader import read_to_end
 from agents.publish import Outgoing, Producer, publish
-from streams.chunk import Progress
+from streams.chunk import Progress, in_chunks_of
 from streams.errors import NewerError, SketchError
 from streams.partial import BooksPartial, LabelBooksPartial, OutcomePartial, PanePartial, Partial, unpack
 from streams.position import generation_of, offset_of
@@ -34,9 +35,11 @@ class Resuming:
     """Reads and writes `progress`, whose keys are the partitions that are read.
 
     `names`: of each topic that is read, by its full name, the one that its keys begin with; empty for the events.
+    `chunk_size`: of the chunks that are counted.
     """
 
-    def __init__(self, connection: Connection, producer: Producer, names: Mapping[str, str]) -> None:
+    def __init__(self, connection: Connection, producer: Producer, names: Mapping[str, str], chunk_size: int) -> None:
+        self.chunk_size = chunk_size
         self.connection, self.producer, self.names = connection, producer, names
         self.changes: Counter[tuple[str, Change]] = Counter()
         """By topic, what was found to have happened to logs since they were last read."""
@@ -69,8 +72,10 @@ class Resuming:
                 resumed[place] = resume(progress, logs[place], published.get(place))
         self._report(resumed)
         for place, item in resumed.items():
-            if item.change is not Change.NONE:
-                await self.write(place, item.progress)
+            if place[0] != labels:
+                resumed[place] = replace(item, progress=in_chunks_of(item.progress, self.chunk_size))
+            if item.change is not Change.NONE or (place in found and resumed[place].progress != item.progress):
+                await self.write(place, resumed[place].progress)
         return resumed
 
     async def write(self, place: Place, progress: Progress) -> None:

@@ -86,7 +86,7 @@ class SketchStage:
         self.told = {connection.topic(plan.topic_of(kind)): kind for kind in kinds}
         """The topics of facts."""
         names = {topic: str(kind) for topic, kind in self.told.items()} | {self.labels: "labels", self.source: ""}
-        self.resuming = Resuming(connection, producer, names)
+        self.resuming = Resuming(connection, producer, names, plan.config.kafka.chunk_size)
         self.intake: Intake | None = None
         self.work = Work()
         self._logs: dict[Place, SourceLog] = {}

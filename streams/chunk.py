@@ -17,7 +17,7 @@ import msgspec
 
 from streams.cells import Cells, packed
 from streams.config import bucket_of
-from streams.errors import UNREADABLE, SketchError
+from streams.errors import UNREADABLE, ConfigError, SketchError
 from streams.events import Reject
 from streams.fingerprint import PartPrint
 from streams.panes import NO_MARK, Timeliness, Times
@@ -67,6 +67,8 @@ class Progress(msgspec.Struct, frozen=True):
     began: Natural = 0
     lost: Natural = 0
     times: dict[str, StreamTime] = {}
+    chunk_size: Natural = 0
+    """Of the chunks that were counted; 0: of release 0.1, which did not say it."""
 
     def to_bytes(self) -> bytes:
         plain = generation_of(self.next_offset) == 0 and not self.lost
@@ -78,6 +80,22 @@ class Progress(msgspec.Struct, frozen=True):
             return msgspec.msgpack.decode(unseal(data), type=cls)
         except UNREADABLE as error:
             raise SketchError(seen=f"progress that does not open ({error})", expected="packed progress") from None
+
+
+def in_chunks_of(progress: Progress, chunk_size: int) -> Progress:
+    """The progress, with the size of the chunks that are counted.
+
+    Raises:
+        ConfigError: it was written with chunks of another size: their numbers would mean other records.
+    """
+    if progress.chunk_size not in (0, chunk_size):
+        raise ConfigError(
+            place="kafka.chunk_size",
+            seen=str(chunk_size),
+            expected=f"{progress.chunk_size}, as all that is on the topics was counted",
+            mend="set it back, or use another prefix",
+        )
+    return msgspec.structs.replace(progress, chunk_size=chunk_size)
 
 
 @dataclass(frozen=True, slots=True)
