@@ -47,9 +47,10 @@ class Budget:
 
 
 class _Found(NamedTuple):
-    """A batch, its first offset and the one after it; `reason`: why it cannot be read."""
+    """A batch, its first offset and the one after it; `reason`: why it cannot be read. What is before `at` was read."""
 
     batch: RecordBatch
+    at: int
     first: int
     after: int
     reason: str
@@ -127,12 +128,12 @@ class Unpacking:
 
     def _unpacked(self, data: bytes) -> Iterator[tuple[Columns, int, int]]:
         """Of ordinary batches many make a piece: with one for each, small batches would cost several times as much."""
-        begin = self.next_fetch_offset
         gathered, size = Columns(), 0
         gathered_to: int | None = None
         for found in self._in_order(data):
             quick = self._quickly(found)
             if quick is not None:
+                quick = _from(quick, found.at)
                 if gathered.offsets:
                     gathered.extend(quick)
                 else:
@@ -141,13 +142,13 @@ class Unpacking:
                 if size < _GATHERED_BYTES:
                     continue
             if gathered_to is not None:
-                yield _from(gathered, begin), gathered_to, size
+                yield gathered, gathered_to, size
                 gathered, size, gathered_to = Columns(), 0, None
             if quick is None:
                 for columns, stop, cost in self._carefully(found):
-                    yield _from(columns, begin), stop, cost
+                    yield _from(columns, found.at), stop, cost
         if gathered_to is not None:
-            yield _from(gathered, begin), gathered_to, size
+            yield gathered, gathered_to, size
 
     def _in_order(self, data: bytes) -> Iterator[_Found]:
         """The batches from the position on, each with what its header is worth."""
@@ -159,17 +160,22 @@ class Unpacking:
             if 0 <= base <= last < at:
                 continue  # a broker may send what lies before
             is_last = following is None or following <= at
-            is_possible = 0 <= base <= last >= at and (is_last or last < following)
-            if not is_possible or (self.end is not None and last >= self.end):
-                after = at + 1 if is_last else following
-                yield _Found(batch, at, after, "an impossible header")
+            is_apart = is_last or last < following
+            if not 0 <= base <= last >= at or (self.end is not None and last >= self.end):
+                is_possible = is_whole = False
             else:
+                is_whole = batch.is_whole()
+                is_possible = is_apart or (is_whole and base <= at)  # a checksum does not cover the next one's begin
+            if is_possible:
                 after = last + 1
-                yield _Found(batch, base, after, "" if batch.is_whole() else "a wrong checksum")
+                yield _Found(batch, at, base, after, "" if is_whole else "a wrong checksum")
+            else:
+                after = at + 1 if is_last else following
+                yield _Found(batch, at, at, after, "an impossible header")
             at = after
         if not batches and data:
             cut_off = RecordBatch(2, at, at, 0, -1, -1, -1, 1, memoryview(data), memoryview(data))
-            yield _Found(cut_off, at, at + 1, reason or "a batch that was cut off")
+            yield _Found(cut_off, at, at, at + 1, reason or "a batch that was cut off")
 
     def _quickly(self, found: _Found) -> Columns | None:
         """The records of an ordinary batch, none of an unwanted one; None for one that needs care."""

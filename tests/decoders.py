@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 from hypothesis import strategies as st
 
+from agents.record_batch import Columns
 from streams.ack import read_ack
 from streams.action import line_of, read_action
 from streams.baseline import Baseline
@@ -50,6 +51,7 @@ from streams.sketch.counts import Counts
 from streams.sketch.profile import Profile
 from streams.state import pack_unit, unpack_unit
 from tests import scenario
+from tests.hostile_batches import check_response, each, heads, responses
 
 NOW_MS = scenario.START_MS + scenario.END * scenario.MINUTE_MS
 LIMIT = 1 << 20
@@ -372,6 +374,10 @@ def sound_partials() -> list[bytes]:
     ]
 
 
+def progress() -> list[bytes]:
+    return [Progress(8, {MODEL: 1}).to_bytes()]
+
+
 @cache
 def baseline_bytes() -> bytes:
     return scenario.reference().baseline.to_bytes()
@@ -413,6 +419,29 @@ def configurations() -> st.SearchStrategy[str]:
     )
 
 
+def batches_of_topics() -> dict[str, Target]:
+    """For every topic what its reader gets of hostile batches."""
+    reading, opening = Invalid, (SketchError, NewerError)
+    topics: dict[str, tuple[Callable[[], list[bytes]], Callable[[Columns], object]]] = {
+        "inference": (events, lambda columns: decode_events(heads(columns)) if columns.offsets else None),
+        "labels": (labels, each(decode_labels)),
+        "feedback": (told(Facts.FEEDBACK), each(only(reading, lambda v: read_feedback(v, (), LIMIT)))),
+        "runs": (told(Facts.RUNS), each(only(reading, lambda v: read_run(v, (), LIMIT)))),
+        "outcomes": (told(Facts.OUTCOMES), each(only(reading, lambda v: read_outcome(v, (), LIMIT)))),
+        "acks": (acks, each(only(reading, read_ack))),
+        "actions": (actions, each(lambda v: (read_action(v), line_of(v or b"")))),
+        "partials": (sound_partials, each(only(opening, lambda v: v and unpack(v)))),
+        "progress": (progress, each(only(opening, lambda v: v and Progress.from_bytes(v)))),
+        "state": (lambda: [unit_bytes()], each(only(opening, lambda v: v and unpack_unit(v)))),
+    }
+
+    def target(kind: Callable[[], list[bytes]], read: Callable[[Columns], object]) -> Target:
+        drawn = st.deferred(lambda: responses(kind(), damaged(st.sampled_from(kind()))))
+        return Target(drawn, check_response(read))
+
+    return {f"batches of {name}": target(*topic) for name, topic in topics.items()}
+
+
 def targets() -> dict[str, Target]:
     """By name."""
     row = st.tuples(records(events), headers)
@@ -432,4 +461,5 @@ def targets() -> dict[str, Target]:
         "ledgers": Target(reinflated(ledger_bytes), only(opening, unpack_ledger)),
         "baselines": Target(reinflated(baseline_bytes), only(ConfigError, Baseline.from_bytes)),
         "configurations": Target(configurations(), only(ConfigError, load)),
+        **batches_of_topics(),
     }

@@ -194,6 +194,13 @@ def test_counts_and_offsets_that_cannot_be_do_not_lead_on(last_delta: int, count
     assert reasons(found) and all(3 <= offset < 7 for offset, _ in reasons(found))
 
 
+def test_a_batch_that_says_to_begin_before_its_neighbour_ends_changes_nothing_of_that() -> None:
+    """A checksum does not cover where a batch begins."""
+    found, _, _ = unpacked(Batch(0, items(5)), Batch(3, items(4)), Batch(8, items(2)), end=10)
+    assert found.offsets == [0, 1, 2, 3, 4, 5, 6, 8, 9]
+    assert found.values[:5] == [item.value for item in items(5)] and not reasons(found)
+
+
 def test_bytes_that_are_no_batch_are_passed_one_offset_at_a_time() -> None:
     for data in (b"\0" * 40, b"\xff" * 100, Batch(5, items(3)).to_bytes()[:30]):
         found, after, _ = unpacked(data, at=5)
