@@ -39,7 +39,7 @@ from agents.logs import echo
 from agents.progress import Told
 from agents.reading import MAX_RESULT_BYTES, MAX_SECRET_BYTES, check_regular, read_bytes
 from agents.refusals import refusal
-from agents.replay import replay
+from agents.replay_together import replay_together
 from streams.ack import Ack, Acks, Status, read_ack
 from streams.action import Action
 from streams.backtest import Backtest, Summary
@@ -393,29 +393,45 @@ def _work(process: Worker) -> None:
 @CONFIG
 @BROKER
 @EMBEDDED
-@click.option("--topic", required=True, help="Without the prefix.")
+@click.option("--topic", help="Of FILE, without the prefix.")
+@click.option("--events", type=click.Path(path_type=Path), help="Inference events, .ndjson[.gz].")
+@click.option("--labels", type=click.Path(path_type=Path), help="Their labels, .ndjson[.gz].")
+@click.option("--feedback", type=click.Path(path_type=Path), help="Overrides, complaints and workflow steps.")
+@click.option("--runs", type=click.Path(path_type=Path), help="OpenLineage events of jobs.")
+@click.option("--outcomes", type=click.Path(path_type=Path), help="Observations of business KPIs.")
 @click.option("--speed", type=click.FloatRange(min=0, min_open=True), help="Event time, so many times as fast.")
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Records a second.")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path), required=False)
 def produce(
     config_file: Path,
     broker: str | None,
     embedded: bool,
-    topic: str,
+    topic: str | None,
     speed: float | None,
     rate: float | None,
-    file: Path,
+    file: Path | None,
+    **kinds: Path | None,
 ) -> None:
-    """Replay a file to a topic, as fast as Kafka takes it or paced."""
+    """Replay FILE to a topic, or the files of several topics together, by the times of their records: as fast as Kafka
+    takes them, or paced."""
     if speed and rate:
         raise ConfigError(seen="--speed and --rate", expected="one of them", mend="leave one out")
+    config = read_plan(config_file).config
     log_to_stderr(False)
-    to = connection(read_plan(config_file).config, broker, embedded)
+    to = connection(config, broker, embedded)
+    names = {"events": config.kafka.inference} | {kind: getattr(config.kafka, kind) for kind in ("labels", *Facts)}
+    files = {to.topic(name): found for kind, name in names.items() if (found := kinds[kind]) is not None}
+    if bool(files) == (file is not None) or (file is None) != (topic is None):
+        raise ConfigError(
+            seen="no file, or both kinds of them" if bool(files) == (file is not None) else "one of --topic and FILE",
+            expected="--topic NAME FILE; or --events FILE with --labels, --feedback, --runs, --outcomes",
+            mend="say which records go to which topic",
+        )
+    if file is not None and topic is not None:
+        files = {to.topic(topic): file}
     with Told("records") as told:
         sent = run_async(
-            lambda: replay(
-                to, to.topic(topic), file, speed=speed, rate=rate, on_progress=lambda sent: told(sent.records)
-            )
+            lambda: replay_together(to, files, speed=speed, rate=rate, on_progress=lambda sent: told(sent.records))
         )
     echo(f"sent {sent.records:,} records, {sent.bytes:,} bytes")
     if sent.unkeyed or sent.refused:

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -37,6 +37,7 @@ TELL_EVERY_S = 1.0
 STOP_WITHIN_S = 5.0
 
 Pair = tuple[bytes | None, bytes]
+P = TypeVar("P", bound=tuple[Any, bytes])
 
 
 @dataclass(slots=True)
@@ -68,7 +69,7 @@ async def replay(
     without a key. DataError when the file cannot be read; BrokerError when there is no such topic, or Kafka is away.
     """
     blocks = ([(event_key(line), line) for line in block] for block in read_lines(Path(file)))
-    return await _send(connection, topic, blocks, _pace(speed, rate), on_progress)
+    return await _send(connection, topic, blocks, pace(speed, rate), on_progress)
 
 
 async def generate(
@@ -85,7 +86,7 @@ async def generate(
     """
     pairs = iter(values)
     blocks = iter(lambda: list(itertools.islice(pairs, BLOCK_RECORDS)), [])
-    return await _send(connection, topic, blocks, _pace(None, rate), on_progress)
+    return await _send(connection, topic, blocks, pace(None, rate), on_progress)
 
 
 # --- Reading
@@ -158,7 +159,7 @@ Due = Callable[[int, bytes], float]
 """(number of the record, its value) → when it is to be sent, in seconds after the first."""
 
 
-def _pace(speed: float | None, rate: float | None) -> Due | None:
+def pace(speed: float | None, rate: float | None) -> Due | None:
     for name, value in (("speed", speed), ("rate", rate)):
         if value is not None and not value > 0:
             raise ConfigError(place=name, seen=f"{value:g}", expected="a number above 0")
@@ -185,10 +186,14 @@ class _EventTime:
         return self._due
 
 
-async def _paced(blocks: Iterable[Sequence[Pair]], due: Due) -> AsyncIterator[Sequence[Pair]]:
-    """The same pairs, in blocks of what is due."""
+async def paced(blocks: Iterable[Sequence[P]], due: Due | None) -> AsyncIterator[Sequence[P]]:
+    """The same pairs, whose second part is the record's value, in blocks of what is due; None: all is at once."""
+    if due is None:
+        for block in blocks:
+            yield block
+        return
     begun = time.monotonic()
-    ready: list[Pair] = []
+    ready: list[P] = []
     for number, pair in enumerate(itertools.chain.from_iterable(blocks)):
         at = begun + due(number, pair[1])
         if ready and (len(ready) >= BLOCK_RECORDS or at - time.monotonic() > TICK_S):
@@ -199,11 +204,6 @@ async def _paced(blocks: Iterable[Sequence[Pair]], due: Due) -> AsyncIterator[Se
         ready.append(pair)
     if ready:
         yield ready
-
-
-async def _at_once(blocks: Iterable[Sequence[Pair]]) -> AsyncIterator[Sequence[Pair]]:
-    for block in blocks:
-        yield block
 
 
 # --- Partitions, as Kafka's own clients choose them
@@ -249,11 +249,9 @@ def murmur2(keys: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
 async def _send(
     connection: Connection, topic: str, blocks: Iterable[Sequence[Pair]], due: Due | None, on_progress: Progress | None
 ) -> Sent:
-    partitions, limit = await _look_up(connection, topic)
     sent, told = Sent(), time.monotonic()
-    async with _producer(connection, topic, limit) as producer:
-        lanes = _Lanes(producer, topic, partitions, limit, sent)
-        async for block in _paced(blocks, due) if due is not None else _at_once(blocks):
+    async with lanes_of(connection, topic, sent) as lanes:
+        async for block in paced(blocks, due):
             await lanes.send(block)
             if on_progress is not None and time.monotonic() - told > TELL_EVERY_S:
                 told = time.monotonic()
@@ -262,6 +260,14 @@ async def _send(
     if on_progress is not None:
         on_progress(sent)
     return sent
+
+
+@asynccontextmanager
+async def lanes_of(connection: Connection, topic: str, sent: Sent) -> AsyncIterator[Lanes]:
+    """Sends to a topic, and counts in `sent`."""
+    partitions, limit = await _look_up(connection, topic)
+    async with _producer(connection, topic, limit) as producer:
+        yield Lanes(producer, topic, partitions, limit, sent)
 
 
 async def _look_up(connection: Connection, topic: str) -> tuple[int, int]:
@@ -298,7 +304,7 @@ async def _producer(connection: Connection, topic: str, limit: int) -> AsyncIter
             await producer.client.close()
 
 
-class _Lanes:
+class Lanes:
     """The batches of each partition: filled, sent one after the other, and acknowledged."""
 
     def __init__(self, producer: AIOKafkaProducer, topic: str, partitions: int, limit: int, sent: Sent) -> None:
