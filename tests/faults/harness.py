@@ -53,6 +53,7 @@ PARTITIONS = 4
 MODEL = "shop"
 WELCOME_MS = 180_000
 """How far behind a welcome event is: beyond the grace, within the lateness."""
+AHEAD_MS = 59 * PANE_MS
 WEEK_MS = 7 * 86_400_000
 FUTURE_MS = 4_102_444_800_000
 """The year 2100."""
@@ -119,6 +120,8 @@ class Traits:
     """From the half on a feature has another name, one another type, and one is new."""
     silent: int | None = None
     """A partition without events from a third of the stream to two thirds."""
+    ahead: float = 0.0
+    """This share of the events is dated 59 minutes ahead, after a while."""
     strangers: int = 0
     """So many events of models that nobody declared, each of another one."""
     second_version_at: float = 0.5
@@ -159,6 +162,7 @@ def make_stream(n: int, seed: int, **having: Any) -> Stream:
         if i > n // 2 and rng.random() < 0.002:
             ts -= WELCOME_MS
         ts -= rng.randrange(20_000) if i > EVENTS_PER_PANE else 0
+        ts += AHEAD_MS if traits.ahead and i > 2 * EVENTS_PER_PANE and rng.random() < traits.ahead else 0
         version = "2" if pane > int(panes * traits.second_version_at) and i % 10 == 0 else "1"
         odd = rng.choice(ODD) if traits.garbage and rng.random() < 0.005 else {}
         value = event(event_id, ts, rng, pane, panes, version, evolved=traits.evolving and i > n // 2, odd=odd)

@@ -381,8 +381,10 @@ def _contradictions(
         pane, end = expected.panes[start, version, None], start + rules.pane_ms
         share = _share(rule, pane)
         is_open = _open_at(told, end)
+        if pane.on_time < MANY:
+            continue
         quiet = quiet + 1 if share < rule.threshold / 2 else 0
-        if share > 2 * rule.threshold and pane.on_time >= MANY and not is_open:
+        if share > 2 * rule.threshold and not is_open:
             errors.append(f"no incident of {rule.name}, version {version}, at {start}: {share:.3f} of {pane.on_time}")
         if quiet > rule.clear and is_open:
             errors.append(f"an incident of {rule.name}, version {version}, at {start}: {quiet} quiet panes before")

@@ -52,6 +52,8 @@ from tests.faults.writers import fill_in_odd_batches, fill_in_transactions
 EVENTS = 24_000
 CHUNK = 2_048
 STRANGERS = 100_000
+AHEAD_SHARES = (0.0005, 0.05)
+"""A record now and then, or one producer of twenty."""
 GROWN = PARTITIONS + 2
 BETWEEN_S = (0.5, 3.5)
 START_S = 3.0
@@ -73,6 +75,7 @@ STREAMS = {
     "added partitions": "14",
     "many names": "16",
     "transactions": "21",
+    "fast clock": "23",
     "odd batches": "22",
 }
 """What a stream may have, and the row of the table of faults that it is about."""
@@ -82,7 +85,7 @@ WRITTEN_ODDLY = {"transactions": fill_in_transactions, "odd batches": fill_in_od
 KINDS = (
     *FAULTS,
     *("silent partition", "lagging partition", "late topic", "added partitions", "many names"),
-    *WRITTEN_ODDLY,
+    *(*WRITTEN_ODDLY, "fast clock"),
 )
 """Each is the first of every so many seeds."""
 BROKER_FAULTS = ("broker", "outage", "node", "refuse", "hang")
@@ -127,6 +130,7 @@ class Schedule:
             growing="added partitions" in self.streams,
             evolving="schema change" in self.streams,
             silent=self.seed % PARTITIONS if "silent partition" in self.streams else None,
+            ahead=AHEAD_SHARES[self.seed % len(AHEAD_SHARES)] if "fast clock" in self.streams else 0.0,
             strangers=STRANGERS if "many names" in self.streams else 0,
         )
 

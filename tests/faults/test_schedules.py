@@ -23,6 +23,7 @@ SHORT = (
     ("node", "kill", "late topic"),
     ("disk", "labels", "repeats"),
     ("clock", "retention", "many names"),
+    ("kill", "fast clock", "labels"),
     ("kill", "added partitions"),
 )
 """What goes together, in the order in which it comes."""
