@@ -25,7 +25,7 @@ from aiokafka.errors import KafkaError
 from agents import acks as acknowledging
 from agents import against_state as kept_state
 from agents import alertmanager as alerting
-from agents import delivery, ending, follow, logs, reports
+from agents import delivery, ending, follow, logs, reports, topic_watch
 from agents import demo as demonstration
 from agents import ledger as books
 from agents import webhook as webhooks
@@ -171,6 +171,8 @@ def check(config_file: Path, against_state: bool, broker: str | None, embedded: 
         to = connection(plan.config, broker, embedded)
         for line in run_async(lambda: kept_state.lines_of(to, plan)):
             echo(line)
+        for line in run_async(lambda: topic_watch.lines_of(to, plan)):
+            echo(f"warning: {line}", err=True)
     elif broker:
         raise ConfigError(seen="--broker", expected="--against-state with it", mend="add it, or leave --broker out")
     echo(f"ok, but for {len(notes)} of the lines above: what they name is not judged" if notes else "ok")

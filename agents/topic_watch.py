@@ -21,7 +21,8 @@ from agents.clients import Connection
 from agents.identity import topic_ids
 from streams.duration import format_ms
 from streams.errors import BrokerError
-from streams.needs import Needs
+from streams.needs import Needs, needs_of
+from streams.plan import Plan
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +95,13 @@ class TopicWatch(Service):
                 seen = await self._see(client)
         self._ids = {**seen.ids, **self._ids}
         self._report({**self._partitions(seen), **self._ours(seen), **self._retention(seen)})
+
+    async def reports(self) -> list[str]:
+        """What does not hold now, as sentences; nothing is changed. BrokerError when Kafka does not answer."""
+        async with topics.admin(self.connection) as client:
+            seen = await self._see(client)
+        found = {**self._partitions(seen), **self._retention(seen)}
+        return [f"topic {topic} {said}" for (topic, _), said in sorted(found.items())]
 
     async def _see(self, client: AIOKafkaAdminClient) -> Seen:
         counts = await topics.partition_counts(client)
@@ -188,3 +196,8 @@ class TopicWatch(Service):
         for topic, fault in self.faults.keys() - found.keys():
             log.warning("topic %s: %s is as it must be again", topic, fault.replace("_", " "), extra={"topic": topic})
         self.faults = found
+
+
+async def lines_of(connection: Connection, plan: Plan) -> list[str]:
+    """What does not hold of the topics that a plan needs, as sentences: partitions that differ, retention too short."""
+    return await TopicWatch(connection, needs_of(plan)).reports()

@@ -24,7 +24,6 @@ from streams.panes import NO_MARK, Timeliness, Times
 from streams.parking import Parking, Phase
 from streams.partial import (
     CONTINUED,
-    WRITES,
     Books,
     BooksPart,
     BooksPartial,
@@ -72,7 +71,7 @@ class Progress(msgspec.Struct, frozen=True):
 
     def to_bytes(self) -> bytes:
         plain = generation_of(self.next_offset) == 0 and not self.lost
-        return seal(msgspec.msgpack.encode(self), WRITES if plain else CONTINUED)
+        return seal(msgspec.msgpack.encode(self), 0 if plain else CONTINUED)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Progress:

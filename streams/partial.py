@@ -252,7 +252,7 @@ def pack(partial: Partial) -> bytes:
     if isinstance(partial, BooksPartial) and not partial.start_offset and not partial.lost:
         return seal(msgspec.msgpack.encode(_first_format(_BooksPartial1, partial)))
     plain = not isinstance(partial, PanePartial | BooksPartial)
-    return seal(msgspec.msgpack.encode(partial), WRITES if plain else CONTINUED)
+    return seal(msgspec.msgpack.encode(partial), 0 if plain else CONTINUED)
 
 
 class _PanePartial1(msgspec.Struct, array_like=True, tag="pane"):
@@ -308,9 +308,9 @@ def inflate(data: bytes) -> bytes:
     return found
 
 
-def seal(payload: bytes, written: int = WRITES) -> bytes:
-    """The payload behind magic, format and checksum."""
-    return _SEAL.pack(MAGIC, written, zlib.crc32(payload)) + payload
+def seal(payload: bytes, at_least: int = 0) -> bytes:
+    """The payload behind magic, format and checksum. `at_least`: the format that can hold it."""
+    return _SEAL.pack(MAGIC, max(WRITES, at_least), zlib.crc32(payload)) + payload
 
 
 def unseal(data: bytes) -> bytes:

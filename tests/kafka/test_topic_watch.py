@@ -10,12 +10,12 @@ import pytest
 
 from agents import topics
 from agents.clients import Connection
-from agents.topic_watch import Fault, TopicWatch
+from agents.topic_watch import Fault, TopicWatch, lines_of
 from deploy.kafka import Broker
 from streams.configure import load
 from streams.needs import needs_of
 from streams.plan import compile_plan
-from tests.faults.cluster import alter_topic, create_topic, delete_topic, grow_topic, partitions_of_topic
+from tests.faults.cluster import alter_topic, create_topic, delete_topic, grow_topic, partitions_of_topic, wait_until
 
 YAML = """
 models:
@@ -66,6 +66,8 @@ def test_more_labels_partitions_than_the_events_have_are_reported_until_they_hav
 def test_settings_that_forget_and_topics_that_are_gone_are_reported(connection: Connection, watch: TopicWatch) -> None:
     alter_topic(connection, "state", {"cleanup.policy": "delete"})
     alter_topic(connection, "labels", {"retention.ms": "3600000"})
+    plan = compile_plan(load(YAML), {})
+    wait_until(lambda: any("labels keeps records for 1h" in line for line in asyncio.run(lines_of(connection, plan))))
     delete_topic(connection, "acks")
     delete_topic(connection, "partials")
     create_topic(connection, "partials", 3, {"cleanup.policy": "compact"})
