@@ -9,6 +9,7 @@ feedback, runs, outcomes ┴→ Intake ─→ channel ─→ sketch agent ─→
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import secrets
 import tempfile
@@ -146,6 +147,8 @@ class Worker:
         limits = await self._answered(
             lambda: topics.ensure(self.connection, inference_partitions=partitions, buckets=kafka.buckets)
         )
+        await asyncio.to_thread(self.plan.decoder)  # a second for thousands of models; the pages answer meanwhile
+        gc.freeze()  # or every full collection would look at all that was compiled
         sources = [source]
         stores = None
         if any(model.outcomes is not None for model in self.plan.models.values()):

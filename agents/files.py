@@ -7,6 +7,7 @@ A table's columns are told by their names: `event_id`, `ts` (or `timestamp`), `m
 from __future__ import annotations
 
 import csv
+import gc
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -41,8 +42,14 @@ KINDS = (".ndjson", ".ndjson.gz", ".jsonl", ".jsonl.gz", ".parquet", ".csv")
 
 def read_plan(path: Path) -> Plan:
     """The plan of a foreshock.yaml and of the baselines that it names, which are looked for next to it."""
-    config = load(_text(path), path.name)
-    return compile_plan(config, {name: found for name, found in _baselines(path, config)})
+    collects = gc.isenabled()
+    gc.disable()  # nearly all that is made here stays: with thousands of models it is half of the time
+    try:
+        config = load(_text(path), path.name)
+        return compile_plan(config, {name: found for name, found in _baselines(path, config)})
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _text(path: Path) -> str:

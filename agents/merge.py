@@ -87,11 +87,11 @@ class MergeStage:
         ours = self._kept if self.intake is not None and self.intake.unbroken else {}
         kept, self._kept = {bucket: ours[bucket] for bucket in buckets if bucket in ours}, {}
         source = self.plan.config.kafka.inference
-        judges = {
-            bucket: BucketJudge(self.plan, bucket, source, self.partitions, self.told, self.acks)
-            for bucket in buckets
-            if bucket not in kept
-        }
+        judges: dict[int, BucketJudge] = {}
+        for bucket in buckets:
+            if bucket not in kept:
+                judges[bucket] = BucketJudge(self.plan, bucket, source, self.partitions, self.told, self.acks)
+                await asyncio.sleep(0)
         await self._load_state(judges)
         starts = await self._load_partials(judges)
         for judge in judges.values():

@@ -128,9 +128,9 @@ class SketchStage:
         sources = {partition: item for (topic, partition), item in resumed.items() if topic == self.source}
         joins = await self._joins(sources, self.stores) if self.stores is not None else {}
         await self._note_lost_labels(joins, resumed)
-        self.folds = {
-            partition: self._fold(partition, item.progress, joins.get(partition)) for partition, item in sources.items()
-        }
+        for partition, item in sources.items():
+            self.folds[partition] = self._fold(partition, item.progress, joins.get(partition))
+            await asyncio.sleep(0)  # heartbeats go out in between
         self.facts = {
             place: self._fact_fold(place, item.progress) for place, item in resumed.items() if place[0] in self.told
         }
@@ -140,7 +140,10 @@ class SketchStage:
 
     async def _joins(self, partitions: Iterable[int], stores: Stores) -> dict[int, JoinFold]:
         """The label joins of partitions, of which none begins with less than was published of it."""
-        joins = {partition: await self._join(partition, stores) for partition in partitions}
+        joins: dict[int, JoinFold] = {}
+        for partition in partitions:
+            joins[partition] = await self._join(partition, stores)
+            await asyncio.sleep(0)
         lacking = {partition for partition, join in joins.items() if join.lacks_published}
         published = await self.resuming.outcomes(self.labels, lacking) if lacking else {}
         for partition, partials in published.items():

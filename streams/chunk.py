@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -45,6 +45,9 @@ BEAT_MS = 5_000
 
 INTRODUCTIONS = 12
 """So often after a start the books of all buckets are published, on beats."""
+
+FULL_BEATS = 12
+"""Of so many heartbeats one repeats the books of all models, the others only those of buckets with news."""
 
 BLOCK_RECORDS = 512
 """So many records are decoded and taken apart at a time: their objects stay in the processor's cache."""
@@ -174,13 +177,17 @@ class ChunkFold(ABC):
         self._introductions = INTRODUCTIONS
         self._dirty = False
         self._beat_at_ms = clock_ms
+        self._beats = 0
+        self._published_marks: dict[str, int | None] = {}
+        self._touched: set[str] = set()
+        """Names of which the books have changed since they were published."""
         self.parking = Parking()
         """The models of which no record is counted any more: one of theirs raised."""
         self._prints: dict[str, PartPrint] = {}
 
     @property
     @abstractmethod
-    def names(self) -> Iterable[str]:
+    def names(self) -> Collection[str]:
         """Those that are declared."""
 
     @abstractmethod
@@ -318,6 +325,7 @@ class ChunkFold(ABC):
     def _share(self, name: str, clock_ms: int) -> Share:
         share = self.shares.setdefault(name, Share())
         self._seen_at_ms[name] = clock_ms
+        self._touched.add(name)
         return share
 
     def _partials(self, clock_ms: int, *, complete: bool, everywhere: bool) -> list[Partial]:
@@ -327,12 +335,16 @@ class ChunkFold(ABC):
 
     def _pane_partials(self) -> list[Partial]:
         """Of every changed pane and bucket, all models: the record replaces the one before as a whole."""
-        changed = {(pane_ms, self._bucket(name)) for name, share in self.shares.items() for pane_ms in share.changed}
+        buckets: dict[int, list[tuple[str, Share]]] = {}
+        for name, share in self.shares.items():
+            if share.panes:
+                buckets.setdefault(self._bucket(name), []).append((name, share))
+        changed = {(pane_ms, bucket) for bucket in buckets for _, share in buckets[bucket] for pane_ms in share.changed}
         partials: list[Partial] = []
         for pane_ms, bucket in sorted(changed):
             parts: list[PanePart] = []
-            for name, share in self.shares.items():
-                if self._bucket(name) == bucket and any((pane_ms, status) in share.panes for status in _KEPT):
+            for name, share in buckets[bucket]:
+                if any((pane_ms, status) in share.panes for status in _KEPT):
                     with self.parking.guard(self._model_of(name), Phase.PACK):
                         parts.append(self._pane_part(name, share, pane_ms))
             lap = self._laps.get((bucket, pane_ms), 0)
@@ -347,30 +359,15 @@ class ChunkFold(ABC):
         return self._prints[name].part(name, on_time, welcome)
 
     def _books(self, clock_ms: int, complete: bool, everywhere: bool) -> list[Partial]:
-        """Books of the buckets that the chunk touched; on a beat without news, of every bucket with a model.
+        """Books of the buckets in which something is new; on a beat of every bucket with a model.
 
-        Of the others too when the chunk is full, and for a while after a start: whoever counted the chunk before, under
-        another configuration, may have published books there that this one has under another name.
+        On most beats a bucket without news gets a record without models, of a key of its own: it moves the clock, and
+        what was published of the models stands.
         """
-        names = dict.fromkeys([*self.shares, *(self.names if everywhere else ())])
-        buckets: dict[int, list[BooksPart]] = {}
-        for name in names:
-            share = self.shares.get(name)
-            buckets.setdefault(self._bucket(name), []).append(
-                BooksPart(
-                    name,
-                    share.books if share else Books(),
-                    self._read_until_ms(name),
-                    self._seen_at_ms.get(name, self._started_at_ms),
-                )
-            )
+        buckets = self._books_parts(complete, everywhere)
         lost_in = self._bucket("")
         if self.lost:
             buckets.setdefault(lost_in, [])
-        if complete or (everywhere and self._introductions):
-            self._introductions = max(0, self._introductions - 1)
-            for bucket in range(self.plan.config.kafka.buckets):
-                buckets.setdefault(bucket, [])
         return [
             BooksPartial(
                 self.topic,
@@ -389,6 +386,42 @@ class ChunkFold(ABC):
             for bucket, parts in buckets.items()
         ]
 
+    def _books_parts(self, complete: bool, everywhere: bool) -> dict[int, list[BooksPart]]:
+        """By bucket what is published of its models.
+
+        When the chunk is full, and for a while after a start, something of every bucket: whoever counted the chunk
+        before, under another configuration, may have published books there that this one has under another name.
+        """
+        full = complete or self.final or (everywhere and self._beats % FULL_BEATS == 0)
+        introduces = complete or (everywhere and self._introductions > 0)
+        if everywhere:
+            self._beats, self._introductions = self._beats + 1, max(0, self._introductions - 1)
+        names = dict.fromkeys([*self.shares, *(self.names if everywhere else ())])
+        news, buckets = {self._bucket(name) for name in self._news(names)}, dict[int, list[BooksPart]]()
+        for name in names:
+            bucket = self._bucket(name)
+            if full or bucket in news or (introduces and name in self.shares):
+                buckets.setdefault(bucket, []).append(self._books_part(name))
+            elif everywhere:
+                buckets.setdefault(bucket, [])
+        for bucket in range(self.plan.config.kafka.buckets) if introduces else ():
+            if not buckets.get(bucket):
+                buckets[bucket] = [self._books_part("")]
+        return buckets
+
+    def _books_part(self, name: str) -> BooksPart:
+        share = self.shares.get(name)
+        seen_at_ms = self._seen_at_ms.get(name, self._started_at_ms)
+        return BooksPart(name, share.books if share else Books(), self._read_until_ms(name), seen_at_ms)
+
+    def _news(self, names: Iterable[str]) -> set[str]:
+        """Those of which the books or the mark have changed since they were published."""
+        marks = {name: self._read_until_ms(name) for name in names}
+        moved = {name for name, mark_ms in marks.items() if mark_ms != self._published_marks.get(name)}
+        self._published_marks.update(marks)
+        touched, self._touched = self._touched, set()
+        return touched | moved
+
     def _bucket(self, name: str) -> int:
         return bucket_of(self._model_of(name), self.plan.config.kafka.buckets)
 
@@ -396,13 +429,16 @@ class ChunkFold(ABC):
         """Drops the panes that no welcome record of any model in them can change; they are published."""
         held: set[tuple[int, int]] = set()
         alive: set[tuple[int, int]] = set()
-        known = set(self.names)
         for name, share in self.shares.items():
+            if not share.panes:
+                continue
             share.changed.clear()
-            horizon_ms = self._horizon_ms(name) if name in known else NO_MARK
+            horizon_ms = self._horizon_ms(name) if name in self.names else NO_MARK
             bucket = self._bucket(name)
             held |= {(bucket, pane_ms) for pane_ms, _ in share.panes}
             alive |= {(bucket, pane_ms) for pane_ms, _ in share.panes if pane_ms > horizon_ms}
+        if held == alive:
+            return
         for place in held - alive:
             self._laps[place] = self._laps.get(place, 0) + 1
         for name, share in self.shares.items():

@@ -114,6 +114,8 @@ class ModelBooks:
     """Per source partition: the books part of its latest publication."""
     open_books: dict[ChunkPart, Books] = field(default_factory=dict)
     folded_books: Books = field(default_factory=Books)
+    known_marks: tuple[tuple[int, int, int, bool], Marks | None] | None = None
+    """What was worked out last, and of which version of the sources, partitions, and arguments."""
 
     @property
     def books(self) -> Books:
@@ -201,6 +203,8 @@ class ChunkMerge(Generic[M]):
         self.parking = Parking() if parking is None else parking
         self.models = dict(models)
         self.sources: dict[int, Source] = {}
+        self._version = 0
+        """Of the sources and the marks: what was worked out for one holds until the next."""
         self.others: dict[str, ModelBooks] = {}
         """Books of what is no declared model: undeclared ones, and records of which no model could be read."""
         self.keys: dict[int, set[bytes]] = {}
@@ -292,6 +296,7 @@ class ChunkMerge(Generic[M]):
         if (partial.chunk, partial.end_offset) < (source.chunk, source.end_offset):
             return
         source.chunk, source.end_offset, source.clock_ms = partial.chunk, partial.end_offset, partial.clock_ms
+        self._version += 1
         source.caught_up = partial.caught_up and fresh
         source.final = partial.final
         for part in partial.models:
@@ -302,6 +307,8 @@ class ChunkMerge(Generic[M]):
         """Keeps what the publication says of its part of an open chunk, if no later one has said it."""
         place = (partial.partition, partial.chunk, partial.start_offset)
         end, names = self._open_ends.get(place, (-1, frozenset()))
+        if not partial.models:
+            return
         if partial.chunk <= source.booked_chunk or partial.end_offset < end:
             return
         told = frozenset(part.model for part in partial.models)
@@ -352,6 +359,12 @@ class ChunkMerge(Generic[M]):
 
         One that has never told of the model is waited for as an idle one is; not at all if that is not `expected`.
         """
+        key = self._version, self.partitions, idle_after_ms, expected
+        if model.known_marks is None or model.known_marks[0] != key:
+            model.known_marks = key, self._marks(model, idle_after_ms, expected)
+        return model.known_marks[1]
+
+    def _marks(self, model: ModelBooks, idle_after_ms: int, expected: bool) -> Marks | None:
         found = Marks([], [])
         for partition in range(self.partitions):
             source, part = self.sources.get(partition), model.marks.get(partition)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -359,6 +360,7 @@ class Config(_Strict, frozen=True):
         return bucket_of(model, self.kafka.buckets)
 
 
+@lru_cache(16_384)
 def bucket_of(model: str, buckets: int) -> int:
     """FNV-1a of the model's name modulo the number of buckets."""
     value = 0xCBF29CE484222325

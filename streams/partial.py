@@ -128,6 +128,8 @@ class BooksPart(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 class BooksPartial(msgspec.Struct, array_like=True, forbid_unknown_fields=True, tag="books"):
     """`complete`: the chunk is full. `caught_up`: nothing was left to read at `clock_ms`. `final`: the stream ended.
 
+    Without models it is a heartbeat: what was published of the models stands.
+
     `start_offset`: as of a PanePartial. `lost`: how many records of the partition, of whichever models, were gone
     before they could be counted, over all its chunks; in the bucket of no model alone.
     """
@@ -233,12 +235,19 @@ def key_of(partial: Partial, incarnation: str) -> bytes:
     if isinstance(partial, PanePartial):
         place = f"{_chunk_of(partial)}/{partial.pane_ms}.{partial.lap}"
     elif isinstance(partial, BooksPartial):
-        place = f"{_chunk_of(partial)}/books"
+        place = f"{_chunk_of(partial)}/{_books_kind(partial)}"
     elif isinstance(partial, OutcomePartial):
         place = f"{'cohort' if partial.cohort else 'arrival'}/{partial.pane_ms}"
     else:
-        place = "books"
+        place = "books" if partial.models else "beat"
     return f"{partial.topic}/{partial.partition}/{place}/{partial.bucket}/{incarnation}".encode()
+
+
+def _books_kind(partial: BooksPartial) -> str:
+    """Records that say nothing of declared models do not replace those that do."""
+    if not partial.models:
+        return "beat"
+    return "rest" if len(partial.models) == 1 and not partial.models[0].model else "books"
 
 
 def _chunk_of(partial: PanePartial | BooksPartial) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import msgspec
@@ -102,6 +102,7 @@ class Plan:
     models: dict[str, ModelPlan]
     facts: Mapping[Facts, Mapping[str, ModelPlan]]
     """The models that each kind of fact is counted for, by the names of its books."""
+    _decoders: list[Decoder] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def topic_of(self, kind: Facts) -> str:
         """Without the prefix."""
@@ -114,12 +115,19 @@ class Plan:
         return tuple(kind for kind in Facts if self.facts[kind])
 
     def decoder(self) -> Decoder:
-        """A decoder of its own for each reader: it learns the unknown fields of the stream it reads."""
-        codecs = {
-            name: ModelCodec(name, plan.layout.columns, tuple(plan.config.segments))
-            for name, plan in self.models.items()
-        }
-        return Decoder(codecs, self.config.limits.max_record_bytes, self.config.limits.future_ms)
+        """The one decoder of a process, compiled at its first use.
+
+        It learns the unknown fields of the streams that it reads; with or without them a record gives the same row. A
+        decoder for each partition would compile the structs of all models again.
+        """
+        if not self._decoders:
+            codecs = {
+                name: ModelCodec(name, plan.layout.columns, tuple(plan.config.segments))
+                for name, plan in self.models.items()
+            }
+            limits = self.config.limits
+            self._decoders.append(Decoder(codecs, limits.max_record_bytes, limits.future_ms))
+        return self._decoders[0]
 
     def in_bucket(self, bucket: int) -> list[ModelPlan]:
         return [plan for name, plan in self.models.items() if self.config.bucket(name) == bucket]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,7 +61,7 @@ class SourceFold(ChunkFold):
         self._buffers: dict[str, Gathered] = {}
 
     @property
-    def names(self) -> Iterable[str]:
+    def names(self) -> Collection[str]:
         return self.plan.models
 
     def _print_of(self, name: str) -> PartPrint:
@@ -214,7 +214,7 @@ class SourceFold(ChunkFold):
         if self.join is not None and not self.join.rebuilding:
             marks = {name: self._read_until_ms(name) for name in self.join.models}
             self.join.read_until_ms = {name: mark for name, mark in marks.items() if mark is not None}
-            joined += self.join.partials(clock_ms, final=self.final)
+            joined += self.join.partials(clock_ms, final=self.final, everywhere=everywhere)
         return [*joined, *super()._partials(clock_ms, complete=complete, everywhere=everywhere)]
 
 

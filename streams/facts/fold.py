@@ -8,7 +8,7 @@ every KPI has a mark of its own.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -50,7 +50,7 @@ class FactFold(ChunkFold):
         """The models that are told of, by the names of their books."""
 
     @property
-    def names(self) -> Iterable[str]:
+    def names(self) -> Collection[str]:
         return self._plans
 
     def _lateness_ms(self, name: str) -> int:

@@ -22,6 +22,7 @@ import numpy as np
 
 from streams.batch import Parts
 from streams.cells import Index, numbered
+from streams.chunk import FULL_BEATS
 from streams.config import MAX_VERSION, OTHER, bucket_of
 from streams.decode import Rows
 from streams.errors import UNREADABLE
@@ -147,6 +148,10 @@ class JoinFold:
         self._idle_ms = min((model.config.idle_ms for model in self.models.values()), default=0)
         self._labels_reached_ms = NO_MARK
         """The highest label time that stage 1's clock had reached when it was read."""
+        self._touched: set[str] = set()
+        """Models of which books or mark have changed since they were published."""
+        self._beats = 0
+        self._published_marks: dict[str, int | None] = {}
 
     def _restored(self, plan: str, logs: tuple[SourceLog | None, SourceLog | None]) -> _Meta:
         """What the store knows; nothing if it was filled under another plan, or of other logs: they are read again."""
@@ -195,11 +200,12 @@ class JoinFold:
 
     def go_on_from(self, partials: Iterable[OutcomePartial | LabelBooksPartial]) -> None:
         """Takes what was published of this partition for counted: what is read again of it is remembered alone."""
-        latest: dict[tuple[type, bool, int, int], OutcomePartial | LabelBooksPartial] = {}
+        latest: dict[tuple[type, bool, int, int, bool], OutcomePartial | LabelBooksPartial] = {}
         for partial in partials:
             outcome = isinstance(partial, OutcomePartial)
             pane = (partial.cohort, partial.pane_ms) if isinstance(partial, OutcomePartial) else (False, 0)
-            place = (OutcomePartial if outcome else LabelBooksPartial, *pane, partial.bucket)
+            # A heartbeat has no models: it says that the books that were published before cover more.
+            place = (OutcomePartial if outcome else LabelBooksPartial, *pane, partial.bucket, bool(partial.models))
             if place not in latest or latest[place].covered <= partial.covered:
                 latest[place] = partial
         if not latest:
@@ -298,6 +304,7 @@ class JoinFold:
         offsets: Sequence[int],
     ) -> None:
         """Those that are read for the first time, and not too late to be counted."""
+        self._touched.add(plan.name)
         start, config = bisect_left(offsets, self.meta.covered.inference), plan.config
         time, times_ms = self._time(plan.name), parts.rows.times_ms[start:]
         classes = timeliness(times_ms, time.take(times_ms, config.grace_ms), config.grace_ms, config.lateness_ms)
@@ -499,6 +506,7 @@ class JoinFold:
         return entry
 
     def _books(self, model: str) -> LabelBooks:
+        self._touched.add(model)
         books = self.meta.books.get(model)
         if books is None:
             books = self.meta.books[model] = LabelBooks()
@@ -547,8 +555,13 @@ class JoinFold:
 
     # Publishing
 
-    def partials(self, clock_ms: int, *, final: bool) -> list[OutcomePartial | LabelBooksPartial]:
-        """Sketches that changed since the last publication, then the books. `commit` comes before."""
+    def partials(
+        self, clock_ms: int, *, final: bool, everywhere: bool = True
+    ) -> list[OutcomePartial | LabelBooksPartial]:
+        """Sketches that changed since the last publication, then the books. `commit` comes before.
+
+        `everywhere`: a heartbeat, of every bucket with a model; else of those in which something is new.
+        """
         changed, self.cells.unpublished = self.cells.unpublished & self.cells.vectors.keys(), set()
         buckets = {(view is View.COHORT, start_ms, self._bucket(model)) for view, model, start_ms in changed}
         found: list[OutcomePartial | LabelBooksPartial] = [
@@ -565,7 +578,7 @@ class JoinFold:
             for cohort, start_ms, bucket in sorted(buckets)
         ]
         self._drop()
-        return [*found, *self._books_partials(clock_ms, final)]
+        return [*found, *self._books_partials(clock_ms, final, everywhere)]
 
     def _drop(self) -> None:
         """Lets go of cells that nothing can change any more; all of them are published."""
@@ -576,12 +589,23 @@ class JoinFold:
             if start_ms + reach_ms < min(self._over_before_ms, mark - plan.horizon_ms):
                 self.cells.drop(place)
 
-    def _books_partials(self, clock_ms: int, final: bool) -> list[LabelBooksPartial]:
+    def _books_partials(self, clock_ms: int, final: bool, everywhere: bool) -> list[LabelBooksPartial]:
+        """As in `ChunkFold._books`, but a record with models has all of its bucket: it is the only one of its key."""
+        full = final or (everywhere and self._beats % FULL_BEATS == 0)
+        self._beats += everywhere
+        names = dict.fromkeys([*self.models, *self.meta.books])
+        marks = {model: self.read_until_ms.get(model, self.meta.marks_ms.get(model)) for model in names}
+        moved = {model for model, mark_ms in marks.items() if mark_ms != self._published_marks.get(model)}
+        news = {self._bucket(model) for model in self._touched | moved}
+        self._touched, self._published_marks = set(), marks
         buckets: dict[int, list[LabelBooksPart]] = {}
-        for model in dict.fromkeys([*self.models, *self.meta.books]):
-            mark_ms = self.read_until_ms.get(model, self.meta.marks_ms.get(model))
-            part = LabelBooksPart(model, self.meta.books.get(model, LabelBooks()), mark_ms)
-            buckets.setdefault(self._bucket(model), []).append(part)
+        for model in names:
+            bucket = self._bucket(model)
+            if full or bucket in news:
+                part = LabelBooksPart(model, self.meta.books.get(model, LabelBooks()), marks[model])
+                buckets.setdefault(bucket, []).append(part)
+            elif everywhere:
+                buckets.setdefault(bucket, [])
         mark = max(self._labels_until_ms(clock_ms), self.unread_until_ms)
         known_ms = clock_ms if self.caught_up_ms is None else min(clock_ms, self.caught_up_ms)
         return [

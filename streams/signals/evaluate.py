@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from streams.cells import Cells
 from streams.config import OTHER
 from streams.duration import DAY_MS, WEEK_MS
 from streams.plan import ModelPlan
-from streams.signals.estimate import estimate_of
+from streams.signals.estimate import Estimate, estimate_of
 from streams.signals.measure import RATES, Values, latency_ms, rate_columns, schema_change
 from streams.signals.names import ESTIMATED, SIGNALS, Signal
 from streams.signals.null import quantile_band, rate_threshold
@@ -96,18 +97,30 @@ class CellResult:
 
 
 class Judge:
-    """Evaluates the windows of one model. Made once: what depends on the reference alone is worked out here."""
+    """Evaluates the windows of one model.
+
+    What depends on the reference alone is worked out at the first window, not when thousands of models are made.
+    """
 
     def __init__(self, plan: ModelPlan) -> None:
         self.plan = plan
         self.reference = Reference(plan)
         self.shape = self.reference.shape
         overs = sorted({plan.config.pane_ms, *(ms for rule in plan.config.rules for ms in plan.config.overs_ms(rule))})
-        self._limits = {
-            (over, key): self.reference.limits(over, key) for over in overs for key in self.reference.segments
-        }
+        self._overs = overs
         self.alpha = self._alpha(len(overs))
-        self.estimate = estimate_of(self.reference)
+
+    @cached_property
+    def estimate(self) -> Estimate | None:
+        """What the scores lead to expect before labels come; None where the reference has none."""
+        return estimate_of(self.reference)
+
+    @cached_property
+    def _limits(self) -> dict[tuple[int, SegmentKey], Limits | None]:
+        segments = self.reference.segments
+        limits = {(over, key): self.reference.limits(over, key) for over in self._overs for key in segments}
+        self.reference.close_blocks()
+        return limits
 
     def _alpha(self, windows: int) -> float:
         """False-alarm probability of a single test: the weekly budget shared by all tests of a week."""

@@ -75,6 +75,10 @@ class Reference:
             for block, opened in blocks
         ]
 
+    def close_blocks(self) -> None:
+        """Frees the memory of the opened blocks; they are opened again when they are asked for."""
+        self.__dict__.pop("_opened", None)
+
     def blocks(self, over_ms: int, key: SegmentKey) -> Counter:
         """(blocks, length): stretches of the reference as long as a window that hold enough events to speak."""
         groups: dict[int, Counter] = {}

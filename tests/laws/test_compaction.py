@@ -75,7 +75,7 @@ def followed_whole() -> Topics:
 
 def test_without_that_care_it_does_not() -> None:
     """The law above is about something: panes are judged whose records are gone, and whose newer ones are to come."""
-    found = followed(written(), 1, cautious=False)
+    found = followed(written(), 2, cautious=False)
     assert found.final_windows() != followed_whole().final_windows()
 
 

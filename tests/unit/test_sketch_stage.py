@@ -86,7 +86,7 @@ def test_silence_is_known_of_until_the_last_question_however_long_the_process_st
         (type(partial), partial.clock_ms == asked_ms, partial.caught_up)
         for step in published
         for partial in step.partials
-        if isinstance(partial, BooksPartial | LabelBooksPartial) and partial.models
+        if isinstance(partial, BooksPartial | LabelBooksPartial) and partial.bucket == stage.plan.config.bucket("shop")
     ]
     assert books[-4:-2] == [(LabelBooksPartial, True, True), (BooksPartial, True, True)]
     assert books[-2:] == [(LabelBooksPartial, True, True), (BooksPartial, False, False)]
