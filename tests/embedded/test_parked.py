@@ -56,7 +56,7 @@ async def watched(broker: EmbeddedBroker, topic: str) -> tuple[Any, Any, Any, se
 
 
 @pytest.mark.parametrize(
-    ("place", "step"), [("evaluate", "evaluate: streams/judge.py"), ("pack", "pack: streams/judge.py")]
+    ("place", "step"), [("evaluate", "evaluate: streams/judge.py"), ("pack", "pack: streams/state.py")]
 )
 def test_a_worker_stays_up(
     place: str,
