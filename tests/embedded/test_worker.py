@@ -96,7 +96,12 @@ async def page(worker: Worker, path: str) -> str:
 
 
 async def samples(worker: Worker, name: str) -> list[Sample]:
-    families = text_string_to_metric_families(await page(worker, "/metrics"))
+    """Samples of a page that was begun after the call: a worker gives the last one again for up to a second."""
+    made, text = worker.web.page.made, await page(worker, "/metrics")
+    while worker.web.page.made == made:
+        await asyncio.sleep(0.05)
+        text = await page(worker, "/metrics")
+    families = text_string_to_metric_families(text)
     return [sample for family in families for sample in family.samples if sample.name == name]
 
 
@@ -224,10 +229,10 @@ def test_a_revision_that_a_crash_kept_back_is_published_after_the_restart(
         ids = [f"{name}-{number}-{i}" for i in range(events)]
         return [(id_.encode(), event(id_, start + i * PANE_MS // events, rng)) for i, id_ in enumerate(ids)]
 
-    async def crash(stage: MergeStage, bucket: int, outcome: Outcome, wanted: Any) -> None:
+    async def crash(stage: MergeStage, bucket: int, judge: BucketJudge, outcome: Outcome, wanted: Any) -> None:
         if outcome.state is None:
             raise RuntimeError("killed")
-        await publish(stage, bucket, outcome, wanted)
+        await publish(stage, bucket, judge, outcome, wanted)
 
     async def main() -> None:
         await fill(connection, [pair for number in range(8) for pair in pane(number, 1_000, "first")])

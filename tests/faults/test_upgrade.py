@@ -15,7 +15,11 @@ from streams import partial
 from tests.faults.harness import WorkerProcess, expected, fill, make_stream, published, write_config
 
 EVENTS = 6_000
-LATER = "from streams import partial; partial.WRITES, partial.READS = 2, (1, 2); from agents.cli import main; main()"
+NEXT = max(partial.READS) + 1
+LATER = f"""from streams import partial
+partial.WRITES, partial.READS = {NEXT}, {(*partial.READS, NEXT)}
+from agents.cli import main
+main()"""
 """The next release but one."""
 
 
@@ -25,7 +29,7 @@ async def rewrite_the_last(connection: Connection) -> None:
     await read_all(connection, found.extend, "partials")
     record = max((record for record in found if record.value), key=lambda record: record.timestamp)
     payload = partial.unseal(record.value)
-    later = partial._SEAL.pack(partial.MAGIC, 2, partial._SEAL.unpack_from(record.value)[2]) + payload
+    later = partial._SEAL.pack(partial.MAGIC, NEXT, partial._SEAL.unpack_from(record.value)[2]) + payload
     async with connection.producer() as producer:
         await producer.send_and_wait(record.topic, later, record.key, record.partition)
 
