@@ -63,6 +63,7 @@ def _value(rng: random.Random, values: Sequence[bytes]) -> bytes | None:
     damaged = bytearray(rng.choice(values))
     if kind == 3:
         return bytes(damaged[: rng.randrange(len(damaged))])
-    for _ in range(rng.randint(1, 4)):
-        damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
+    # Whoever says that he is of a later release is believed, and ends a worker (FS-NEWER): where formats stand is left.
+    for at in rng.sample([*range(4), *range(min(16, len(damaged) - 1), len(damaged))], rng.randint(1, 4)):
+        damaged[at] ^= 1 << rng.randrange(8)
     return bytes(damaged)
