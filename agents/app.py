@@ -117,6 +117,7 @@ class Worker:
     async def run(self) -> None:
         """Raises what made it fail. Its pages answer from the first moment on, whatever it waits for."""
         async with AsyncExitStack() as stack:
+            stack.callback(gc.unfreeze)  # what is frozen would keep the ended worker, and its sketches, for ever
             registry = CollectorRegistry()
             starting = Starting()
             registry.register(starting)

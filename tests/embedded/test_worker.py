@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import random
+import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -191,6 +193,22 @@ def test_more_versions_than_the_cap_give_the_windows_of_a_backtest(
             assert whole.pop(None) == sum(whole.values()) == 1_200
 
     asyncio.run(main())
+
+
+def test_nothing_keeps_a_worker_that_has_ended(broker: EmbeddedBroker, topic: str, tmp_path: Path) -> None:
+    """Else its sketches complain at the end of the process, after the one line that says why it ended."""
+    _, plan, connection = project(broker, topic, tmp_path)
+
+    async def main() -> weakref.ref[Worker]:
+        await fill(connection, make_stream(500, 25).pairs)
+        worker = Worker(plan, connection, WebOptions(), drain=True)
+        await asyncio.wait_for(worker.run(), FINISHED_WITHIN_S)
+        return weakref.ref(worker)
+
+    ended = asyncio.run(main())
+    gc.collect()
+    assert gc.get_freeze_count() == 0
+    assert ended() is None
 
 
 def test_everything_is_judged_though_the_second_stage_was_the_last_to_be_ready(
