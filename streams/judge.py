@@ -48,7 +48,7 @@ from streams.signals.estimate import Estimate
 from streams.signals.evaluate import CellResult, Judge, Window
 from streams.signals.names import judges_labels
 from streams.sketch.layout import requests
-from streams.state import EVENTS_GAP, ModelState, fits, is_folded
+from streams.state import EVENTS_GAP, MAX_JUDGED, ModelState, fits, is_folded
 from streams.window import WindowRecord, window_record
 
 
@@ -126,6 +126,7 @@ class ModelJudge:
         situation = Situation(self.plan.name, self.plan.config, self.incidents)
         decisions = list(decide(self._rules, judged, self.rules, situation))
         before_state = self.state
+        self.told[pane.start_ms] = count_events(pane.on_time)
         self.state = ModelState(
             model=self.plan.name,
             judged_until_ms=end_ms,
@@ -133,9 +134,9 @@ class ModelJudge:
             last_event_pane_ms=last_event_ms,
             made=self.made,
             gaps=before_state.gaps if before_state else {},
+            judged_events=self._judged_events(end_ms, self.told[pane.start_ms]),
         )
         self._note(before_state, len(windows), decisions)
-        self.told[pane.start_ms] = count_events(pane.on_time)
         units += self._see(pane.start_ms)
         if self.labelled is not None:
             units += self.labelled.close_events(pane.start_ms, pane.on_time)
@@ -167,6 +168,23 @@ class ModelJudge:
             self._see(start_ms)
             if self.labelled is not None:
                 self.labelled.resume_events(start_ms, on_time)
+        if self.state is not None:
+            judged = self._was_judged(start_ms, self.state)
+            self.told[start_ms] = self.told[start_ms] if judged is None else judged
+
+    def _judged_events(self, end_ms: int, events: int) -> list[int]:
+        """For the state: events that the last panes before this time were judged by, the latest first."""
+        if self.state is None:
+            return [events]
+        passed_over = (end_ms - self.state.judged_until_ms) // self.plan.config.pane_ms - 1
+        between = [-1] * min(max(0, passed_over), MAX_JUDGED)
+        return [events, *between, *self.state.judged_events][:MAX_JUDGED]
+
+    def _was_judged(self, start_ms: int, state: ModelState) -> int | None:
+        """Events that a pane was judged by before the rebuild; None if the state does not say."""
+        place = (state.judged_until_ms - start_ms) // self.plan.config.pane_ms - 1
+        found = state.judged_events[place] if 0 <= place < len(state.judged_events) else -1
+        return found if found >= 0 else None
 
     def restore_unit(self, unit: Unit) -> bool:
         """Takes a roll-up, if it fits. One of release 0.1 does not say what it was made under: it fits where its counts

@@ -73,8 +73,12 @@ class ModelState(msgspec.Struct, kw_only=True):
     gaps: dict[str, list[Gap]] = {}
     """By clock (`EVENTS_GAP`, or a KPI's name): where a change of the configuration left times of which not all is
     known."""
+    judged_events: list[int] = []
+    """Events that the panes before `judged_until_ms` were judged by, the latest first; -1 where nothing says it."""
 
 
+MAX_JUDGED = 64
+"""Panes of which a state says by how many events they were judged: one that has others after a rebuild is revised."""
 EVENTS_GAP = ""
 """The clock of events, among the gaps."""
 
@@ -140,6 +144,7 @@ def _check(state: ModelState) -> None:
     _require(_are_times(times), "a time")
     _require(state.first_pane_ms <= state.judged_until_ms, "a first pane after the last one")
     _require(state.last_event_pane_ms <= state.judged_until_ms, "events after the last pane")
+    _require(len(state.judged_events) <= MAX_JUDGED, "events of too many panes")
     _require(all(len(gaps) <= MAX_GAPS and all(a <= b for a, b in gaps) for gaps in state.gaps.values()), "a gap")
     tallies = (state.decisions, state.actions, state.resolved, state.suppressed, state.shadow)
     _require(all(0 <= n <= 1 << 62 for tally in tallies for n in (*tally.values(), state.windows)), "a count")
