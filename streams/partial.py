@@ -10,10 +10,11 @@ broken one.
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections import Counter
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -100,7 +101,15 @@ class Books(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     duplicate: Natural = 0
     rejected: dict[str, Natural] = {}
     ahead: Natural = 0
-    """Of the read ones those that were ahead of stream time, and turned out not to be the rule."""
+    """Of the read ones those that were ahead of stream time, and turned out not to be the rule. On a topic it is a
+    reason's name with the count nought, for release 0.1 reads no sixth field."""
+
+    def __post_init__(self) -> None:
+        """Takes `ahead` from where `first_books` put it."""
+        if any(reason.startswith(_AHEAD) for reason in self.rejected):
+            carried = {reason for reason, n in self.rejected.items() if n == 0 and _AHEAD_COUNT.fullmatch(reason)}
+            self.ahead += sum(int(reason[len(_AHEAD) :]) for reason in carried)
+            self.rejected = {reason: n for reason, n in self.rejected.items() if reason not in carried}
 
     def balanced(self) -> bool:
         return self.read == self.counted + self.late + self.duplicate + sum(self.rejected.values())
@@ -114,6 +123,23 @@ class Books(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
             _both(self.rejected, other.rejected),
             self.ahead + other.ahead,
         )
+
+
+_AHEAD, _AHEAD_COUNT = "ahead=", re.compile(r"ahead=[1-9][0-9]{0,17}")
+
+
+class _Books1(msgspec.Struct, array_like=True):
+    read: int
+    counted: int
+    late: int
+    duplicate: int
+    rejected: dict[str, int]
+
+
+def first_books(books: Books) -> _Books1:
+    """The books as every release reads them: equal to `books` once they are decoded."""
+    rejected = books.rejected if not books.ahead else {**books.rejected, f"{_AHEAD}{books.ahead}": 0}
+    return _Books1(books.read, books.counted, books.late, books.duplicate, rejected)
 
 
 class BooksPart(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -259,7 +285,9 @@ def pack(partial: Partial) -> bytes:
     if isinstance(partial, PanePartial) and not partial.start_offset:
         return seal(msgspec.msgpack.encode(_first_format(_PanePartial1, partial)))
     if isinstance(partial, BooksPartial) and not partial.start_offset and not partial.lost:
-        return seal(msgspec.msgpack.encode(_first_format(_BooksPartial1, partial)))
+        found = _first_format(_BooksPartial1, partial)
+        found.models = [_BooksPart1(p.model, first_books(p.books), p.mark_ms, p.seen_at_ms) for p in partial.models]
+        return seal(msgspec.msgpack.encode(found))
     plain = not isinstance(partial, PanePartial | BooksPartial)
     return seal(msgspec.msgpack.encode(partial), 0 if plain else CONTINUED)
 
@@ -275,6 +303,13 @@ class _PanePartial1(msgspec.Struct, array_like=True, tag="pane"):
     lap: int
 
 
+class _BooksPart1(msgspec.Struct, array_like=True):
+    model: str
+    books: _Books1
+    mark_ms: int | None
+    seen_at_ms: int
+
+
 class _BooksPartial1(msgspec.Struct, array_like=True, tag="books"):
     topic: str
     partition: int
@@ -285,10 +320,13 @@ class _BooksPartial1(msgspec.Struct, array_like=True, tag="books"):
     complete: bool
     caught_up: bool
     final: bool
-    models: list[BooksPart]
+    models: list[BooksPart] | list[_BooksPart1]
 
 
-def _first_format(kind: type[msgspec.Struct], partial: Partial) -> msgspec.Struct:
+_First = TypeVar("_First", _PanePartial1, _BooksPartial1)
+
+
+def _first_format(kind: type[_First], partial: Partial) -> _First:
     return kind(*(getattr(partial, name) for name in kind.__struct_fields__))
 
 

@@ -23,12 +23,15 @@ from streams.events import MAX_NAME, MAX_TIME_MS, MIN_TIME_MS
 from streams.fingerprint import MAX_SPAN_MS, Made, unit_length, unit_print
 from streams.inhibit import MOST_OVER, Incident
 from streams.judge_outcomes import Arrival
-from streams.partial import WRITES, Cell, Start, check_format, seal, unseal
+from streams.partial import WRITES, Cell, Start, check_format, first_books, seal, unseal
 from streams.plan import ModelPlan
 from streams.rollup import Unit
 from streams.signals.jobs import MOST_RUNS, JobState
 from streams.signals.outcome import Sums
+from streams.sketch.counts import Counts
+from streams.sketch.names import Names
 from streams.sketch.outcomes import DELAYS
+from streams.sketch.profile import Profile
 
 MAX_GAPS = 16
 """Of one clock; the oldest are forgotten first."""
@@ -112,7 +115,11 @@ State = TypeVar("State", ModelState, BooksState)
 
 
 def pack_state(state: ModelState | BooksState) -> bytes:
-    return msgspec.json.encode({"format": WRITES, **msgspec.structs.asdict(state)})
+    """Bytes that every release reads which reads this format."""
+    said = msgspec.structs.asdict(state)
+    if isinstance(state, BooksState):
+        said["totals"] = {name: first_books(books) for name, books in state.totals.items()}
+    return msgspec.json.encode({"format": WRITES, **said})
 
 
 def unpack_state(data: bytes, kind: type[State]) -> State:
@@ -214,12 +221,26 @@ class _PackedUnit(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     start_ms: Start
     cells: list[Cell]
     stream: str = ""
-    made: str = ""
 
 
 def pack_unit(model: str, unit: Unit) -> bytes:
-    found = _PackedUnit(model, unit.level_ms, unit.start_ms, packed(unit.cells), unit.stream, unit.made)
-    return seal(msgspec.msgpack.encode(found))
+    """Sealed bytes that release 0.1 reads too: it takes the last of two cells with one key, so the first one carries
+    the fingerprint."""
+    cells = packed(unit.cells)
+    if unit.made and cells:
+        carrier = Profile(Counts(1), extras=Names({unit.made: 1}))
+        cells = [Cell(*cells[0].key, carrier.to_bytes()), *cells]
+    return seal(msgspec.msgpack.encode(_PackedUnit(model, unit.level_ms, unit.start_ms, cells, unit.stream)))
+
+
+def _carried(cells: list[Cell]) -> str:
+    """The fingerprint of a unit; empty where none was written down."""
+    if len(cells) < 2 or cells[0].key != cells[1].key:
+        return ""
+    names = list(Profile.from_bytes(cells[0].profile).extras.counts)
+    if len(names) != 1:
+        raise SketchError(seen="a roll-up with two cells of one key", expected="one")
+    return names[0]
 
 
 def unpack_unit(data: bytes) -> tuple[str, Unit]:
@@ -233,7 +254,7 @@ def unpack_unit(data: bytes) -> tuple[str, Unit]:
         raise SketchError(seen="a count in a roll-up out of bounds", expected="what a worker writes")
     if found.start_ms % found.level_ms:
         raise SketchError(seen=f"a roll-up of {found.level_ms} ms from {found.start_ms}", expected="an aligned one")
-    return found.model, Unit(found.level_ms, found.start_ms, cells, found.stream, found.made)
+    return found.model, Unit(found.level_ms, found.start_ms, cells, found.stream, _carried(found.cells))
 
 
 def is_folded(unit: Unit) -> bool:
