@@ -125,7 +125,7 @@ def predicted(topics: Topics) -> dict[int, int]:
 
 def test_a_state_that_holds_no_predictions_takes_them_from_the_join() -> None:
     """As up to 0.1. Those that were not on time are among them."""
-    until = 125 * PER_MINUTE // PORTION  # the second cohort has ended, and labels of it are still to come
+    until = 138 * PER_MINUTE // PORTION  # the second cohort has been over for longer than stream time waits for votes
     found = batches(1, [*in_step(1)[:until], (2 * PER_MINUTE, 2 * PER_MINUTE)])
     topics = run(found[:until], topics=Topics(plan(), MODEL))
     usual = predicted(topics)
