@@ -55,6 +55,8 @@ class StreamTime(msgspec.Struct, array_like=True):
     """Votes of records beyond the grace: those of a candidate that loses, or a minority, turn out to be ahead."""
     ahead: int = 0
     """Records that turned out to be ahead of the stream, in all."""
+    near: int = 0
+    """Of those that wait the ones within the grace of the candidate: if it wins, they were right."""
 
     @classmethod
     def at(cls, mark_ms: int) -> StreamTime:
@@ -125,18 +127,23 @@ class StreamTime(msgspec.Struct, array_like=True):
         self.votes -= DISSENT
         if self.votes <= 0:
             self.ahead += self.waiting
-            self.candidate_ms, self.votes, self.waiting = NO_MARK, 0, 0
+            self.candidate_ms, self.votes, self.waiting, self.near = NO_MARK, 0, 0, 0
 
     def _vote(self, time_ms: int, grace_ms: int) -> None:
-        self.candidate_ms = time_ms if self.candidate_ms == NO_MARK else min(self.candidate_ms, time_ms)
+        if self.candidate_ms == NO_MARK or time_ms < self.candidate_ms:
+            if time_ms + grace_ms < self.candidate_ms:
+                self.near = 0  # all of them were at the earlier candidate, or later
+            self.candidate_ms = time_ms
         if self.base_ms == NO_MARK:
             self.candidate_ms = max(self.candidate_ms, self.mark_ms)
         self.votes += 1
-        self.waiting += self.base_ms != NO_MARK and time_ms > self.base_ms + grace_ms
+        if self.base_ms != NO_MARK and time_ms > self.base_ms + grace_ms:
+            self.waiting += 1
+            self.near += time_ms <= self.candidate_ms + grace_ms
         if self.votes >= max(MIN_VOTES, min(MAX_VOTES, self.pace // VOTES_OF_GRACE)):
             moved_ms = self.candidate_ms - self.base_ms
             pace = self.since * grace_ms // moved_ms if self.base_ms != NO_MARK else 0
             self.pace = max(pace, self.pace // 2)
             self.base_ms, self.mark_ms = self.candidate_ms, max(self.mark_ms, self.candidate_ms)
-            self.ahead += self.waiting if 2 * self.waiting < self.votes else 0
-            self.candidate_ms, self.votes, self.waiting, self.since = NO_MARK, 0, 0, 0
+            self.ahead += self.waiting - self.near if 2 * self.waiting < self.votes else 0
+            self.candidate_ms, self.votes, self.waiting, self.since, self.near = NO_MARK, 0, 0, 0, 0

@@ -141,3 +141,12 @@ def test_those_that_were_ahead_are_counted_and_those_that_were_right_are_not() -
         times[at] += MOST_AHEAD_MS
     assert taken(times)[1].ahead == pytest.approx(len(ahead), rel=0.01)
     assert taken([START_MS + MINUTE_MS * 10 * number for number in range(200)])[1].ahead == 0
+
+
+@pytest.mark.parametrize("a_minute", [*range(6, 120, 6), 600])
+def test_no_record_of_a_stream_in_order_is_ahead_however_slow_it_is(a_minute: int) -> None:
+    """Of those that wait for votes at the end of a grace, all turn out to be right."""
+    times = [START_MS + MINUTE_MS * number // a_minute for number in range(3_000)]
+    assert taken(times, [700, 700])[1].ahead == 0
+    times[2_000] += MOST_AHEAD_MS
+    assert taken(times, [700, 700])[1].ahead == (1 if a_minute > 100 else pytest.approx(0, abs=1))
