@@ -228,10 +228,11 @@ def test_a_static_member_that_restarts_disturbs_nobody(connection: Connection, t
         async with one.running():
             async with two.running():
                 await until(lambda: len(one.intake.assignment) == len(two.intake.assignment) == 1)
+                await until(lambda: one.intake.settled and two.intake.settled)  # the last assignment has been told
                 told = len(one.told)
                 had = two.intake.assignment
             async with again.running():
-                await until(lambda: again.intake.assignment == had)
+                await until(lambda: again.intake.assignment == had and again.intake.settled)
                 assert len(one.told) == told
 
     asyncio.run(main())
@@ -469,14 +470,24 @@ def test_batches_are_no_larger_than_the_topic_takes(connection: Connection, topi
     asyncio.run(main())
 
 
-def test_a_topic_too_small_for_our_records_is_refused(connection: Connection, topic: str) -> None:
-    async def main() -> None:
-        ours = Connection(broker=connection.broker, prefix=f"{topic}.")
-        await topics.create(ours, ours.topic("actions"), 4)
-        with pytest.raises(BrokerError, match=r"actions: max\.message\.bytes=1048588; expected at least 16777216"):
-            await topics.ensure(ours, inference_partitions=2, buckets=3)
+def test_a_topic_of_a_smaller_limit_is_used_as_it_is_and_one_line_says_so(
+    connection: Connection, topic: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    ours = Connection(broker=connection.broker, prefix=f"{topic}.")
 
-    asyncio.run(main())
+    async def main() -> tuple[dict[str, int], str | None]:
+        await topics.create(ours, ours.topic("actions"), 4)  # with Kafka's own limit
+        limits = await topics.ensure(ours, inference_partitions=2, buckets=3)
+        return limits, await config_of(ours, ours.topic("actions"), "max.message.bytes")
+
+    with caplog.at_level(logging.WARNING, "agents.topics"):
+        limits, left = asyncio.run(main())
+    assert limits == {ours.topic(row.name): row.max_message_bytes for row in topics.TOPICS} | {
+        ours.topic("actions"): 1_048_588
+    }
+    assert left == "1048588"
+    (line,) = caplog.messages
+    assert line == f"topic {ours.topic('actions')} takes records of up to 1048588 bytes only (max.message.bytes)"
 
 
 # --- Security
