@@ -406,13 +406,17 @@ class ChunkFold(ABC):
                 buckets.setdefault(bucket, [])
         for bucket in range(self.plan.config.kafka.buckets) if introduces else ():
             if not buckets.get(bucket):
-                buckets[bucket] = [self._books_part("")]
+                buckets[bucket] = [self._books_part("") if bucket == self._bucket("") else self._no_books()]
         return buckets
 
     def _books_part(self, name: str) -> BooksPart:
         share = self.shares.get(name)
         seen_at_ms = self._seen_at_ms.get(name, self._started_at_ms)
         return BooksPart(name, share.books if share else Books(), self._read_until_ms(name), seen_at_ms)
+
+    def _no_books(self) -> BooksPart:
+        """What a bucket gets that has no model's: the books of no model are in one bucket alone."""
+        return msgspec.structs.replace(self._books_part(""), books=Books())
 
     def _news(self, names: Iterable[str]) -> set[str]:
         """Those of which the books or the mark have changed since they were published."""

@@ -156,3 +156,15 @@ def test_looking_places_up_takes_as_many_steps_as_there_are_models(monkeypatch: 
 def test_what_the_parser_in_c_should_not_read_goes_to_the_other(text: str) -> None:
     assert type(_loader(text)) is yaml.SafeLoader
     assert type(_loader("a: [1, {b: 2}]")) is yaml.CSafeLoader
+
+
+def test_books_of_no_model_are_in_one_bucket_alone() -> None:
+    """Whatever the buckets get that have no model's books."""
+    one = compile_plan(load("kafka: {buckets: 4}\nmodels: {m: {pane: 1m}}"), {})
+    fold = SourceFold(one, "t", 0, None, CLOCK_MS)
+    steps = fold.take(Records(range(3), [CLOCK_MS] * 3, [b"{", b"[", b"1"]), CLOCK_MS)
+    steps.append(fold.publish(CLOCK_MS, caught_up=True, final=True))
+    latest = {key_of(p, "w"): p for step in steps for p in step.partials if isinstance(p, BooksPartial)}
+    assert {p.bucket for p in latest.values()} == set(range(4))
+    read = {p.bucket: part.books.read for p in latest.values() for part in p.models if not part.model}
+    assert read[one.config.bucket("")] == sum(read.values()) == 3
