@@ -29,6 +29,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from agents.record_batch import Columns
 from bench.figures import figure
 from bench.profile_stage_one import fetched, fetches, sketch, taken
 from streams.chunk import BLOCK_RECORDS
@@ -170,11 +171,20 @@ def measure(place: int, shape: Shape, n: int, rounds: int) -> Point:
 
 def _timed(work: Callable[[Iterable[Records]], None], wire: Sequence[bytes], batch: int, n: int) -> float:
     """Seconds for `n` events, which the wire repeats as often as it takes."""
-    records = fetches(itertools.cycle(wire))
+    records = fetches(itertools.cycle(wire), batch)
     gc.collect()
     began = time.thread_time()
-    work(taken(records, min(batch, n - first), first) for first in range(0, n, batch))
+    work(_first(records, n))
     return time.thread_time() - began
+
+
+def _first(fetched: Iterator[Columns], n: int) -> Iterator[Records]:
+    """Batches until there are at least `n` records."""
+    first = 0
+    while first < n:
+        batch = taken(fetched, first)
+        yield batch
+        first += len(batch)
 
 
 def decode(plan: Plan, batches: Iterable[Records]) -> None:

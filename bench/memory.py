@@ -16,6 +16,7 @@ import random
 import resource
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -120,8 +121,11 @@ class Worker:
         self.fold = SourceFold(self.plan, TOPIC, 0, None, START_MS)
         buckets = range(self.plan.config.kafka.buckets)
         self.judges = {bucket: BucketJudge(self.plan, bucket, TOPIC, 1) for bucket in buckets}
-        sketch = SimpleNamespace(intake=None, work=Work(), folds={0: self.fold})
+        resuming = SimpleNamespace(names={TOPIC: ""}, changes=Counter())
+        sketch = SimpleNamespace(intake=None, work=Work(), folds={0: self.fold}, parked=[], plan=self.plan)
+        sketch.resuming, sketch.lost_labels = resuming, {}
         merge = SimpleNamespace(intake=None, judges=self.judges, work=Work(), rebuild_seconds=0.0, to_rebuild=0)
+        merge.parked, merge.restarted = [], Counter()
         acks = SimpleNamespace(rejected=0)
         self.exporter = Exporter(sketch, merge, acks, self.plan.config.web.max_series)  # type: ignore[arg-type]
 

@@ -382,7 +382,12 @@ class BucketJudge:
         (self.merge if facts is None else facts).apply(partial, key, fresh=fresh)
 
     def restore(self, state: ModelState) -> None:
-        """Goes on from a model's state, as far as it fits the plan. Must come before `resume`."""
+        """Goes on from a model's state, as far as it fits the plan. Must come before `resume`.
+
+        The state of a model that belongs to another bucket is that bucket's matter, and changes nothing here.
+        """
+        if self.merge.plan.config.bucket(state.model) != self.merge.bucket:
+            return
         model, judge = self.merge.models.get(state.model), self.judges.get(state.model)
         if model is not None and judge is None:
             return  # parked

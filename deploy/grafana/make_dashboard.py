@@ -284,11 +284,13 @@ def processor() -> Iterator[Json]:
         "Rejects, by reason",
         (8, 7),
         "Records that cannot be read as events, of all models: they are on the topic dead-letter. Lost: the log forgot "
-        "them before they were counted. Changed logs: topics that were made anew, truncated or cut.",
+        "them before they were counted. Changed logs: topics that were made anew, truncated or cut. Ahead: counted, "
+        "but dated so far ahead that they move no stream time.",
         [
             target(f"sum by (reason) ({rate('foreshock_rejects_total')})", "{{reason}}"),
             target(f"sum({rate('foreshock_lost_records_total')})", "lost"),
             target(f"sum({rate('foreshock_log_changes_total')})", "changed logs"),
+            target(f"sum({rate('foreshock_ahead_records_total')})", "ahead of stream time"),
             target("sum(foreshock_topic_fault)", "topics that are not as they must be"),
         ],
         unit="cps",

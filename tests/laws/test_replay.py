@@ -21,6 +21,7 @@ from streams.plan import Plan
 from streams.signals.evaluate import Window
 from streams.times import rfc3339
 from streams.window import WindowRecord
+from tests.plain_time import PlainTime
 from tests.synthetic import (
     INCIDENTS,
     MINUTE_MS,
@@ -172,7 +173,7 @@ def counted_plainly(stream: Iterable[Event]) -> tuple[dict[str, int], dict[str, 
     judged: Tally[str] = Tally()
     final: Tally[str] = Tally()
     books: Tally[str] = Tally()
-    mark = None
+    stream_time = PlainTime(GRACE_MS)
     for item in stream:
         if item["model"] is None:
             books["unread"] += 1
@@ -182,7 +183,7 @@ def counted_plainly(stream: Iterable[Event]) -> tuple[dict[str, int], dict[str, 
         if item["features"] is None:
             books["rejected"] += 1
             continue
-        mark = item["ts"] if mark is None else max(mark, item["ts"])
+        mark = stream_time.after(item["ts"])
         if mark - item["ts"] > LATENESS_MS:
             books["late"] += 1
             continue

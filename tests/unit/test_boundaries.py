@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
-from typing import Any, cast
 
 import numpy as np
 import pytest
 
 import streams.facts.fold
 import streams.ledger
-from agents.exporter import Exporter
-from agents.sketch import Work
-from streams.ack import Ack, Acks, Status
+from streams.ack import Ack, Status
 from streams.backtest import Backtest
 from streams.cells import MOST_COUNT, checked_part
 from streams.duration import DAY_MS, HOUR_MS
@@ -36,6 +32,7 @@ from tests.replay.test_inhibition import outcomes
 from tests.strategies import plan_of
 from tests.synthetic import events, learned, lines, plan
 from tests.unit.test_decide import Model, both, found_of, rule_of, shift
+from tests.unit.test_exporter import scraped
 from tests.unit.test_facts import planned, told
 from tests.unit.test_ledger import book, incident, proxy, say
 from tests.unit.test_rollup import START, M, cells, rollup_of
@@ -211,11 +208,6 @@ def test_the_watermark_of_a_stream_that_has_ended_is_no_time() -> None:
     compiled = plan(learned())
     run = Backtest(compiled, NOW_MS)
     list(run.run(lines(events(3, 4))))
-    sketch = SimpleNamespace(intake=None, folds={}, work=Work())
-    merge = SimpleNamespace(
-        intake=None, judges=run._buckets, work=Work(), rebuild_seconds=0.0, to_rebuild=0, acks=Acks()
-    )
-    exporter = Exporter(cast(Any, sketch), cast(Any, merge), cast(Any, SimpleNamespace(rejected=0)), 20_000)
-    samples = {sample.name: sample for family in exporter.collect() for sample in family.samples}
+    samples = scraped(20_000, run._buckets)
     assert "foreshock_judged_until_timestamp_seconds" in samples
     assert "foreshock_watermark_timestamp_seconds" not in samples

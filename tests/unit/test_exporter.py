@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -16,11 +17,13 @@ from tests.synthetic import MODEL, learned, plan
 PROXIES = {"out_of_range_rate", "unseen_rate", "feature_drift", "score_drift"}
 
 
-def scraped(max_series: int) -> dict[str, list[tuple[dict[str, str], float]]]:
-    """Labels and values by name, of a worker that owns the model and has read nothing."""
+def scraped(
+    max_series: int, judges: Mapping[int, BucketJudge] | None = None
+) -> dict[str, list[tuple[dict[str, str], float]]]:
+    """Labels and values by name; without `judges`, of a worker that owns the model and has read nothing."""
     compiled = plan(learned())
     bucket = compiled.config.bucket(MODEL)
-    judges = {bucket: BucketJudge(compiled, bucket, "inference", 1)}
+    judges = judges or {bucket: BucketJudge(compiled, bucket, "inference", 1)}
     resuming = SimpleNamespace(names={"inference": ""}, changes=Counter())
     sketch = SimpleNamespace(
         intake=None, folds={}, work=Work(), parked=[], plan=compiled, resuming=resuming, lost_labels={}
