@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-kafka test-cases test-faults test-soak check check-nannyml check-prometheus check-reports release-archive audit sbom fuzz bench format clean
+.PHONY: help setup demo test test-kafka test-cases test-faults test-soak check check-nannyml check-prometheus check-reports mutants release-archive audit sbom fuzz bench format clean
 
 help: ## Show what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -52,6 +52,9 @@ check-prometheus: $(READY) ## Debian's Prometheus on our configuration, every qu
 
 check-reports: $(READY) ## The reports of a year in Debian's Chromium: width, figures, print, accessibility by axe (apt-get)
 	$(BIN)/python -m pytest -s tests/deploy/report_check.py
+
+mutants: $(READY) ## Small changes to risky modules, held against the tests about them (nightly): SAMPLE=40 SEED=1 ONLY=chunk,join
+	$(BIN)/python -m tests.mutants --sample $(or $(SAMPLE),40) --seed $(or $(SEED),1) $(if $(ONLY),--only $(ONLY))
 
 release-archive: $(READY) ## What a worker of this release leaves behind, for the upgrade tests: once per release
 	$(BIN)/python -m tests.upgrade.make_fixture

@@ -28,6 +28,8 @@ TOOLS = Path(__file__).with_suffix(".txt")
 WORK = ROOT / "build" / "mutants"
 TIMEOUT_S = 300
 LEAST_PER_CENT = 85.0
+TIMED_OUT = "timeout"
+KILLED = ("killed", "abnormal")
 SKIPPED_OPERATORS = ("core/RemoveDecorator",)
 """Without its decorator a module does not import: that tells nothing of the tests."""
 KERNEL = (
@@ -146,11 +148,12 @@ def run(name: str, tree: Path, sample: int, rng: random.Random, tools: Path) -> 
     subprocess.run(["nice", tool, "exec", config.name, session.name], cwd=tree, check=True, capture_output=True)
     with sqlite3.connect(session) as base:
         rows = base.execute(
-            "select module_path, diff, test_outcome, worker_outcome from mutation_specs "
+            "select module_path, diff, test_outcome, worker_outcome, output from mutation_specs "
             "join work_results using (job_id)"
         ).fetchall()
-    for module, diff, outcome, worker in rows:
-        yield Mutant(module, diff or "", str(outcome or worker).lower())
+    for module, diff, outcome, worker, output in rows:
+        # cosmic-ray takes a run that was too long for a kill: on a busy machine it is none.
+        yield Mutant(module, diff or "", TIMED_OUT if output == TIMED_OUT else str(outcome or worker).lower())
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -168,12 +171,13 @@ def main(arguments: Sequence[str]) -> int:
     tree, wanting = copied(), []
     for name in options.only.split(",") if options.only else MODULES:
         found = list(run(name, tree, options.sample, random.Random(f"{options.seed} {name}"), tools))
-        counted = [mutant for mutant in found if not mutant.is_equivalent]
-        killed = sum(mutant.outcome in ("killed", "abnormal") for mutant in counted)
+        counted = [mutant for mutant in found if not mutant.is_equivalent and mutant.outcome != TIMED_OUT]
+        killed = sum(mutant.outcome in KILLED for mutant in counted)
         share = 100 * killed / max(1, len(counted))
-        print(f"{name}: {killed} of {len(counted)} killed ({share:.0f} %), {len(found) - len(counted)} equivalent")
-        for mutant in counted:
-            if mutant.outcome not in ("killed", "abnormal"):
+        left = len(found) - len(counted)
+        print(f"{name}: {killed} of {len(counted)} killed ({share:.0f} %), {left} equivalent or undecided (timeout)")
+        for mutant in found:
+            if mutant.outcome not in KILLED and not mutant.is_equivalent:
                 print(f"  {mutant.outcome}: {mutant.module}: {' | '.join(mutant.changed)}", flush=True)
         if share < options.least:
             wanting.append(name)
