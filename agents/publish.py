@@ -30,6 +30,7 @@ from agents.clients import MAX_RECORD_BYTES, OUTAGE, PRODUCER, Connection
 from agents.clock import Seldom
 from agents.refusals import words
 from streams.errors import BrokerError
+from streams.fields import Damaged
 from streams.text import plain
 
 log = logging.getLogger(__name__)
@@ -258,10 +259,16 @@ def _too_large(record: Outgoing, limit: int) -> tuple[str, object, object, objec
 
 
 def cut(record: Outgoing, limit: int = MAX_RECORD_BYTES) -> Outgoing:
-    """A dead letter as it can be sent: one that is larger than `limit` is cut, and says in a header how long it was."""
+    """A dead letter as it can be sent: one that is larger than `limit` is cut, and says in a header how long it was.
+
+    So does one of which the reader kept only the beginning.
+    """
     value = record.value
-    if value is None or record.bytes <= limit:
+    if value is None:
         return record
-    headers = (*record.headers, ("foreshock.cut", str(len(value)).encode()))
+    size = value.size if isinstance(value, Damaged) else len(value)
+    if size <= len(value) and record.bytes <= limit:
+        return record
+    headers = (*record.headers, ("foreshock.cut", str(size).encode()))
     whole = Outgoing(record.topic, record.key, b"", record.partition, headers)
     return Outgoing(record.topic, record.key, value[: max(0, limit - whole.bytes)], record.partition, headers)

@@ -243,11 +243,13 @@ class Frames:
         if length <= self.max_record_bytes:
             self._tail = data
             return None
-        size = f"{length} bytes, the limit is {self.max_record_bytes}"
         if len(data) < min(at + length, KEPT_BYTES):
             self._tail = data
             return None
-        self.place(columns, Damaged(data[at : at + KEPT_BYTES], Reason.TOO_LARGE, f"a record of {size}", length))
+        start, size = _value_in(data, at, length) or (at, length)
+        left = data[start : start + min(size, KEPT_BYTES)]
+        detail = f"a record of {length} bytes, the limit is {self.max_record_bytes}"
+        self.place(columns, Damaged(left, Reason.TOO_LARGE, detail, size))
         self.done += 1
         end = at + length
         self._to_skip = max(0, end - len(data))
@@ -263,6 +265,20 @@ class Frames:
     def is_short(self) -> bool:
         """Whether records are missing when no more bytes come."""
         return self.done < self.batch.count
+
+
+def _value_in(data: bytes, start: int, length: int) -> tuple[int, int] | None:
+    """Where a large record's value begins, and its bytes; None where the first bytes of the record do not say so."""
+    end = start + length
+    known = min(end, len(data), start + KEPT_BYTES)
+    try:
+        _, at = _checked(data, start + 1, known)
+        _, at = _checked(data, at, known)
+        key_bytes, at = _checked(data, at, known)
+        size, at = _checked(data, at + max(key_bytes, 0), known)
+    except ValueError:
+        return None
+    return (at, size) if key_bytes >= -1 and size > 0 and at + size < end else None  # its headers have a byte at least
 
 
 def _unread(data: bytes, start: int, end: int, error: ValueError) -> Damaged:

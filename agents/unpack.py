@@ -245,8 +245,8 @@ class Unpacking:
         for begin in range(0, count, _AT_A_TIME):
             columns = Columns()
             for index in range(begin, min(begin + _AT_A_TIME, count)):
-                left = bytes(raw[:KEPT_BYTES]) if index == 0 else b""
-                columns.add(first + index, -1, None, Damaged(left, Reason.BAD_BATCH, reason, len(raw)))
+                left, size = (bytes(raw[:KEPT_BYTES]), len(raw)) if index == 0 else (b"", 0)
+                columns.add(first + index, -1, None, Damaged(left, Reason.BAD_BATCH, reason, size))
             stop = columns.offsets[-1] + 1
             yield columns, after if stop == first + count else stop, KEPT_BYTES
 

@@ -287,7 +287,7 @@ def write_config(
 ) -> Path:
     """Learns from a quiet stretch of the same stream; the pane is a minute, lateness half an hour."""
     rng = random.Random(7)
-    rows = [event(f"r{i}", START_MS + i * 30, rng) for i in range(20_000)]
+    rows = [event(f"r{i}", START_MS + i * 30, rng, model=model) for i in range(20_000)]
     truth = labels_of([(None, row) for row in rows[:12_000]], 8, failing=False)
     learned = learn(model, lambda: rows, labels=[value for _, value in truth] if labelled else None)
     text = foreshock_yaml(learned, "test", "shop.baseline")
@@ -619,9 +619,11 @@ def rebuilt(connection: Connection, config: Path) -> list[BucketMerge]:
 
 
 def progress(connection: Connection) -> dict[int, int]:
-    """By source partition the next offset of its furthest progress record."""
+    """By partition of the events the next offset of its furthest progress record; other topics' keys name them."""
     found: dict[int, int] = {}
     for record in _ours(read_topic(connection, "progress")):
+        if b"/" in record.key:
+            continue
         partition = int(record.key)
         found[partition] = max(Progress.from_bytes(record.value).next_offset, found.get(partition, 0))
     return found

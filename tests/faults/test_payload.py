@@ -100,6 +100,9 @@ def test_a_record_that_no_dead_letter_can_hold_is_kept_by_its_beginning(kafka, t
 ODD_MODEL = 'shöp "1"\\ 🦔'
 STRANGE = 'v"1\\\n\x00é\u2028'
 NAMES = ("naïve\x00", 'quoted "name"', "back\\slash", "line\nbreak", "emoji 🦔", "", "\u202eright to left")
+STRANGE_LABEL = 'v"1\\\n\\x00é '
+NAME_LABELS = ("naïve\\x00", 'quoted "name"', "back\\slash", "line\nbreak", "emoji 🦔", "", "\\u202eright to left")
+"""The same as labels of metrics, where control characters and overrides of direction are written out."""
 
 Expected = Counter[tuple[str, str]]
 CASES: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
@@ -184,8 +187,8 @@ def test_unusual_values_are_counted_in_their_class_and_come_out_as_json_and_metr
         assert "Traceback" not in worker.said
     samples = [sample for family in text_string_to_metric_families(page) for sample in family.samples]
     signals = [sample for sample in samples if sample.name == "foreshock_signal_value"]
-    assert {sample.labels["version"] for sample in signals} == {"", STRANGE}
-    assert {*NAMES} <= {s.labels["feature"] for s in signals if s.labels["signal"] == "schema_drift"}
+    assert {sample.labels["version"] for sample in signals} == {"", STRANGE_LABEL}
+    assert {*NAME_LABELS} <= {s.labels["feature"] for s in signals if s.labels["signal"] == "schema_drift"}
 
     drain(config, kafka.bootstrap)
     found, kept = published(connection), books(connection, config)[ODD_MODEL]  # `published` takes no NaN or Infinity

@@ -12,11 +12,12 @@ from aiokafka import TopicPartition
 from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 
 from agents.inflate import AT_ONCE_BYTES, CHUNK_BYTES
-from agents.record_batch import MAX_RECORD_BYTES, Columns
+from agents.publish import Outgoing, cut
+from agents.record_batch import KEPT_BYTES, MAX_RECORD_BYTES, Columns
 from agents.unpack import Budget, Unpacking, unreadable
 from streams.envelope import checked_size
 from streams.fields import Damaged, Invalid, Reason
-from tests.batches import CODECS, GZIP, LZ4, NONE, SNAPPY, STAMP_MS, ZSTD, Batch, Item, bomb, marker, varint
+from tests.batches import CODECS, GZIP, LZ4, NONE, SNAPPY, STAMP_MS, ZSTD, Batch, Header, Item, bomb, marker, varint
 
 TP = TopicPartition("t", 0)
 ALL = 1 << 40
@@ -213,6 +214,50 @@ def test_damaged_values_are_rejected_with_their_reason_whatever_they_hold() -> N
     assert (caught.value.reason, caught.value.detail) == (Reason.TOO_LARGE, "a record of 9 bytes")
 
 
+@pytest.mark.parametrize("key", [None, b"", b"k" * 900])
+@pytest.mark.parametrize("headers", [[], [(b"ce_id", b"1")]])
+def test_of_a_record_that_is_too_large_the_beginning_of_its_value_is_kept(
+    key: bytes | None, headers: Sequence[Header]
+) -> None:
+    """And how many bytes the value has, as its dead letter says."""
+    value = b"".join(b"%06d " % n for n in range(20_000)).ljust(MAX_RECORD_BYTES + 1)
+    found, _, _ = unpacked(Batch(0, [Item(b"a"), Item(value, key, headers), Item(b"b")]))
+    left = found.values[1]
+    assert reasons(found) == [(1, "too_large")] and found.values[::2] == [b"a", b"b"]
+    assert isinstance(left, Damaged) and (left.size, left) == (len(value), value[:KEPT_BYTES])
+    (header, length) = cut(Outgoing("dead-letter", b"t-0", left)).headers[-1]
+    assert (header, length) == ("foreshock.cut", b"%d" % len(value))
+
+
+@pytest.mark.parametrize(
+    "large",
+    [
+        Item(b"v", b"k" * (MAX_RECORD_BYTES + 1)),
+        Item(None, b"k", [(b"h", b"x" * (MAX_RECORD_BYTES + 1))]),
+        Item(body=b"\x80" * (MAX_RECORD_BYTES + 1)),
+        Item(body=b"\0\0\0" + varint(-9) + b"x" * (MAX_RECORD_BYTES + 1)),
+        Item(body=b"\0\0\0" + varint(-1) + varint(1 << 62) + b"x" * (MAX_RECORD_BYTES + 1)),
+    ],
+    ids=["a large key", "a large header", "numbers without an end", "a negative length", "a value beyond its end"],
+)
+def test_of_a_large_record_without_a_value_that_its_head_shows_the_record_is_kept(large: Item) -> None:
+    found, _, _ = unpacked(Batch(0, [Item(b"a"), large, Item(b"b")]))
+    packed = large.packed(1)
+    body = packed[len(varint(len(packed))) :]
+    left = found.values[1]
+    assert reasons(found) == [(1, "too_large")] and found.values[::2] == [b"a", b"b"]
+    assert isinstance(left, Damaged) and (left.size, left) == (len(body), body[:KEPT_BYTES])
+
+
+def test_only_the_dead_letter_that_has_a_batchs_bytes_says_how_many_they_were() -> None:
+    data = bytearray(Batch(0, [Item(b"x" * KEPT_BYTES)] * 3).to_bytes())
+    data[-1] ^= 1
+    found, _, _ = unpacked(bytes(data))
+    letters = [cut(Outgoing("dead-letter", b"t-0", value)) for value in found.values]
+    assert reasons(found) == [(0, "bad_batch"), (1, "bad_batch"), (2, "bad_batch")]
+    assert [letter.headers for letter in letters] == [(("foreshock.cut", b"%d" % len(data)),), (), ()]
+
+
 # --- Bytes
 
 
@@ -226,7 +271,7 @@ def test_a_record_that_inflates_to_gigabytes_is_passed_over_within_a_bound(codec
     tracemalloc.stop()
     assert found.offsets == [0, 1, 2, 3, 4] and after == 5 and len(sizes) > 10
     assert reasons(found) == [(0, "too_large")] and found.values[1] == b"small"
-    assert isinstance(found.values[0], Damaged) and found.values[0].size > 200 * MIB
+    assert isinstance(found.values[0], Damaged) and found.values[0].size == 200 * MIB
     assert peak < AT_ONCE_BYTES + 8 * CHUNK_BYTES
 
 
