@@ -593,8 +593,11 @@ def strict_json(value: bytes) -> Any:
 
 def books(connection: Connection, config: Path) -> dict[str, Books]:
     """The books by model, of stage 2 as it is on the topics."""
-    merges = rebuilt(connection, config)
-    return {name: model.books for merge in merges for name, model in {**merge.models, **merge.others}.items()}
+    found: dict[str, Books] = {}
+    for merge in rebuilt(connection, config):
+        for name, model in {**merge.models, **merge.others}.items():  # of no model several buckets may hold an entry
+            found[name] = found.get(name, Books()).merged(model.books)
+    return found
 
 
 def lost_records(connection: Connection, config: Path) -> dict[int, int]:
