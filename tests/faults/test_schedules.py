@@ -18,7 +18,8 @@ from tests.faults.stage import Ground
 SHORT = (
     ("kill", "store", "stop", "kill", "labels", "repeats", "delete"),
     ("compact", "hostile", "labels", "transactions"),
-    ("freeze", "guests", "twin", "edit", "schema change", "repeats", "odd batches"),
+    ("freeze", "edit", "schema change", "repeats"),
+    ("guests", "twin", "odd batches"),
     ("broker", "hang", "labels", "lagging partition"),
     ("node", "kill", "late topic"),
     ("disk", "labels", "repeats"),
