@@ -243,7 +243,7 @@ class Frames:
         if length <= self.max_record_bytes:
             self._tail = data
             return None
-        if len(data) < min(at + length, KEPT_BYTES):
+        if len(data) < at + min(length, 2 * KEPT_BYTES):  # a key may come before the value
             self._tail = data
             return None
         start, size = _value_in(data, at, length) or (at, length)

@@ -214,16 +214,18 @@ def test_damaged_values_are_rejected_with_their_reason_whatever_they_hold() -> N
     assert (caught.value.reason, caught.value.detail) == (Reason.TOO_LARGE, "a record of 9 bytes")
 
 
-@pytest.mark.parametrize("key", [None, b"", b"k" * 900])
+@pytest.mark.parametrize("codec", [NONE, GZIP, ZSTD])
+@pytest.mark.parametrize("key", [None, b"", b"k" * 60_000])
 @pytest.mark.parametrize("headers", [[], [(b"ce_id", b"1")]])
 def test_of_a_record_that_is_too_large_the_beginning_of_its_value_is_kept(
-    key: bytes | None, headers: Sequence[Header]
+    codec: int, key: bytes | None, headers: Sequence[Header]
 ) -> None:
-    """And how many bytes the value has, as its dead letter says."""
+    """And how many bytes the value has, as its dead letter says; wherever the bytes come in pieces."""
     value = b"".join(b"%06d " % n for n in range(20_000)).ljust(MAX_RECORD_BYTES + 1)
-    found, _, _ = unpacked(Batch(0, [Item(b"a"), Item(value, key, headers), Item(b"b")]))
+    before = Item(b"a" * (CHUNK_BYTES - KEPT_BYTES - 100))
+    found, _, _ = unpacked(Batch(0, [before, Item(value, key, headers), Item(b"b")], codec))
     left = found.values[1]
-    assert reasons(found) == [(1, "too_large")] and found.values[::2] == [b"a", b"b"]
+    assert reasons(found) == [(1, "too_large")] and found.values[::2] == [before.value, b"b"]
     assert isinstance(left, Damaged) and (left.size, left) == (len(value), value[:KEPT_BYTES])
     (header, length) = cut(Outgoing("dead-letter", b"t-0", left)).headers[-1]
     assert (header, length) == ("foreshock.cut", b"%d" % len(value))
