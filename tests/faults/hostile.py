@@ -64,6 +64,7 @@ def _value(rng: random.Random, values: Sequence[bytes]) -> bytes | None:
     if kind == 3:
         return bytes(damaged[: rng.randrange(len(damaged))])
     # Whoever says that he is of a later release is believed, and ends a worker (FS-NEWER): where formats stand is left.
-    for at in rng.sample([*range(4), *range(min(16, len(damaged) - 1), len(damaged))], rng.randint(1, 4)):
+    places = [at for at in range(len(damaged)) if at < 4 or at >= 16 or at == len(damaged) - 1]
+    for at in rng.sample(places, min(len(places), rng.randint(1, 4))):
         damaged[at] ^= 1 << rng.randrange(8)
     return bytes(damaged)

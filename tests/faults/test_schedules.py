@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from deploy.kafka import Broker
-from tests.faults import schedules
+from tests.faults import hostile, schedules
 from tests.faults.harness import SEED
 from tests.faults.injections import FAULTS
 from tests.faults.oracle import Verdict
@@ -68,6 +69,12 @@ def test_a_seed_always_draws_the_same_schedule_and_few_draw_every_kind() -> None
         assert len({fault.through for fault in needs if fault.through}) <= 1
         assert not schedule.labelled or "added partitions" not in schedule.streams
         assert not (schedule.labelled and any(fault.unlabelled for fault in needs))
+
+
+def test_values_of_any_size_are_damaged() -> None:
+    for size in range(1, 40):
+        rng, whole = random.Random(size), bytes(range(size))
+        assert whole not in [hostile._value(rng, [whole]) for _ in range(100)]
 
 
 def test_only_wanted_kinds_are_drawn_and_the_command_repeats_them() -> None:
