@@ -239,7 +239,10 @@ class Stores:
         aside = place.with_name(place.name + DAMAGED)
         try:
             shutil.rmtree(aside, ignore_errors=True)
-            place.rename(aside)
+            if place.exists():
+                place.rename(aside)
+            else:  # the whole folder is gone: there is nothing to keep of it
+                aside.mkdir(parents=True)
             size = sum(file.stat().st_size for file in aside.iterdir())
             if shutil.disk_usage(self.folder).free < 2 * size:
                 shutil.rmtree(aside, ignore_errors=True)

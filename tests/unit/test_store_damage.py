@@ -148,6 +148,19 @@ stores.close()
 """
 
 
+def test_a_folder_that_is_removed_while_it_is_open_is_made_anew(tmp_path: Path) -> None:
+    """Even the worker that had it open goes on: with an empty store in its place."""
+    stores = Stores(tmp_path / "state")
+    stores.open("inference", 0).write({b"a": b"1"})
+    shutil.rmtree(tmp_path / "state")
+    stores.condemn(0)
+    again = stores.open("inference", 0)
+    again.write({b"b": b"2"})
+    assert again.get_many([b"a", b"b"]) == [None, b"2"]
+    assert stores.set_aside == 1
+    stores.close()
+
+
 def test_a_lock_is_no_damage(state: Path) -> None:
     """The other process keeps its store; ours is beside it, and goes when we go, or when we are killed."""
     left_over = state / f"inference-0{HELD}killed"
