@@ -21,7 +21,16 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 from agents.clock import Seldom
 from agents.inflate import NoInflation, at_once, inflated
 from agents.message_set import read_messages
-from agents.record_batch import KEPT_BYTES, BadBatch, Columns, Frames, RecordBatch, read_quickly, split
+from agents.record_batch import (
+    KEPT_BYTES,
+    MAX_BATCH_RECORDS,
+    BadBatch,
+    Columns,
+    Frames,
+    RecordBatch,
+    read_quickly,
+    split,
+)
 from streams.fields import Damaged, Reason
 
 log = logging.getLogger(__name__)
@@ -161,11 +170,16 @@ class Unpacking:
                 continue  # a broker may send what lies before
             is_last = following is None or following <= at
             is_apart = is_last or last < following
-            if not 0 <= base <= last >= at or (self.end is not None and last >= self.end):
+            if not 0 <= base <= last >= at:
                 is_possible = is_whole = False
             else:
                 is_whole = batch.is_whole()
                 is_possible = is_apart or (is_whole and base <= at)  # a checksum does not cover the next one's begin
+            if self.end is not None and last >= self.end:
+                # Kafka notes the end before it reads: what was written meanwhile is in the answer, beyond that end.
+                # No compaction has been at it yet, so it has a record for each of its offsets.
+                is_full = batch.count == last - base + 1 <= MAX_BATCH_RECORDS
+                is_possible = is_possible and is_whole and is_full and base <= max(at, self.end)
             if is_possible:
                 after = last + 1
                 yield _Found(batch, at, base, after, "" if is_whole else "a wrong checksum")

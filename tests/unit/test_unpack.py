@@ -195,6 +195,15 @@ def test_counts_and_offsets_that_cannot_be_do_not_lead_on(last_delta: int, count
     assert reasons(found) and all(3 <= offset < 7 for offset, _ in reasons(found))
 
 
+def test_what_was_written_after_kafka_noted_the_end_is_read() -> None:
+    """A response states the end as it was before the read, and may hold batches beyond it."""
+    found, after, _ = unpacked(Batch(0, items(3)), Batch(3, items(2)), Batch(5, items(1)), end=3)
+    assert found.offsets == list(range(6)) and after == 6
+    assert reasons(found) == []
+    found, _, _ = unpacked(Batch(39, items(1)), at=39, end=39)
+    assert found.offsets == [39] and reasons(found) == []
+
+
 def test_a_batch_that_says_to_begin_before_its_neighbour_ends_changes_nothing_of_that() -> None:
     """A checksum does not cover where a batch begins."""
     found, _, _ = unpacked(Batch(0, items(5)), Batch(3, items(4)), Batch(8, items(2)), end=10)
