@@ -27,7 +27,6 @@ from agents.reading import line_blocks
 from agents.topics import admin, max_message_bytes, partition_counts
 from streams.errors import BrokerError, ConfigError
 
-BLOCK_BYTES = 1 << 20
 BLOCK_RECORDS = 4_096
 OVERHEAD_BYTES = 128
 """What a batch of one record has beside its key and value, at the most."""
