@@ -268,9 +268,8 @@ class Job(_Strict, frozen=True):
         return self.every_ms + (parse_ms(self.late) if self.late else self.every_ms // 2)
 
 
-class Model(_Strict, frozen=True):
-    """One monitored model. `served`: the KPI in which the serving side counts its requests, so that the share of them
-    that reaches us is known."""
+class _Settings(_Strict, frozen=True):
+    """What is said of a model, and needs no other part of the file to be read."""
 
     baseline: str | None = None
     versions: tuple[str, ...] = ()
@@ -284,15 +283,36 @@ class Model(_Strict, frozen=True):
     runbook: str = ""
     max_versions: int = 8
     labels: Labels | None = None
-    feedback: Mapping[str, Any] = {}
-    kpis: Mapping[str, Any] = {}
     served: str | None = None
-    jobs: Mapping[str, Any] = {}
     segments: Mapping[str, tuple[str, ...]] = {}
-    signals: Mapping[str, Any] = {}
-    features: Mapping[str, Any] = {}
-    rules: tuple[Any, ...] = ()
     maintenance: tuple[Maintenance, ...] = ()
+
+
+class RawModel(_Settings, frozen=True):
+    """A model as the file gives it: its parts are read one by one, so that an error names the place of each."""
+
+    feedback: Mapping[str, object] = {}
+    kpis: Mapping[str, object] = {}
+    jobs: Mapping[str, object] = {}
+    signals: Mapping[str, object] = {}
+    features: Mapping[str, object] = {}
+    rules: tuple[object, ...] = ()
+
+    def settings(self) -> dict[str, Any]:
+        """The fields that it shares with `Model`, by name."""
+        return {name: getattr(self, name) for name in _Settings.__struct_fields__}
+
+
+class Model(_Settings, frozen=True):
+    """One monitored model, checked. `served`: the KPI in which the serving side counts its requests, so that the share
+    of them that reaches us is known."""
+
+    feedback: Mapping[Feedback, FeedbackKind] = {}
+    kpis: Mapping[str, Kpi] = {}
+    jobs: Mapping[str, Job] = {}
+    signals: Mapping[str, Tuning] = {}
+    features: Mapping[str, Feature] = {}
+    rules: tuple[Rule, ...] = ()
 
     @property
     def pane_ms(self) -> int:
@@ -312,7 +332,7 @@ class Model(_Strict, frozen=True):
 
     def job_named(self, namespace: str, name: str) -> str | None:
         """The declared job of that name, if there is one."""
-        job: Job | None = self.jobs.get(name)
+        job = self.jobs.get(name)
         return name if job is not None and job.namespace in (None, namespace) else None
 
     def made_of(self, kpi: str) -> tuple[str, ...]:
@@ -345,15 +365,26 @@ class Limits(_Strict, frozen=True):
         return parse_ms(self.future)
 
 
-class Config(_Strict, frozen=True):
-    """The whole file."""
+class _Whole(_Strict, frozen=True):
+    """What the file says beside its models."""
 
-    models: Mapping[str, Any]
     kafka: Kafka = msgspec.field(default_factory=Kafka)
     web: Web = msgspec.field(default_factory=Web)
     limits: Limits = msgspec.field(default_factory=Limits)
     responses: Mapping[str, str] = {}
     """Responses of one's own, each with what it means."""
+
+
+class RawConfig(_Whole, frozen=True, kw_only=True):
+    """The file as it is written."""
+
+    models: Mapping[str, object]
+
+
+class Config(_Whole, frozen=True, kw_only=True):
+    """The whole file, checked."""
+
+    models: Mapping[str, Model]
 
     def bucket(self, model: str) -> int:
         """The bucket of models that a model belongs to: a stable hash, the same in every release."""

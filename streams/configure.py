@@ -22,6 +22,8 @@ from streams.config import (
     Kafka,
     Labels,
     Model,
+    RawConfig,
+    RawModel,
     Response,
     Rule,
     Tuning,
@@ -45,7 +47,7 @@ def load(text: str, file: str = "foreshock.yaml") -> Config:
     reader = YamlReader(text, file)
     if not isinstance(reader.plain, dict):
         raise reader.fail((), "no mapping", "a mapping with the key 'models'", "run 'foreshock init'")
-    config = reader.read(reader.plain, Config, ())
+    config = reader.read(reader.plain, RawConfig, ())
     _check_kafka(reader, config.kafka)
     parse_ms(config.limits.future, reader.place(("limits", "future")))
     if config.limits.max_record_bytes < 1:
@@ -60,7 +62,7 @@ def load(text: str, file: str = "foreshock.yaml") -> Config:
                 ("responses", name), repr(name[:80]), "a new name of letters, digits and _", "choose another"
             )
     models = {str(name): _model(reader, str(name), value, config.responses) for name, value in config.models.items()}
-    return msgspec.structs.replace(config, models=models)
+    return Config(models=models, kafka=config.kafka, web=config.web, limits=config.limits, responses=config.responses)
 
 
 def _check_kafka(reader: YamlReader, kafka: Kafka) -> None:
@@ -77,9 +79,26 @@ def _model(reader: YamlReader, name: str, value: object, responses: Mapping[str,
         raise reader.fail(
             path, f"the name {name[:80]!r}", f"a printable name of its own of at most {MAX_NAME}", "rename the model"
         )
-    model = reader.read(value, Model, path)
+    raw = reader.read(value, RawModel, path)
     for key in ("pane", "grace", "lateness", "idle"):
-        parse_ms(getattr(model, key), reader.place((*path, key)))
+        parse_ms(getattr(raw, key), reader.place((*path, key)))
+    model = Model(**raw.settings())
+    _check_settings(reader, path, model)
+    features = {str(key): _feature(reader, (*path, "features", key), key, item) for key, item in raw.features.items()}
+    if len(features) > MAX_FEATURES:
+        raise reader.fail((*path, "features"), f"{len(features)} features", f"at most {MAX_FEATURES}", "drop some")
+    model = msgspec.structs.replace(
+        with_facts(reader, path, raw, model),
+        features=features,
+        signals={str(key): _tuning(reader, (*path, "signals"), str(key), item) for key, item in raw.signals.items()},
+    )
+    rules = tuple(_rule(reader, (*path, "rules", i), item, model, responses) for i, item in enumerate(raw.rules))
+    _check_names(reader, path, rules)
+    _check_maintenance(reader, path, model, rules)
+    return msgspec.structs.replace(model, rules=rules)
+
+
+def _check_settings(reader: YamlReader, path: tuple[str | int, ...], model: Model) -> None:
     if model.pane_ms < MIN_PANE_MS:
         raise reader.fail((*path, "pane"), model.pane, f"{format_ms(MIN_PANE_MS)} or more", "use 1m")
     if not 0 < model.false_alarms_per_week < math.inf:
@@ -94,29 +113,15 @@ def _model(reader: YamlReader, name: str, value: object, responses: Mapping[str,
     if model.labels is not None:
         _check_labels(reader, (*path, "labels"), model.labels)
     _check_segments(reader, path, model)
-    model = with_facts(reader, path, model)
-    if len(model.features) > MAX_FEATURES:
-        raise reader.fail(
-            (*path, "features"), f"{len(model.features)} features", f"at most {MAX_FEATURES}", "drop some"
-        )
-    features = {str(key): reader.read(item, Feature, (*path, "features", key)) for key, item in model.features.items()}
-    for key, feature in features.items():
-        if not is_nameable(key):
-            raise reader.fail((*path, "features", key), repr(key[:80]), NAME, "rename it")
-        if feature.range is not None and not (feature.type is Kind.NUMERIC and feature.range[0] <= feature.range[1]):
-            raise reader.fail(
-                (*path, "features", key, "range"),
-                str(list(feature.range)),
-                "[low, high] of a numeric feature",
-                "mend it",
-            )
-    tunings = {str(key): _tuning(reader, (*path, "signals"), str(key), item) for key, item in model.signals.items()}
-    rules = tuple(
-        _rule(reader, (*path, "rules", i), item, model, features, responses) for i, item in enumerate(model.rules)
-    )
-    _check_names(reader, path, rules)
-    _check_maintenance(reader, path, model, rules)
-    return msgspec.structs.replace(model, features=features, signals=tunings, rules=rules)
+
+
+def _feature(reader: YamlReader, path: tuple[str | int, ...], name: str, value: object) -> Feature:
+    feature = reader.read(value, Feature, path)
+    if not is_nameable(name):
+        raise reader.fail(path, repr(name[:80]), NAME, "rename it")
+    if feature.range is not None and not (feature.type is Kind.NUMERIC and feature.range[0] <= feature.range[1]):
+        raise reader.fail((*path, "range"), str(list(feature.range)), "[low, high] of a numeric feature", "mend it")
+    return feature
 
 
 def _check_versions(reader: YamlReader, path: tuple[str | int, ...], model: Model) -> None:
@@ -195,7 +200,6 @@ def _rule(
     path: tuple[str | int, ...],
     value: object,
     model: Model,
-    features: Mapping[str, Feature],
     responses: Mapping[str, str],
 ) -> Rule:
     if isinstance(value, dict) and "response" not in value:
@@ -214,7 +218,7 @@ def _rule(
     _check_clock(reader, path, rule, model)
     check_rule(reader, path, rule, model)
     for i, feature in enumerate(rule.features or ()):
-        _known(reader, (*path, "features", i), feature, {**features, **columns_of(model, rule)}, "feature")
+        _known(reader, (*path, "features", i), feature, {**model.features, **columns_of(model, rule)}, "feature")
     for key, number in (("for", rule.for_panes), ("clear", rule.clear_panes), ("min_n", rule.min_n)):
         if number < 1:
             raise reader.fail((*path, key), str(number), "1 or more", "raise it")

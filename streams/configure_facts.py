@@ -17,6 +17,7 @@ from streams.config import (
     Job,
     Kpi,
     Model,
+    RawModel,
     Rule,
     is_nameable,
 )
@@ -40,10 +41,10 @@ NEEDS = {
 """What a model must declare for a signal to exist."""
 
 
-def with_facts(reader: YamlReader, path: Path, model: Model) -> Model:
-    """The model with its feedback, KPIs and jobs converted and checked."""
-    for key in ("feedback", "kpis", "jobs"):
-        declared = getattr(model, key)
+def with_facts(reader: YamlReader, path: Path, raw: RawModel, model: Model) -> Model:
+    """The model with its feedback, KPIs and jobs, read and checked."""
+    parts: dict[str, Mapping[str, object]] = {"feedback": raw.feedback, "kpis": raw.kpis, "jobs": raw.jobs}
+    for key, declared in parts.items():
         if len(declared) > MAX_NAMES:
             raise reader.fail((*path, key), f"{len(declared)} entries", f"at most {MAX_NAMES}", "drop some")
         for name in declared:
@@ -51,18 +52,17 @@ def with_facts(reader: YamlReader, path: Path, model: Model) -> Model:
                 raise reader.fail(
                     (*path, key, name), repr(name)[:80], f"a printable name of at most {MAX_NAME}", "rename it"
                 )
-    feedback = {
-        str(kind): _feedback(reader, (*path, "feedback", kind), str(kind), value)
-        for kind, value in model.feedback.items()
-    }
-    kpis = {str(name): _kpi(reader, (*path, "kpis", name), value) for name, value in model.kpis.items()}
-    jobs = {str(name): _job(reader, (*path, "jobs", name), value) for name, value in model.jobs.items()}
     if model.served is not None and not is_nameable(model.served):
         raise reader.fail((*path, "served"), repr(model.served)[:80], "the name of a KPI", "rename it")
-    return msgspec.structs.replace(model, feedback=feedback, kpis=kpis, jobs=jobs)
+    return msgspec.structs.replace(
+        model,
+        feedback=dict(_feedback(reader, (*path, "feedback", kind), kind, item) for kind, item in raw.feedback.items()),
+        kpis={str(name): _kpi(reader, (*path, "kpis", name), value) for name, value in raw.kpis.items()},
+        jobs={str(name): _job(reader, (*path, "jobs", name), value) for name, value in raw.jobs.items()},
+    )
 
 
-def _feedback(reader: YamlReader, path: Path, kind: str, value: object) -> FeedbackKind:
+def _feedback(reader: YamlReader, path: Path, kind: str, value: object) -> tuple[Feedback, FeedbackKind]:
     if kind not in list(Feedback):
         close = difflib.get_close_matches(kind, map(str, Feedback), 1)
         mend = f"did you mean {close[0]!r}?" if close else "choose one of them"
@@ -81,7 +81,7 @@ def _feedback(reader: YamlReader, path: Path, kind: str, value: object) -> Feedb
             f"at most {MAX_NAMES} different ones, none of them {OTHER!r}",
             f"keep those you would act on; the rest is counted as {OTHER!r}",
         )
-    return found
+    return Feedback(kind), found
 
 
 def _kpi(reader: YamlReader, path: Path, value: object) -> Kpi:
