@@ -445,6 +445,7 @@ class JoinFold:
             if entry.offset >= self.meta.base.labels:
                 self._books(self._known(entry.model) or self._sole).reject(TOO_MANY_LABELS)
             return
+        waited = entry.offset < self.meta.base.labels
         for given in history.predictions:
             terms = self._terms[given.model]
             if _belongs(terms, given, entry) and given.model not in self.parking:
@@ -452,6 +453,9 @@ class JoinFold:
                     before = self._current(terms, given, history.labels) if history.labels else None
                     self._join(terms, given, before, entry)
                     entry.joined = True
+                    waited &= given.offset >= self.meta.base.inference
+        if entry.joined and waited:  # in the books that were published before the store was lost
+            self._books(self._known(entry.model) or self._sole).forget_pending()
         if not entry.joined:
             full = self.meta.pending >= MAX_PENDING
             if entry.offset >= self.meta.base.labels:
@@ -498,7 +502,7 @@ class JoinFold:
         if before is not None and before.label is not None:
             books.corrected += 1
             then_ms = before.arrival_ms // terms.pane_ms * terms.pane_ms
-            stood = arrival_ms - before.arrival_ms <= terms.lateness_ms
+            stood = max(arrival_ms, ts_ms) - before.arrival_ms <= terms.lateness_ms  # else it was never counted there
             there = self.cells.where(given, cohort_ms, then_ms, stands=stood, in_time=False)
             there.outcomes.append((given, before.label, max(0, before.arrival_ms - ts_ms), -1))
         if entry.label is not None:

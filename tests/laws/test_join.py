@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from streams.join.cells import View
 from streams.join.fold import JoinFold
 from streams.judge import BucketJudge
 from streams.merge import BucketMerge
-from streams.partial import CellKey, Covered, LabelBooks, LabelBooksPartial, OutcomePartial, Partial
+from streams.partial import CellKey, Covered, LabelBooks, LabelBooksPartial, OutcomePartial, Partial, pack, unpack
 from streams.plan import Plan
 from streams.records import Records
 from streams.resume import SourceLog
@@ -123,7 +124,7 @@ class Reader:
     """Reads both logs, in portions; a crash forgets what was not committed."""
 
     def __init__(self, events: Sequence[Event], labels: Sequence[Told]) -> None:
-        self.events, self.labels, self.store = events, labels, MemoryStore()
+        self.events, self.labels, self.store = list(events), list(labels), MemoryStore()
         self.duplicates = 0
         self.published: dict[Any, tuple[Covered, dict[Any, Any]]] = {}
         self.sent: list[OutcomePartial | LabelBooksPartial] = []
@@ -156,7 +157,7 @@ class Reader:
         if self.fold.is_behind:
             return
         for partial in self.fold.partials(CLOCK_MS, final=False):
-            self.sent.append(partial)
+            self.sent.append(unpack(pack(partial)))  # type: ignore[arg-type]
             if isinstance(partial, OutcomePartial):
                 self._keep(partial)
 
@@ -181,7 +182,7 @@ class Reader:
         self.logs = (SourceLog(("a",), starts[0], None, -1), SourceLog(("b",), starts[1], None, -1))
         self._open()
         assert self.fold.lacks_published
-        self.fold.go_on_from(self.sent)
+        self.fold.go_on_from(copy.deepcopy(self.sent))
 
     def finish(self) -> None:
         self.read_events(len(self.events))
