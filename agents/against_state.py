@@ -14,7 +14,6 @@ async def lines_of(connection: Connection, plan: Plan) -> list[str]:
 
     Raises:
         BrokerError: there is no such topic, it may not be read, or Kafka is away.
-        NewerError: a later release has written it.
     """
     kept: dict[tuple[int, bytes], bytes] = {}
 

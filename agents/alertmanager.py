@@ -115,7 +115,6 @@ async def restore(connection: Connection, models: Mapping[str, Model], incidents
 
     Raises:
         BrokerError: if the topic may not be read, or Kafka is away.
-        NewerError: for a state of a later release.
     """
     latest: dict[tuple[int, bytes], bytes] = {}
 
@@ -141,13 +140,11 @@ def _open_in(key: bytes, value: bytes, models: Mapping[str, Model]) -> list[Acti
     if not value:
         return []
     try:
-        state = unpack_state(value, ModelState)
+        state = unpack_state(value, ModelState, key)
         config = models.get(state.model)
         return [] if config is None else list(open_actions(state.model, config, state))
-    except NewerError as error:
-        raise error.at(f"state {key[:80]!r}") from None
-    except SketchError as error:
-        log.error("state %r: %s; left out", key[:80], error)
+    except (NewerError, SketchError) as error:
+        log.error("state %r: %s; its open incidents are those on the actions topic alone", key[:80], plain(str(error)))
         return []
 
 

@@ -281,9 +281,10 @@ class Worker:
             return True, {"waits": self._waits}
         flows = {stage: intake.snapshot() for stage, intake in self._intakes().items()}
         stages = {stage: (_position(found), _lag(found)) for stage, found in flows.items()}
-        # A partition that no broker leads waits for Kafka, and not for a restart.
+        # A partition that no broker leads waits for Kafka, one of a later release's for that: not for a restart.
+        later = {TopicPartition(*place) for place in self.sketch.later}
         led = {
-            stage: {tp: flow for tp, flow in flows[stage].items() if intake.has_leader(tp)}
+            stage: {tp: flow for tp, flow in flows[stage].items() if intake.has_leader(tp) and tp not in later}
             for stage, intake in self._intakes().items()
         }
         readable = {stage: (_position(flows[stage]), _lag(found)) for stage, found in led.items()}
@@ -296,6 +297,7 @@ class Worker:
             "kafka_silent_s": round(self._watch.silent_s(now)),
             "stuck": stuck,
             "waits": "; ".join(dict.fromkeys(intake.waits for intake in self._intakes().values() if intake.waits)),
+            "later_release": sorted({str(error) for error in self.sketch.later.values()}),
             "topics": [f"{topic} {said}" for (topic, _), said in sorted(self.topic_watch.faults.items())],
             **parked.details([*self.merge.parked, *self.sketch.parked]),
         }

@@ -94,6 +94,7 @@ class Exporter(Collector):
         yield from self._rebuilds()
         yield from self._books()
         yield self._parked()
+        yield self._later()
         yield from self._logs()
         yield from self._marks()
         room = _Room(self.max_series)
@@ -148,6 +149,7 @@ class Exporter(Collector):
         for reason in RejectReason:
             rejects.add_metric([reason], self.sketch.work.rejects[reason])
         rejects.add_metric(["bad_partial"], self.merge.work.rejects["bad_partial"])
+        rejects.add_metric(["bad_progress"], self.sketch.resuming.damaged)
         rejects.add_metric(["bad_ack"], self.acks.rejected)
         yield from (*map(_plain_counter, (seconds, count)), partials, retries, rebalances, rejects, waiting)
 
@@ -225,6 +227,17 @@ class Exporter(Collector):
             for name in judge.merge.models:
                 parked.add_metric([name, "merge"], name in judge.parking)
         return parked
+
+    def _later(self) -> Metric:
+        later = GaugeMetricFamily(
+            "foreshock_later_release_records",
+            "Records of a later release that this worker cannot read: what they are of stands still. Of `progress` "
+            "partitions of its own, of the others records that it met since its start.",
+            labels=["topic"],
+        )
+        for topic, number in ({"progress": len(self.sketch.resuming.newer)} | self.merge.later).items():
+            later.add_metric([topic], number)
+        return later
 
     def _logs(self) -> Iterator[Metric]:
         lost = CounterMetricFamily(

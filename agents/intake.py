@@ -358,6 +358,9 @@ class Intake(Service):
         """Hand over what one poll brings; whether Kafka gave a sign of life."""
         wanted = self._held - self._waiting if self._waiting else ()
         self._set_aside |= set_aside(consumer, self._waiting)
+        if self._waiting and not wanted:  # to aiokafka no partitions would mean all
+            await self.sleep(POLL_MS / 1_000)
+            return await self._look_for_idle(consumer, self.epoch, {})
         try:
             fetched = await consumer.getmany(*wanted, timeout_ms=POLL_MS, max_records=self.max_records)
         except OffsetOutOfRangeError as error:

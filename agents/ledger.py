@@ -16,6 +16,7 @@ from streams.events import Invalid
 from streams.ledger import Ledger, terms_of, unpack_ledger
 from streams.plan import Plan
 from streams.publication import LEDGER_KEY
+from streams.text import plain
 from streams.window import WindowRecord
 
 log = logging.getLogger(__name__)
@@ -46,11 +47,9 @@ class _Reading:
             if record.value is None or not (record.key or b"").startswith(LEDGER_KEY):
                 continue
             try:
-                found = unpack_ledger(record.value)
-            except NewerError as error:
-                raise error.at(f"state {record.key[:80]!r}") from None
-            except SketchError as error:
-                log.error("state %r: %s; left out", record.key[:80], error)
+                found = unpack_ledger(record.value, record.key)
+            except (NewerError, SketchError) as error:
+                log.error("state %r: %s; left out", record.key[:80], plain(str(error)))
                 continue
             if found.model in self.ledgers:
                 self.ledgers[found.model] = Ledger(self.ledgers[found.model].terms, found)

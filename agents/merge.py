@@ -16,7 +16,7 @@ from agents.clients import Connection, Seldom
 from agents.intake import Batch, Intake, taken_apart
 from agents.loader import Records as Loaded
 from agents.loader import read_to_end
-from agents.parked import report
+from agents.parked import MAX_NAMED, report
 from agents.publish import Outgoing, Producer, publish
 from agents.sketch import Work
 from streams.ack import Ack, Acks
@@ -24,8 +24,8 @@ from streams.action import action_line, advice
 from streams.compaction import CompactedLog
 from streams.errors import NewerError, SketchError
 from streams.judge import BucketJudge, Outcome
-from streams.kept import restore_record
-from streams.parking import Parked, Phase
+from streams.kept import park_for, restore_record
+from streams.parking import Parked, Phase, printable
 from streams.partial import unpack
 from streams.plan import Facts, Plan
 from streams.publication import BOOKS_KEY, UNIT_KEY, Record, publications
@@ -74,6 +74,8 @@ class MergeStage:
         """Records of `state`, then of `partials`, that are still to be read until the judges are rebuilt."""
         self.restarted: Counter[Kind] = Counter()
         """What of the kept state did not go on, and was left out or begun anew."""
+        self.later: Counter[str] = Counter({"state": 0, "partials": 0})
+        """By topic, records of a later release: what they are of is parked."""
         self._tell_rebuild = Seldom(TELL_EVERY_S)
         self._expired_at: dict[int, float] = {}
 
@@ -143,10 +145,17 @@ class MergeStage:
         try:
             restore_record(judge, key, value)
         except NewerError as error:
-            raise error.at(f"state {key[:80]!r}") from None
+            self._park("state", error.at(f"state {key[:80]!r}"), park_for(judge, key, error))
         except SketchError as error:
             self.restarted[Kind.UNSOUND] += 1
             log.error("state %r: %s; left out", key[:80], plain(str(error)))
+
+    def _park(self, topic: str, error: NewerError, names: Sequence[str]) -> None:
+        """Reports a record of a later release, and the models that are parked for it."""
+        self.later[topic] += 1
+        parked = ", ".join(map(printable, names[:MAX_NAMED])) + (" …" if len(names) > MAX_NAMED else "")
+        said = f"{len(names)} models are parked until then: {parked}" if names else "it is of no declared model"
+        log.error("%s; %s", plain(str(error)), said, extra={"topic": topic, "code": error.code})
 
     def _report_restarts(self, judge: BucketJudge) -> None:
         """Logs and counts what of the state did not go on, once."""
@@ -157,12 +166,15 @@ class MergeStage:
 
     def _fold(self, judge: BucketJudge, records: Records, *, fresh: bool) -> None:
         for offset, key, value in zip(records.offsets, records.keys, records.values, strict=True):
+            if judge.stands_still:
+                return
             if value is None:
                 continue  # a tombstone
             try:
-                judge.apply(unpack(value), key or b"", fresh=fresh)
+                judge.apply(unpack(value, key or b""), key or b"", fresh=fresh)
             except NewerError as error:
-                raise error.at(f"partials, bucket {judge.merge.bucket}, offset {offset}") from None
+                error.at(f"partials, bucket {judge.merge.bucket}, offset {offset}")
+                self._park("partials", error, judge.stand_still(error))
             except SketchError as error:
                 self.work.rejects["bad_partial"] += 1
                 bucket = judge.merge.bucket
@@ -198,14 +210,14 @@ class MergeStage:
         self.work.partials += len(batch.records)
         log_read = self._logs[batch.partition]
         log_read.read(batch.records.offsets, batch.position, batch.highwater)
-        if not log_read.is_whole:
+        if not log_read.is_whole and not judge.stands_still:
             return  # compaction has removed records whose replacements are still to come
-        for outcome in judge.advance():
+        for outcome in () if judge.stands_still else judge.advance():
             await asyncio.sleep(0)  # or no heartbeat would be sent
             if not wanted():
                 return  # the bucket was taken away: its next owner judges from what has been published
             await self._publish(batch.partition, judge, outcome, wanted)
-        if time.monotonic() - self._expired_at.get(batch.partition, 0.0) >= EXPIRE_EVERY_S:
+        if not judge.stands_still and time.monotonic() - self._expired_at.get(batch.partition, 0.0) >= EXPIRE_EVERY_S:
             self._expired_at[batch.partition] = time.monotonic()
             await self._expire(batch.partition, judge, wanted)
         if wanted():
@@ -242,14 +254,15 @@ class MergeStage:
     async def _expire(self, bucket: int, judge: BucketJudge, wanted: Wanted) -> None:
         """Deletes the partials that nothing needs; the books that they carried are kept first."""
         state, events = self.connection.topic("state"), self.plan.config.kafka.inference
-        books = [
-            Outgoing(state, BOOKS_KEY + (b"" if topic == events else topic.encode()), pack_state(kept), bucket)
+        books = {
+            BOOKS_KEY + (b"" if topic == events else topic.encode()): kept
             for topic, kept in judge.books_states().items()
-        ]
+        }
+        records = [Outgoing(state, key, pack_state(kept, key), bucket) for key, kept in books.items()]
         keys = judge.expire()
         if not keys:
             return
-        await publish(self.producer, books, wanted, self.work.retried)
+        await publish(self.producer, records, wanted, self.work.retried)
         partials = self.connection.topic("partials")
         await publish(self.producer, [Outgoing(partials, key, None, bucket) for key in keys], wanted, self.work.retried)
 

@@ -43,6 +43,10 @@ class Resuming:
         self.connection, self.producer, self.names = connection, producer, names
         self.changes: Counter[tuple[str, Change]] = Counter()
         """By topic, what was found to have happened to logs since they were last read."""
+        self.newer: dict[Place, NewerError] = {}
+        """Of the last read: what a later release wrote of a partition. Nothing is counted of these."""
+        self.damaged = 0
+        """Records of `progress` that no worker has written."""
 
     def key(self, place: Place) -> bytes:
         """The key of a partition's progress."""
@@ -56,13 +60,14 @@ class Resuming:
         """Where each goes on; what is new about a log is written down before anything is read of it.
 
         Of a partition whose log is not known the progress is taken as it is. Of `labels`, whose offsets are kept with
-        the join, only the identity is.
+        the join, only the identity is. Partitions that are in `newer` are left out.
         """
+        self.newer = {}
         found = await self._progress(places)
         asked = {place for place, log in logs.items() if place[0] != labels and needs_published(found.get(place), log)}
         published = await self._published(asked) if asked else {}
         resumed: dict[Place, Resumption] = {}
-        for place in places:
+        for place in places - self.newer.keys():
             progress = found.get(place)
             if place not in logs:
                 resumed[place] = Resumption(progress or Progress(0, {}), Change.NONE)
@@ -85,7 +90,8 @@ class Resuming:
     async def outgoing(self, place: Place, progress: Progress) -> Outgoing:
         """A partition's progress as a record."""
         topic = self.connection.topic("progress")
-        return Outgoing(topic, self.key(place), progress.to_bytes(), place[1] % await self.partitions_of(topic))
+        key, partition = self.key(place), place[1] % await self.partitions_of(topic)
+        return Outgoing(topic, key, progress.to_bytes(key), partition)
 
     async def partitions_of(self, topic: str) -> int:
         """How many partitions a topic of ours has."""
@@ -102,10 +108,12 @@ class Resuming:
                 if place is None or record.value is None:
                     continue
                 try:
-                    progress = Progress.from_bytes(record.value)
+                    progress = Progress.from_bytes(record.value, record.key)
                 except NewerError as error:
-                    raise error.at(f"progress, offset {record.offset}") from None
+                    self.newer[place] = error.at(f"progress, partition {record.partition}, offset {record.offset}")
+                    continue
                 except SketchError as error:
+                    self.damaged += 1
                     where = {"topic": "progress", "partition": record.partition, "offset": record.offset}
                     log.error("progress, offset %d: %s; left out", record.offset, error, extra=where)
                     continue
@@ -130,11 +138,13 @@ class Resuming:
                 found[place] = _later(found.get(place, Published(0)), partial)
 
         log.warning("reading partials to find what was published of %d partitions that were truncated", len(wanted))
-        await self._scan(begins, keep)
+        self.newer.update(await self._scan(begins, keep))
         return found
 
-    async def _scan(self, begins: Mapping[bytes, T], keep: Callable[[Partial, T], None]) -> None:
-        """Hands over every partial whose key begins with one of these: topic and partition."""
+    async def _scan(self, begins: Mapping[bytes, T], keep: Callable[[Partial, T], None]) -> dict[T, NewerError]:
+        """Hands over every partial whose key begins with one of these: topic and partition. Gives those of which a
+        later release has written one."""
+        newer: dict[T, NewerError] = {}
 
         def take(records: Loaded) -> None:
             for record in records:
@@ -143,15 +153,16 @@ class Resuming:
                 if place is None or record.value is None:
                     continue
                 try:
-                    keep(unpack(record.value), place)
+                    keep(unpack(record.value, record.key or b""), place)
                 except NewerError as error:
-                    raise error.at(f"partials, partition {record.partition}, offset {record.offset}") from None
+                    newer[place] = error.at(f"partials, partition {record.partition}, offset {record.offset}")
                 except SketchError:
                     continue  # stage 2 leaves it out too, and says so
 
         topic = self.connection.topic("partials")
         partitions = range(await self.partitions_of(topic))
         await read_to_end(self.connection, topic, partitions, take, deadline_s=SCAN_WITHIN_S)
+        return newer
 
     async def outcomes(self, labels: str, partitions: AbstractSet[int]) -> dict[int, list[Joined]]:
         """All that was published of the label joins of partitions, whose stores are lost and whose logs are cut."""
@@ -170,7 +181,8 @@ class Resuming:
             ", ".join(map(str, sorted(partitions))),
             extra={"topic": labels},
         )
-        await self._scan(begins, keep)
+        for partition, error in (await self._scan(begins, keep)).items():
+            self.newer[labels, partition] = error
         return found
 
     def _report(self, resumed: Mapping[Place, Resumption]) -> None:

@@ -22,7 +22,7 @@ from agents.publish import Outgoing, Producer, cut, publish
 from agents.resuming import Place, Resuming
 from agents.store import RocksStore, Stores
 from streams.chunk import BEAT_MS, ChunkFold, Progress, Step
-from streams.errors import StoreDamaged, StoreHeld
+from streams.errors import NewerError, StoreDamaged, StoreHeld
 from streams.facts.fold import FactFold, FeedbackFold, fact_fold
 from streams.join.fold import JoinFold
 from streams.parking import Parked
@@ -90,6 +90,8 @@ class SketchStage:
         self.intake: Intake | None = None
         self.work = Work()
         self._logs: dict[Place, SourceLog] = {}
+        self.later: dict[Place, NewerError] = {}
+        """Partitions of which a later release has written what this one cannot read: nothing of them is counted."""
         self.lost_labels: dict[int, int] = {}
         """Per partition of ours, labels that were gone before they were read."""
         self.folds: dict[int, SourceFold] = {}
@@ -125,18 +127,50 @@ class SketchStage:
             place: SourceLog.of(item.progress, logs[place]) for place, item in resumed.items() if place in logs
         }
         self._damaged.clear()
-        sources = {partition: item for (topic, partition), item in resumed.items() if topic == self.source}
+        places = {(tp.topic, tp.partition) for tp in tps}
+        sources = {
+            partition: item
+            for (topic, partition), item in resumed.items()
+            if topic == self.source and (topic, partition) not in self._left_alone(places)
+        }
         joins = await self._joins(sources, self.stores) if self.stores is not None else {}
+        self.later = self._left_alone(places)
+        self._report_later()
         await self._note_lost_labels(joins, resumed)
         for partition, item in sources.items():
+            if (self.source, partition) in self.later:
+                continue
             self.folds[partition] = self._fold(partition, item.progress, joins.get(partition))
             await asyncio.sleep(0)  # heartbeats go out in between
         self.facts = {
-            place: self._fact_fold(place, item.progress) for place, item in resumed.items() if place[0] in self.told
+            place: self._fact_fold(place, item.progress)
+            for place, item in resumed.items()
+            if place[0] in self.told and place not in self.later
         }
         self._ended, self._unsent, self._at_end = set(), set(), set()
         self._caught_up, self._ends = {}, {}
         return {tp: self._start(tp) for tp in tps}
+
+    def _left_alone(self, places: AbstractSet[Place]) -> dict[Place, NewerError]:
+        """Of these those that stand still: with the events of a partition its labels and its feedback do, and the
+        other way round, for they are joined."""
+        newer = self.resuming.newer
+        joined = {self.source, self.labels} | {topic for topic, kind in self.told.items() if kind is Facts.FEEDBACK}
+        by_number = {number: error for (topic, number), error in newer.items() if topic in joined}
+        return {
+            place: newer.get(place) or by_number[place[1]]
+            for place in places
+            if place in newer or (place[0] in joined and place[1] in by_number)
+        }
+
+    def _report_later(self) -> None:
+        for place, error in sorted(self.later.items(), key=lambda item: item[0]):
+            where = {"topic": place[0], "partition": place[1]}
+            log.error("%s; nothing of %s partition %d is counted until then", error, *where.values(), extra=where)
+            if self.intake is not None:
+                self.intake.hold_back(TopicPartition(*place), True)
+        if self.later and self.draining:
+            raise next(iter(self.later.values()))  # it would wait for ever
 
     async def _joins(self, partitions: Iterable[int], stores: Stores) -> dict[int, JoinFold]:
         """The label joins of partitions, of which none begins with less than was published of it."""
@@ -200,6 +234,8 @@ class SketchStage:
 
     def _start(self, tp: TopicPartition) -> int | None:
         """Where to begin; None: at the beginning of what the log still has."""
+        if (tp.topic, tp.partition) in self.later:
+            return None
         if tp.topic in self.told:
             return offset_of(self.facts[tp.topic, tp.partition].resume_offset) or None
         fold = self.folds.get(tp.partition)
@@ -370,7 +406,7 @@ class SketchStage:
         else:
             self._ended.discard(place)
         held = {(self.source, partition) for partition in self.folds} | self.facts.keys()
-        if self.draining and held and self._ended >= held and not self._damaged:
+        if self.draining and held and self._ended >= held and not self._damaged and not self.later:
             self.drained.set()
 
     async def _execute(self, step: Step, wanted: Wanted, place: Place, topic: str = "") -> None:
@@ -383,12 +419,12 @@ class SketchStage:
         partials = [
             Outgoing(
                 self.connection.topic("partials"),
-                key_of(item, self.incarnation),
-                pack(item),
+                key,
+                pack(item, key),
                 item.bucket,
                 about=partial(largest_models, item),
             )
-            for item in step.partials
+            for key, item in ((key_of(item, self.incarnation), item) for item in step.partials)
         ]
         if partials:
             self.work.partials += len(partials)

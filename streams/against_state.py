@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from streams.errors import NewerError, SketchError
+from streams.kept import models_of
 from streams.plan import Plan
 from streams.publication import BOOKS_KEY, LEDGER_KEY, UNIT_KEY
 from streams.restore import kept_lines, unknown_lines
@@ -16,31 +17,31 @@ Kept = Mapping[tuple[int, bytes], bytes]
 
 
 def state_lines(plan: Plan, kept: Kept) -> Iterator[str]:
-    """One line for each thing to say, by model. Reads, and changes nothing.
-
-    Raises:
-        NewerError: a record is of a later release.
-    """
+    """One line for each thing to say, by model. Reads, and changes nothing."""
     states: dict[str, ModelState] = {}
     fitting: Counter[str] = Counter()
     units: Counter[str] = Counter()
+    later: dict[str, str] = {}
     unsound = 0
     for (_, key), value in sorted(kept.items()):
         if key.startswith((BOOKS_KEY, LEDGER_KEY)):
             continue
         try:
             if key.startswith(UNIT_KEY):
-                name, unit = unpack_unit(value)
+                name, unit = unpack_unit(value, key)
                 units[name] += 1
                 fitting[name] += name in plan.models and fits(unit, plan.models[name])
             else:
-                state = unpack_state(value, ModelState)
+                state = unpack_state(value, ModelState, key)
                 states[state.model] = state
         except NewerError as error:
-            raise error.at(f"state {key[:80]!r}") from None
+            later.update({name: error.seen for name in models_of(key, plan.models)})
         except SketchError:
             unsound += 1
     for name, model in plan.models.items():
+        if name in later:
+            yield f"{name}: has a record of {later[name]}: this release would park it; upgrade"
+            continue
         if name not in states:
             yield f"{name}: begins anew: `state` does not know it"
             continue

@@ -142,7 +142,8 @@ class Backtest:
             self.reject_reasons.update(f"{found.reject.reason} ({found.reject.detail})" for found in step.rejects)
             for item in step.partials:
                 # The step over bytes is the live one: what cannot be written and read again must not pass here either.
-                self._buckets[item.bucket].apply(unpack(pack(item)), key_of(item, INCARNATION))
+                key = key_of(item, INCARNATION)
+                self._buckets[item.bucket].apply(unpack(pack(item, key), key), key)
                 touched.add(item.bucket)
         for bucket in sorted(touched):
             for outcome in self._buckets[bucket].advance():

@@ -72,14 +72,16 @@ class Progress(msgspec.Struct, frozen=True):
     chunk_size: Natural = 0
     """Of the chunks that were counted; 0: of release 0.1, which did not say it."""
 
-    def to_bytes(self) -> bytes:
+    def to_bytes(self, key: bytes = b"") -> bytes:
+        """Sealed bytes, for a record under this key."""
         plain = generation_of(self.next_offset) == 0 and not self.lost
-        return seal(msgspec.msgpack.encode(self), 0 if plain else CONTINUED)
+        return seal(msgspec.msgpack.encode(self), 0 if plain else CONTINUED, key)
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Progress:
+    def from_bytes(cls, data: bytes, key: bytes = b"") -> Progress:
+        """Raises SketchError for what is none, NewerError for what a later release wrote under this key."""
         try:
-            return msgspec.msgpack.decode(unseal(data), type=cls)
+            return msgspec.msgpack.decode(unseal(data, key), type=cls)
         except UNREADABLE as error:
             raise SketchError(seen=f"progress that does not open ({error})", expected="packed progress") from None
 

@@ -17,6 +17,7 @@ from streams.action import Action, action_of, layer_of
 from streams.cells import Cells
 from streams.chunk_merge import BooksState
 from streams.decide import BEGINNINGS, ENDS, Decision, Judged, Reason, Situation, decide
+from streams.errors import NewerError
 from streams.facts.history import History
 from streams.facts.merge import NOTHING_TOLD, FactsMerge, KpiPane, ToldPane
 from streams.fingerprint import made_of, unit_print
@@ -369,6 +370,9 @@ class BucketJudge:
         self.acks = Acks() if acks is None else acks
         self.restarts: list[tuple[str, Restart]] = []
         """By model, what a restore could not go on with; whoever tells of it empties it."""
+        self.stands_still = False
+        """Whether a later release wrote something that all models of the bucket depend on: all of them are parked, and
+        nothing of the bucket is folded or deleted by this process."""
         self._opening: list[Outcome] = []
         """What is published before anything is judged: the ends of incidents that nothing judges any more."""
         self._labels_waiting: set[str] = set()
@@ -380,6 +384,14 @@ class BucketJudge:
         """Takes a publication; SketchError if it is none of this bucket's."""
         facts = self.facts.topic(partial.topic)
         (self.merge if facts is None else facts).apply(partial, key, fresh=fresh)
+
+    def stand_still(self, error: NewerError) -> list[str]:
+        """Parks all models of the bucket, whose names it gives: a record of theirs is of a later release."""
+        self.stands_still = True
+        for name in self.merge.models:
+            self.parking.park(name, Phase.FOLD, error)
+        self.parking.news()  # one line for the record says it
+        return list(self.merge.models)
 
     def restore(self, state: ModelState) -> None:
         """Goes on from a model's state, as far as it fits the plan. Must come before `resume`.

@@ -1,14 +1,19 @@
 """One record of `state` → the judge that goes on from it, whatever the record is.
 
 Anybody who may write to the topic may have written it: it is restored, or refused with SketchError, and nothing else.
+One that is sealed as a later release's parks the models that it is of: to go on without it would give wrong numbers.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
 from streams.chunk_merge import BooksState
-from streams.errors import SketchError
+from streams.errors import NewerError, SketchError
 from streams.judge import BucketJudge
 from streams.ledger import unpack_ledger
+from streams.parking import Phase
 from streams.publication import BOOKS_KEY, LEDGER_KEY, UNIT_KEY, ledger_key, unit_key
 from streams.state import ModelState, unpack_state, unpack_unit
 
@@ -22,19 +27,49 @@ def restore_record(judge: BucketJudge, key: bytes, value: bytes) -> None:
     """
     if key.startswith(BOOKS_KEY):
         topic = _text(key[len(BOOKS_KEY) :]) or judge.merge.topic
-        judge.restore_books(topic, unpack_state(value, BooksState))
+        judge.restore_books(topic, unpack_state(value, BooksState, key))
     elif key.startswith(UNIT_KEY):
-        model, unit = unpack_unit(value)
+        model, unit = unpack_unit(value, key)
         _require(key == unit_key(model, unit.id))
         judge.restore_unit(model, unit)
     elif key.startswith(LEDGER_KEY):
-        ledger = unpack_ledger(value)
+        ledger = unpack_ledger(value, key)
         _require(key == ledger_key(ledger.model))
         judge.restore_ledger(ledger)
     else:
-        state = unpack_state(value, ModelState)
+        state = unpack_state(value, ModelState, key)
         _require(key == state.model.encode())
         judge.restore(state)
+
+
+_UNIT_ID = re.compile(rb"[0-9]+[a-z]+/-?[0-9]+(/.*)?", re.DOTALL)
+
+
+def models_of(key: bytes, names: Iterable[str]) -> list[str]:
+    """Those of the models that a record of `state` with this key is of: one, none, or all of its bucket.
+
+    >>> models_of(b"a", ["a", "b"]), models_of(UNIT_KEY + b"a/1h/0", ["a", "a/1h"]), models_of(BOOKS_KEY, ["a", "b"])
+    (['a'], ['a'], ['a', 'b'])
+    """
+    if key.startswith(BOOKS_KEY):
+        return list(names)
+    if not key.startswith(UNIT_KEY):
+        return [name for name in names if key in (name.encode(), ledger_key(name))]
+    begins = {name: UNIT_KEY + name.encode() + b"/" for name in names}
+    return [n for n, begin in begins.items() if key.startswith(begin) and _UNIT_ID.fullmatch(key[len(begin) :])]
+
+
+def park_for(judge: BucketJudge, key: bytes, error: NewerError) -> list[str]:
+    """Parks the models that a later release's record of `state` is of, and gives their names.
+
+    Nothing of them is evaluated, published or deleted by this process, so that release goes on from where it stopped.
+    """
+    if key.startswith(BOOKS_KEY):
+        return judge.stand_still(error)
+    names = models_of(key, judge.merge.models)
+    for name in names:
+        judge.parking.park(name, Phase.RESTORE, error)
+    return names
 
 
 def _text(key: bytes) -> str:

@@ -541,14 +541,14 @@ def rows_of(ledgers: Iterable[Ledger]) -> LedgerRows:
     )
 
 
-def pack_ledger(state: LedgerState) -> bytes:
-    return seal(zlib.compress(msgspec.msgpack.encode(state)))
+def pack_ledger(state: LedgerState, key: bytes = b"") -> bytes:
+    return seal(zlib.compress(msgspec.msgpack.encode(state)), key=key)
 
 
-def unpack_ledger(data: bytes) -> LedgerState:
-    """Raises SketchError for what is none."""
+def unpack_ledger(data: bytes, key: bytes = b"") -> LedgerState:
+    """Raises SketchError for what is none, NewerError for one of a later release."""
     try:
-        return msgspec.msgpack.decode(inflate(unseal(data)), type=LedgerState)
+        return msgspec.msgpack.decode(inflate(unseal(data, key)), type=LedgerState)
     except UNREADABLE as error:
         raise SketchError(seen=f"a ledger that does not open ({error})", expected="a packed ledger") from None
 

@@ -4,8 +4,8 @@ Two kinds of record, each cumulative from its chunk's start and replaced by the 
 `PanePartial`, the sketches of one chunk, pane and bucket of models; and `BooksPartial`, the chunk's books and marks for
 a bucket. The join's two, `OutcomePartial` and `LabelBooksPartial`, are cumulative over all that it has covered.
 
-Bytes are sealed: magic, format, checksum. The seal itself never changes, so a record of a later release is told from a
-broken one.
+Bytes are sealed: magic, format, checksum. From format 3 on the checksum covers the record's key and the format too, so
+damage, or a copy under another key, is never taken for a record of a later release.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ the next: then workers of both run side by side, and either may be rolled back."
 CONTINUED = 2
 """The format of the few records that tell of a log that was truncated or made anew. A worker of an earlier release
 would take them for something else, so it ends when it meets one."""
+KEYED = 3
+"""From this format on the checksum covers key, format and payload; before it covers the payload alone. Nothing writes
+such a format yet: the rule is set before the first one, so that every release can tell one from damage."""
 MAX_BYTES = 64 << 20
 
 Natural = Annotated[int, Meta(ge=0, le=1 << 62)]
@@ -280,16 +283,19 @@ def _chunk_of(partial: PanePartial | BooksPartial) -> str:
     return f"{partial.chunk}@{partial.start_offset}" if partial.start_offset else str(partial.chunk)
 
 
-def pack(partial: Partial) -> bytes:
-    """Sealed bytes: in the first format, byte for byte, unless the partial says more than that can hold."""
+def pack(partial: Partial, key: bytes = b"") -> bytes:
+    """Sealed bytes: in the first format, byte for byte, unless the partial says more than that can hold.
+
+    `key`: of the record, which formats from `KEYED` on are sealed with.
+    """
     if isinstance(partial, PanePartial) and not partial.start_offset:
-        return seal(msgspec.msgpack.encode(_first_format(_PanePartial1, partial)))
+        return seal(msgspec.msgpack.encode(_first_format(_PanePartial1, partial)), key=key)
     if isinstance(partial, BooksPartial) and not partial.start_offset and not partial.lost:
         found = _first_format(_BooksPartial1, partial)
         found.models = [_BooksPart1(p.model, first_books(p.books), p.mark_ms, p.seen_at_ms) for p in partial.models]
-        return seal(msgspec.msgpack.encode(found))
+        return seal(msgspec.msgpack.encode(found), key=key)
     plain = not isinstance(partial, PanePartial | BooksPartial)
-    return seal(msgspec.msgpack.encode(partial), 0 if plain else CONTINUED)
+    return seal(msgspec.msgpack.encode(partial), 0 if plain else CONTINUED, key)
 
 
 class _PanePartial1(msgspec.Struct, array_like=True, tag="pane"):
@@ -330,10 +336,10 @@ def _first_format(kind: type[_First], partial: Partial) -> _First:
     return kind(*(getattr(partial, name) for name in kind.__struct_fields__))
 
 
-def unpack(data: bytes) -> Partial:
-    """Raises SketchError for anything that `pack` did not write."""
+def unpack(data: bytes, key: bytes = b"") -> Partial:
+    """Raises SketchError for anything that `pack` did not write, NewerError for what a later release wrote."""
     try:
-        partial: Partial = _DECODER.decode(unseal(data))
+        partial: Partial = _DECODER.decode(unseal(data, key))
     except UNREADABLE as error:
         raise SketchError(seen=f"a partial that does not open ({error})", expected="a packed partial") from None
     return partial
@@ -355,16 +361,29 @@ def inflate(data: bytes) -> bytes:
     return found
 
 
-def seal(payload: bytes, at_least: int = 0) -> bytes:
-    """The payload behind magic, format and checksum. `at_least`: the format that can hold it."""
-    return _SEAL.pack(MAGIC, max(WRITES, at_least), zlib.crc32(payload)) + payload
+def seal(payload: bytes, at_least: int = 0, key: bytes = b"") -> bytes:
+    """The payload behind magic, format and checksum. `at_least`: the format that can hold it. `key`: the record's."""
+    written = max(WRITES, at_least)
+    return _SEAL.pack(MAGIC, written, _checksum(written, key, payload)) + payload
 
 
-def unseal(data: bytes) -> bytes:
+def is_sealed(data: bytes) -> bool:
+    """Whether the bytes begin as sealed ones do."""
+    return data.startswith(MAGIC)
+
+
+def _checksum(written: int, key: bytes, payload: bytes) -> int:
+    if written < KEYED:
+        return zlib.crc32(payload)
+    head = struct.pack("<BI", written, len(key)) + key
+    return zlib.crc32(payload, zlib.crc32(head))
+
+
+def unseal(data: bytes, key: bytes = b"") -> bytes:
     """The payload, if magic, checksum and format hold.
 
     Raises:
-        NewerError: it is whole, and of a later release.
+        NewerError: it is whole, of a later release, and was written under this key.
         SketchError: it is none of ours.
     """
     if len(data) < _SEAL.size or len(data) > MAX_BYTES:
@@ -373,14 +392,14 @@ def unseal(data: bytes) -> bytes:
     payload = data[_SEAL.size :]
     if magic != MAGIC:
         raise SketchError(seen=f"magic {magic!r}", expected=f"{MAGIC!r}")
-    if zlib.crc32(payload) != checksum:
-        raise SketchError(seen="a wrong checksum", expected="the checksum of the payload")
+    if _checksum(written, key, payload) != checksum:
+        raise SketchError(seen=f"a wrong checksum for format {written}", expected="the checksum of what was sealed")
     check_format(written)
     return payload
 
 
 def check_format(written: int) -> None:
-    """Raises NewerError, or SketchError, for a format that is not read."""
+    """Raises NewerError, or SketchError, for a format that is not read. The seal has been checked before."""
     expected = f"format {' or '.join(map(str, READS))}"
     if written > max(READS):
         raise NewerError(

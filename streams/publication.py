@@ -47,13 +47,14 @@ def publications(outcome: Outcome) -> Iterator[Sequence[Record]]:
     if outcome.state is None:
         return
     name = outcome.model
-    kept = [Record("state", unit_key(name, unit.id), pack_unit(name, unit)) for unit in outcome.units]
+    units = [(unit_key(name, unit.id), unit) for unit in outcome.units]
+    kept = [Record("state", key, pack_unit(name, unit, key)) for key, unit in units]
     kept += [Record("state", unit_key(name, unit), None) for unit in outcome.forgotten]
     if outcome.ledger is not None:
-        kept.append(Record("state", ledger_key(name), pack_ledger(outcome.ledger)))
+        kept.append(Record("state", ledger_key(name), pack_ledger(outcome.ledger, ledger_key(name))))
     if kept:
         yield kept
-    yield [Record("state", name.encode(), pack_state(outcome.state))]
+    yield [Record("state", name.encode(), pack_state(outcome.state, name.encode()))]
 
 
 def check_publication(outcome: Outcome) -> None:
@@ -67,11 +68,11 @@ def check_publication(outcome: Outcome) -> None:
         if topic != "state" or value is None:
             continue
         if key.startswith(UNIT_KEY):
-            same = pack_unit(*unpack_unit(value)) == value
+            same = pack_unit(*unpack_unit(value, key), key) == value
         elif key.startswith(LEDGER_KEY):
-            same = unpack_ledger(value) == outcome.ledger
+            same = unpack_ledger(value, key) == outcome.ledger
         else:
-            same = unpack_state(value, ModelState) == outcome.state
+            same = unpack_state(value, ModelState, key) == outcome.state
         if not same:
             raise SketchError(seen=f"state {key[:80]!r} that opens as another one", expected="what was packed")
 

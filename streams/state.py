@@ -23,7 +23,7 @@ from streams.events import MAX_NAME, MAX_TIME_MS, MIN_TIME_MS
 from streams.fingerprint import MAX_SPAN_MS, Made, unit_length, unit_print
 from streams.inhibit import MOST_OVER, Incident
 from streams.judge_outcomes import Arrival
-from streams.partial import WRITES, Cell, Start, check_format, first_books, seal, unseal
+from streams.partial import KEYED, READS, WRITES, Cell, Start, first_books, is_sealed, seal, unseal
 from streams.plan import ModelPlan
 from streams.rollup import Unit
 from streams.signals.jobs import MOST_RUNS, JobState
@@ -114,19 +114,27 @@ class _Head(msgspec.Struct):
 State = TypeVar("State", ModelState, BooksState)
 
 
-def pack_state(state: ModelState | BooksState) -> bytes:
-    """Bytes that every release reads which reads this format."""
+def pack_state(state: ModelState | BooksState, key: bytes = b"") -> bytes:
+    """Bytes that every release reads which reads this format: JSON, and from format `KEYED` on sealed with the key."""
     said = msgspec.structs.asdict(state)
     if isinstance(state, BooksState):
         said["totals"] = {name: first_books(books) for name, books in state.totals.items()}
-    return msgspec.json.encode({"format": WRITES, **said})
+    packed_json = msgspec.json.encode({"format": WRITES, **said})
+    return packed_json if WRITES < KEYED else seal(packed_json, key=key)
 
 
-def unpack_state(data: bytes, kind: type[State]) -> State:
-    """Raises NewerError for a state of a later release, SketchError for what is none or is out of bounds."""
+def unpack_state(data: bytes, kind: type[State], key: bytes = b"") -> State:
+    """Raises NewerError for a state of a later release, SketchError for what is none or is out of bounds.
+
+    What says that it is of a later release, and is not sealed as one, is damage.
+    """
+    sealed = is_sealed(data)
+    found = unseal(data, key) if sealed else data
     try:
-        check_format(msgspec.json.decode(data, type=_Head).format)
-        state: State = msgspec.json.decode(data, type=kind)
+        written = msgspec.json.decode(found, type=_Head).format
+        if not sealed and (written not in READS or written >= KEYED):
+            raise SketchError(seen=f"a state of format {written} without a seal", expected=f"format {WRITES}")
+        state: State = msgspec.json.decode(found, type=kind)
     except UNREADABLE as error:
         raise SketchError(seen=f"a state that does not open ({error})", expected="a packed state") from None
     if isinstance(state, ModelState):
@@ -223,14 +231,15 @@ class _PackedUnit(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     stream: str = ""
 
 
-def pack_unit(model: str, unit: Unit) -> bytes:
+def pack_unit(model: str, unit: Unit, key: bytes = b"") -> bytes:
     """Sealed bytes that release 0.1 reads too: it takes the last of two cells with one key, so the first one carries
     the fingerprint."""
     cells = packed(unit.cells)
     if unit.made and cells:
         carrier = Profile(Counts(1), extras=Names({unit.made: 1}))
         cells = [Cell(*cells[0].key, carrier.to_bytes()), *cells]
-    return seal(msgspec.msgpack.encode(_PackedUnit(model, unit.level_ms, unit.start_ms, cells, unit.stream)))
+    found = _PackedUnit(model, unit.level_ms, unit.start_ms, cells, unit.stream)
+    return seal(msgspec.msgpack.encode(found), key=key)
 
 
 def _carried(cells: list[Cell]) -> str:
@@ -243,10 +252,10 @@ def _carried(cells: list[Cell]) -> str:
     return names[0]
 
 
-def unpack_unit(data: bytes) -> tuple[str, Unit]:
+def unpack_unit(data: bytes, key: bytes = b"") -> tuple[str, Unit]:
     """Raises SketchError for what is no unit, NewerError for one of a later release."""
     try:
-        found = msgspec.msgpack.decode(unseal(data), type=_PackedUnit)
+        found = msgspec.msgpack.decode(unseal(data, key), type=_PackedUnit)
     except UNREADABLE as error:
         raise SketchError(seen=f"a roll-up that does not open ({error})", expected="a packed roll-up") from None
     cells = opened(found.cells)

@@ -22,7 +22,7 @@ from streams.baseline import Baseline
 from streams.chunk import Progress
 from streams.configure import load
 from streams.decode import Decoder, ModelCodec
-from streams.errors import ConfigError, NewerError, SketchError
+from streams.errors import ConfigError, SketchError
 from streams.events import Invalid
 from streams.facts.layout import KPI_DIGEST, RUNS_DIGEST
 from streams.facts.read import read_feedback, read_outcome, read_run
@@ -421,7 +421,7 @@ def configurations() -> st.SearchStrategy[str]:
 
 def batches_of_topics() -> dict[str, Target]:
     """For every topic what its reader gets of hostile batches."""
-    reading, opening = Invalid, (SketchError, NewerError)
+    reading, opening = Invalid, SketchError
     topics: dict[str, tuple[Callable[[], list[bytes]], Callable[[Columns], object]]] = {
         "inference": (events, lambda columns: decode_events(heads(columns)) if columns.offsets else None),
         "labels": (labels, each(decode_labels)),
@@ -445,7 +445,7 @@ def batches_of_topics() -> dict[str, Target]:
 def targets() -> dict[str, Target]:
     """By name."""
     row = st.tuples(records(events), headers)
-    reading, opening = Invalid, (SketchError, NewerError)
+    reading, opening = Invalid, SketchError
     return {
         "inference events": Target(st.lists(row, min_size=1, max_size=4), decode_events),
         "labels": Target(records(labels), decode_labels),

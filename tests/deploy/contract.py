@@ -55,6 +55,7 @@ METRICS: Mapping[str, tuple[str, ...]] = {
     "foreshock_series_withheld": (),
     "foreshock_foreign_partials_total": ("model",),
     "foreshock_model_parked": ("model", "stage"),
+    "foreshock_later_release_records": ("topic",),
     "foreshock_worker_info": ("version",),
 }
 FROM_PROMETHEUS: Mapping[str, tuple[str, ...]] = {"up": ()}

@@ -18,7 +18,7 @@ SECTIONS = {
     title: dict(re.findall(r"^### (.+)\n\n((?:.+\n)+)", part, re.MULTILINE))
     for title, part in re.findall(r"^## (.+)\n((?:(?!## ).*\n)*)", RUNBOOK.read_text(encoding="utf-8"), re.MULTILINE)
 }
-STAGE_TWO = {"bad_partial", "bad_ack"}
+STAGE_TWO = {"bad_partial", "bad_progress", "bad_ack"}
 """Counted with the dead letters' reasons, by agents/exporter.py."""
 
 

@@ -6,11 +6,13 @@ import asyncio
 import random
 from collections.abc import Sequence
 
+from streams.partial import is_sealed
 from tests.batches import GZIP, NONE, Batch, Item
 from tests.faults.cluster import partitions_of_topic, read_topic
 from tests.faults.harness import HOSTILE_MARK, Pair
 from tests.faults.stage import Stage
 from tests.faults.writers import ODD_HEADERS, raw_sender
+from tests.later_release import LATER, later_release
 
 OWN_TOPICS = ("partials", "progress", "state", "acks", "windows", "actions", "dead-letter")
 RECORDS = 40
@@ -63,8 +65,17 @@ def _value(rng: random.Random, values: Sequence[bytes]) -> bytes | None:
     damaged = bytearray(rng.choice(values))
     if kind == 3:
         return bytes(damaged[: rng.randrange(len(damaged))])
-    # Whoever says that he is of a later release is believed, and ends a worker (FS-NEWER): where formats stand is left.
-    places = [at for at in range(len(damaged)) if at < 4 or at >= 16 or at == len(damaged) - 1]
-    for at in rng.sample(places, min(len(places), rng.randint(1, 4))):
+    if kind == 4:
+        return _of_a_later_format(rng, bytes(damaged))
+    for at in rng.sample(range(len(damaged)), min(len(damaged), rng.randint(1, 4))):
         damaged[at] ^= 1 << rng.randrange(8)
     return bytes(damaged)
+
+
+def _of_a_later_format(rng: random.Random, value: bytes) -> bytes:
+    """A record that claims a later release's format: the format alone, or a whole one that stood under another key."""
+    if rng.random() < 0.5:
+        return later_release(value, b"another key")
+    if is_sealed(value):
+        return value[:4] + bytes([rng.randrange(LATER, 256)]) + value[5:]
+    return b'{"format": %d}' % rng.randrange(LATER, 1 << 40)

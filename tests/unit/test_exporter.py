@@ -24,11 +24,13 @@ def scraped(
     compiled = plan(learned())
     bucket = compiled.config.bucket(MODEL)
     judges = judges or {bucket: BucketJudge(compiled, bucket, "inference", 1)}
-    resuming = SimpleNamespace(names={"inference": ""}, changes=Counter())
+    resuming = SimpleNamespace(names={"inference": ""}, changes=Counter(), damaged=0, newer={})
     sketch = SimpleNamespace(
         intake=None, folds={}, work=Work(), parked=[], plan=compiled, resuming=resuming, lost_labels={}
     )
-    merge = SimpleNamespace(intake=None, judges=judges, work=Work(), rebuild_seconds=0.0, to_rebuild=0, parked=[])
+    merge = SimpleNamespace(
+        intake=None, judges=judges, work=Work(), rebuild_seconds=0.0, to_rebuild=0, parked=[], later={}
+    )
     merge.restarted = Counter()
     exporter = Exporter(cast(Any, sketch), cast(Any, merge), cast(Any, SimpleNamespace(rejected=0)), max_series)
     found: dict[str, list[tuple[dict[str, str], float]]] = {}

@@ -19,6 +19,7 @@ from streams.duration import UNITS_MS
 from streams.errors import ConfigError, DataError
 from streams.learn import ENOUGH_EVENTS, MAX_CATEGORIES, PANES_MS, Learned, choose_pane_ms, learn
 from streams.sketch.layout import ABSENT, BINS, NULL, WRONG, Column, Kind, Layout, Role, requests
+from tests.later_release import later_release
 
 START_MS = 1_767_225_600_000
 MINUTE, HOUR, DAY = UNITS_MS["m"], UNITS_MS["h"], UNITS_MS["d"]
@@ -315,8 +316,8 @@ class TestBytes:
     def test_a_file_of_a_later_release_is_none_to_be_learned_again_at_once(self) -> None:
         data = of_values([1, 2, 3]).baseline.to_bytes()
         with pytest.raises(ConfigError) as caught:
-            Baseline.from_bytes(data[:4] + b"\x63" + data[5:], "fraud.baseline")
+            Baseline.from_bytes(later_release(data, b""), "fraud.baseline")
         assert str(caught.value) == (
-            "fraud.baseline: format 99, of a later release; expected format 1 or 2; "
+            "fraud.baseline: format 3, of a later release; expected format 1 or 2; "
             "upgrade, or run 'foreshock init' again"
         )

@@ -1,29 +1,22 @@
-"""A worker goes on from what earlier releases left behind; what a later one wrote it does not pass over."""
+"""A worker goes on from what earlier releases left behind, and a later release from what this one leaves behind."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import tarfile
-import zlib
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
-from unittest.mock import Mock
 
 import msgspec
 import pytest
 
-import agents.resuming
 from agents import topics
 from agents.app import WebOptions, Worker
 from agents.broker import EmbeddedBroker
 from agents.clients import Connection
 from agents.files import read_plan
-from agents.merge import MergeStage
 from agents.replay import generate
-from agents.sketch import SketchStage
 from agents.store import Stores
 from streams import partial
 from streams.backtest import Backtest
@@ -35,14 +28,13 @@ from streams.judge import BucketJudge, Outcome
 from streams.ledger import LedgerState, pack_ledger, unpack_ledger
 from streams.partial import Books, key_of, pack, unpack
 from streams.plan import Facts, Plan
-from streams.publication import BOOKS_KEY, LEDGER_KEY, UNIT_KEY
 from streams.records import Records
 from streams.rollup import Unit
 from streams.signals.reference import MIN_EVENTS
 from streams.source import SourceFold
 from streams.state import ModelState, pack_state, pack_unit, unpack_state, unpack_unit
 from streams.truth import TruthState
-from tests.embedded.test_worker import on_topic, project, windows
+from tests.embedded.test_worker import on_topic, windows
 from tests.faults.harness import latest_windows, replayed
 from tests.faults.oracle import differences
 from tests.synthetic import INCIDENTS, START_MS, events, learned, lines
@@ -148,15 +140,6 @@ async def put_back(connection: Connection, found: dict[str, list[Record]]) -> No
 # --- From a later release
 
 
-def test_a_whole_record_of_a_later_release_is_no_broken_one() -> None:
-    payload = b"anything"
-    newer = partial._SEAL.pack(partial.MAGIC, max(partial.READS) + 1, zlib.crc32(payload)) + payload
-    with pytest.raises(NewerError, match="of a later release"):
-        partial.unseal(newer)
-    with pytest.raises(SketchError, match="checksum"):
-        partial.unseal(newer[:-1])
-
-
 READS = partial.READS
 
 
@@ -167,24 +150,28 @@ def later(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streams.state.WRITES", max(READS) + 1)
 
 
+KEY = b"its key"
 SAVED = {
-    "progress": (lambda: Progress(3, {"m": 4}).to_bytes(), Progress.from_bytes),
-    "roll-up": (lambda: pack_unit("m", Unit(60_000, 0, {})), unpack_unit),
-    "ledger": (lambda: pack_ledger(LedgerState(model="m", truth=TruthState())), unpack_ledger),
+    "progress": (lambda: Progress(3, {"m": 4}).to_bytes(KEY), lambda data: Progress.from_bytes(data, KEY)),
+    "roll-up": (lambda: pack_unit("m", Unit(60_000, 0, {}), KEY), lambda data: unpack_unit(data, KEY)),
+    "ledger": (
+        lambda: pack_ledger(LedgerState(model="m", truth=TruthState()), KEY),
+        lambda data: unpack_ledger(data, KEY),
+    ),
     "state": (
-        lambda: pack_state(ModelState(model="m", judged_until_ms=1, first_pane_ms=0, last_event_pane_ms=0)),
-        lambda data: unpack_state(data, ModelState),
+        lambda: pack_state(ModelState(model="m", judged_until_ms=1, first_pane_ms=0, last_event_pane_ms=0), KEY),
+        lambda data: unpack_state(data, ModelState, KEY),
     ),
     "books": (
-        lambda: pack_state(BooksState({0: 1}, {"m": Books(2, 2)})),
-        lambda data: unpack_state(data, BooksState),
+        lambda: pack_state(BooksState({0: 1}, {"m": Books(2, 2)}), KEY),
+        lambda data: unpack_state(data, BooksState, KEY),
     ),
 }
 
 
 @pytest.mark.parametrize("name", SAVED)
 def test_every_saved_record_says_its_format(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same bytes: the later release reads what this one wrote, this one ends at what the later one wrote."""
+    """The same bytes: the later release reads what this one wrote, this one knows what the later one wrote."""
     write, read = SAVED[name]
     ours = write()
     with monkeypatch.context() as patch:
@@ -215,7 +202,8 @@ def test_in_a_rolling_upgrade_the_old_worker_stops_short_and_the_new_one_counts_
             end = min(at + 500, stop)
             steps = fold.take(Records(range(at, end), [NOW_MS] * (end - at), values[at:end]), NOW_MS)
             steps.append(fold.publish(NOW_MS, caught_up=False, final=final and end == stop))
-            log.extend((item.bucket, key_of(item, "w"), pack(item)) for step in steps for item in step.partials)
+            for item in (item for step in steps for item in step.partials):
+                log.append((item.bucket, key_of(item, "w"), pack(item, key_of(item, "w"))))
 
     publish(0, cut)
     with monkeypatch.context() as patch:
@@ -235,7 +223,7 @@ def test_in_a_rolling_upgrade_the_old_worker_stops_short_and_the_new_one_counts_
         state = unpack_state(data, ModelState)
         new[one.config.bucket(state.model)].restore(state)
     for bucket, key, value in log:
-        new[bucket].apply(unpack(value), key, fresh=False)
+        new[bucket].apply(unpack(value, key), key, fresh=False)
     for judge in new.values():
         list(judge.resume())
         outcomes += judge.advance()
@@ -243,7 +231,7 @@ def test_in_a_rolling_upgrade_the_old_worker_stops_short_and_the_new_one_counts_
 
 
 def judged(judge: BucketJudge, key: bytes, value: bytes) -> list[Outcome]:
-    judge.apply(unpack(value), key)
+    judge.apply(unpack(value, key), key)
     return list(judge.advance())
 
 
@@ -251,55 +239,3 @@ def told(outcomes: list[Outcome]) -> tuple[dict[str, dict[str, Any]], set[str]]:
     """Windows as a reader of the topic ends up with, and action ids."""
     written = [json.loads(msgspec.json.encode(window)) for outcome in outcomes for window in outcome.windows]
     return latest_windows(written), {action.id for outcome in outcomes for action in outcome.actions}
-
-
-SEALED = partial._SEAL.pack(partial.MAGIC, max(partial.READS) + 1, 0)
-
-
-def test_a_worker_ends_with_one_line_where_a_later_release_has_written(
-    topic: str, broker: EmbeddedBroker, tmp_path: Path
-) -> None:
-    """Nothing is judged without what it cannot read."""
-    _, plan, connection = project(broker, topic, tmp_path)
-
-    async def main() -> None:
-        await topics.create(connection, connection.topic("inference"), PARTITIONS)
-        await topics.ensure(connection, inference_partitions=PARTITIONS, buckets=plan.config.kafka.buckets)
-        async with connection.producer() as producer:
-            await producer.send_and_wait(connection.topic("partials"), SEALED, b"key", 0)
-        worker = Worker(plan, connection, WebOptions(), drain=True)
-        with pytest.raises(NewerError) as error:
-            await asyncio.wait_for(worker.run(), FINISHED_WITHIN_S)
-        assert str(error.value) == (
-            "partials, bucket 0, offset 0: format 3, of a later release; expected format 1 or 2; "
-            "upgrade this worker; nothing is lost"
-        )
-
-    asyncio.run(main())
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [(b"shop", b'{"format": 3}'), (BOOKS_KEY, b'{"format": 3}'), (UNIT_KEY, SEALED), (LEDGER_KEY, SEALED)],
-)
-def test_no_state_of_a_later_release_is_passed_over(key: bytes, value: bytes) -> None:
-    one = compiled(learned())
-    stage = MergeStage(one, Connection(broker="none:1"), Mock(), 1, {})
-    with pytest.raises(NewerError, match=r"^state "):
-        stage._restore(BucketJudge(one, 0, "inference", 1), key, value)
-
-
-def test_no_progress_of_a_later_release_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """To begin at an older one would count records twice that are in partials already."""
-
-    async def read(connection: Any, topic: str, partitions: Any, take: Callable[..., None], **how: Any) -> Any:
-        take([SimpleNamespace(partition=0, offset=7, key=b"0", value=SEALED)])
-
-    async def one_partition(topic: str) -> int:
-        return 1
-
-    monkeypatch.setattr(agents.resuming, "read_to_end", read)
-    stage = SketchStage(compiled(learned()), Connection(broker="none:1"), Mock(), "here", None)
-    monkeypatch.setattr(stage.resuming, "partitions_of", one_partition)
-    with pytest.raises(NewerError, match=r"^progress, offset 7: "):
-        asyncio.run(stage.resuming.read({("inference", 0)}, {}))
