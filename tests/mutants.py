@@ -3,8 +3,10 @@
     python -m tests.mutants --sample 60 --seed 1        so many of all modules, drawn by the seed
     python -m tests.mutants --only chunk,join --sample 20
 
-It works on a copy of the checkout, in `build/mutants`. cosmic-ray, in an environment of its own, makes the mutants and
-runs the tests. Exit code 1 if fewer than `--least` per cent of them were killed. A mutant that was looked at and is
+It works on a copy of the checkout, in `build/mutants`. cosmic-ray, in an environment of its own, makes the mutants;
+`tests.mutant_runs` runs the tests. A mutant is killed if a test fails, or if one takes ten times the processor time
+that it takes with the unchanged code: it is caught in a loop. Exit code 1 if fewer than `--least` per cent of them were
+killed. `build/mutants/GROUP.txt` has every mutant, and the test that noticed it. A mutant that was looked at and is
 equivalent is named in EQUIVALENT, by module and the line that it changes.
 """
 
@@ -12,24 +14,39 @@ from __future__ import annotations
 
 import argparse
 import ast
+import json
+import os
 import random
 import shutil
 import sqlite3
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.environments import NotInstalled, environment
+from tests.mutant_runs import ENDLESS, KILLED, SURVIVED, UNDECIDED
 
 ROOT = Path(__file__).parents[1]
 TOOLS = Path(__file__).with_suffix(".txt")
 WORK = ROOT / "build" / "mutants"
-TIMEOUT_S = 300
 LEAST_PER_CENT = 85.0
-TIMED_OUT = "timeout"
-KILLED = ("killed", "abnormal")
+ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+MUTATE = """
+import difflib, json, sys, sqlite3
+from pathlib import Path
+from cosmic_ray.mutating import mutate_code
+from cosmic_ray.plugins import get_operator
+query = "select module_path, operator_name, occurrence from mutation_specs order by 1, 2, 3"
+for path, operator, occurrence in sqlite3.connect(sys.argv[1]).execute(query):
+    code = Path(path).read_text()
+    found = mutate_code(code, get_operator(operator)(), occurrence)
+    diff = "\\n".join(difflib.unified_diff(code.splitlines(), found.splitlines(), path, path, "", "", 1, ""))
+    print(json.dumps({"path": path, "code": found, "diff": diff}))
+"""
+"""What cosmic-ray's own interpreter runs."""
 SKIPPED_OPERATORS = ("core/RemoveDecorator",)
 """Without its decorator a module does not import: that tells nothing of the tests."""
 KERNEL = (
@@ -41,7 +58,9 @@ MODULES: Mapping[str, tuple[tuple[str, ...], str]] = {
     "merge": (("streams/chunk_merge.py", "streams/merge.py"), f"{KERNEL} tests/laws/test_labels_behind.py"),
     "join": (
         ("streams/join/fold.py", "streams/join/cells.py", "streams/join/histories.py"),
-        "tests/laws/test_join.py tests/unit/test_labels.py tests/unit/test_boundaries.py",
+        "tests/laws/test_join.py tests/laws/test_join_oracle.py tests/unit/test_parking.py "
+        "--deselect tests/laws/test_join.py::"
+        "test_no_step_of_stage_two_is_more_than_a_pane_or_a_cohort_even_after_a_restart",
     ),
     "judge": (
         ("streams/judge.py", "streams/judge_outcomes.py"),
@@ -59,8 +78,8 @@ MODULES: Mapping[str, tuple[tuple[str, ...], str]] = {
     ),
     "stages": (
         ("agents/merge.py", "agents/sketch.py"),
-        "tests/laws/test_merge_stage_kills.py tests/unit/test_merge_stage.py tests/unit/test_sketch_stage.py "
-        "tests/embedded/test_worker.py",
+        "tests/laws/test_merge_stage_kills.py tests/laws/test_sketch_stage_kills.py tests/unit/test_merge_stage.py "
+        "tests/unit/test_sketch_stage.py",
     ),
 }
 """By name: the modules, and the tests about them."""
@@ -102,58 +121,81 @@ def copied() -> Path:
     return tree
 
 
-def annotation_places(source: str) -> set[tuple[int, int]]:
-    """Line and column of every node within an annotation: a change there alters nothing."""
+def idle_places(source: str) -> set[tuple[int, int]]:
+    """Line and column of every node where a change alters nothing, or a choice alone: annotations, and the numbers that
+    constants of a module are given."""
+    tree = ast.parse(source)
+    idle: list[ast.expr | None] = []
+    for node in ast.walk(tree):
+        idle += [getattr(node, "annotation", None), getattr(node, "returns", None)]
+    idle += [node.value for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign)]
     places = set()
-    for node in ast.walk(ast.parse(source)):
-        annotations = (getattr(node, "annotation", None), getattr(node, "returns", None))
-        for part in (part for found in annotations if found is not None for part in ast.walk(found)):
-            if isinstance(part, ast.expr):
-                places |= {(part.lineno, column) for column in range(part.col_offset, (part.end_col_offset or 0) + 1)}
+    for part in (part for found in idle if found is not None for part in ast.walk(found)):
+        if isinstance(part, ast.expr):
+            places |= {(part.lineno, column) for column in range(part.col_offset, (part.end_col_offset or 0) + 1)}
     return places
 
 
-def drawn(session: Path, tree: Path, sample: int, rng: random.Random) -> int:
-    """Leaves so many mutants in the session; how many."""
+def drawn(session: Path, tree: Path, sample: int, rng: random.Random) -> None:
+    """Leaves so many mutants in the session."""
     with sqlite3.connect(session) as base:
         rows = base.execute(
             "select job_id, module_path, operator_name, start_pos_row, start_pos_col from mutation_specs order by "
             "module_path, operator_name, occurrence"
         ).fetchall()
-        sources = {path: annotation_places((tree / path).read_text()) for path in {row[1] for row in rows}}
+        idle = {path: idle_places((tree / path).read_text()) for path in {row[1] for row in rows}}
         useful = [
             job
             for job, path, operator, line, column in rows
-            if operator not in SKIPPED_OPERATORS and (line, column) not in sources[path]
+            if operator not in SKIPPED_OPERATORS and (line, column) not in idle[path]
         ]
         kept = set(rng.sample(useful, min(sample, len(useful))))
         for table in ("mutation_specs", "work_items"):
             base.executemany(f"delete from {table} where job_id = ?", [(row[0],) for row in rows if row[0] not in kept])
-    return len(kept)
+
+
+def mutated(session: Path, tree: Path, python: Path) -> list[dict[str, str]]:
+    """Path, code and diff of every mutant in the session that is Python."""
+    done = subprocess.run([str(python), "-c", MUTATE, session.name], cwd=tree, check=True, capture_output=True)
+    found: list[dict[str, str]] = [json.loads(line) for line in done.stdout.splitlines()]
+    return [mutant for mutant in found if is_python(mutant["code"])]
+
+
+def is_python(code: str) -> bool:
+    try:
+        compile(code, "a mutant", "exec")
+    except SyntaxError:
+        return False
+    return True
 
 
 def run(name: str, tree: Path, sample: int, rng: random.Random, tools: Path) -> Iterator[Mutant]:
     """The mutants of one entry of MODULES, each with its outcome."""
     modules, tests = MODULES[name]
-    config, session = tree / f"mutants-{name}.toml", tree / f"mutants-{name}.sqlite"
-    command = f"{sys.executable} -m pytest -q -x -p no:cacheprovider {tests}"
+    config, session, jobs = (tree / f"mutants-{name}.{end}" for end in ("toml", "sqlite", "json"))
     config.write_text(
-        f"[cosmic-ray]\nmodule-path = {list(modules)}\ntimeout = {TIMEOUT_S}.0\nexcluded-modules = []\n"
-        f'test-command = "{command}"\n[cosmic-ray.distributor]\nname = "local"\n'
+        f"[cosmic-ray]\nmodule-path = {list(modules)}\ntimeout = 1.0\nexcluded-modules = []\n"
+        'test-command = ""\n[cosmic-ray.distributor]\nname = "local"\n'
     )
     tool = str(tools.with_name("cosmic-ray"))
     subprocess.run([tool, "init", config.name, session.name], cwd=tree, check=True, capture_output=True)
-    count = drawn(session, tree, sample, rng)
-    print(f"{name}: {count} mutants of {', '.join(modules)}", flush=True)
-    subprocess.run(["nice", tool, "exec", config.name, session.name], cwd=tree, check=True, capture_output=True)
-    with sqlite3.connect(session) as base:
-        rows = base.execute(
-            "select module_path, diff, test_outcome, worker_outcome, output from mutation_specs "
-            "join work_results using (job_id)"
-        ).fetchall()
-    for module, diff, outcome, worker, output in rows:
-        # cosmic-ray takes a run that was too long for a kill: on a busy machine it is none.
-        yield Mutant(module, diff or "", TIMED_OUT if output == TIMED_OUT else str(outcome or worker).lower())
+    drawn(session, tree, sample + sample // 2, rng)
+    mutants = mutated(session, tree, tools)
+    mutants = rng.sample(mutants, min(sample, len(mutants)))
+    print(f"{name}: {len(mutants)} mutants of {', '.join(modules)}", flush=True)
+    jobs.write_text("".join(json.dumps(mutant) + "\n" for mutant in mutants))
+    command = [sys.executable, "-m", "tests.mutant_runs", jobs.name, *tests.split()]
+    with subprocess.Popen(command, cwd=tree, env=os.environ | ENVIRONMENT, stdout=subprocess.PIPE) as runs:
+        assert runs.stdout is not None
+        lines = map(json.loads, runs.stdout)
+        whole = next(lines, {"outcome": "no answer", "by": ""})
+        if whole["outcome"] != SURVIVED:
+            raise SystemExit(f"{name}: the tests of the unchanged code fail: {whole}")
+        print(f"{name}: the tests take {whole['cpu_s']} s of a processor", flush=True)
+        with (WORK / f"{name}.txt").open("w") as report:
+            for mutant, found in zip(mutants, lines, strict=True):
+                print(*found.values(), mutant["diff"], sep="\n", end="\n\n", file=report, flush=True)
+                yield Mutant(mutant["path"], mutant["diff"], found["outcome"])
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -170,15 +212,19 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     tree, wanting = copied(), []
     for name in options.only.split(",") if options.only else MODULES:
-        found = list(run(name, tree, options.sample, random.Random(f"{options.seed} {name}"), tools))
-        counted = [mutant for mutant in found if not mutant.is_equivalent and mutant.outcome != TIMED_OUT]
-        killed = sum(mutant.outcome in KILLED for mutant in counted)
-        share = 100 * killed / max(1, len(counted))
-        left = len(found) - len(counted)
-        print(f"{name}: {killed} of {len(counted)} killed ({share:.0f} %), {left} equivalent or undecided (timeout)")
-        for mutant in found:
-            if mutant.outcome not in KILLED and not mutant.is_equivalent:
+        found = []
+        for mutant in run(name, tree, options.sample, random.Random(f"{options.seed} {name}"), tools):
+            found.append(mutant)
+            if mutant.outcome not in (KILLED, ENDLESS) and not mutant.is_equivalent:
                 print(f"  {mutant.outcome}: {mutant.module}: {' | '.join(mutant.changed)}", flush=True)
+        counted = [mutant for mutant in found if not mutant.is_equivalent and mutant.outcome != UNDECIDED]
+        tally = Counter(mutant.outcome for mutant in counted)
+        share = 100 * (tally[KILLED] + tally[ENDLESS]) / max(1, len(counted))
+        print(
+            f"{name}: {tally[KILLED] + tally[ENDLESS]} of {len(counted)} killed ({share:.0f} %), {tally[ENDLESS]} of "
+            f"them caught in a loop; {sum(mutant.is_equivalent for mutant in found)} equivalent, "
+            f"{sum(mutant.outcome == UNDECIDED for mutant in found)} undecided"
+        )
         if share < options.least:
             wanting.append(name)
     if wanting:

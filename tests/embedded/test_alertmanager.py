@@ -104,6 +104,9 @@ def test_a_page_that_still_burns_stays_when_its_action_has_expired(connection: C
                 await until(lambda: len(alerts.posts) > 1)
                 await generate(to, to.topic("actions"), [(b"m", msgspec.json.encode(over))])
                 await until(lambda: len(alerts.posts) > 2)
+                await generate(to, to.topic("actions"), [(b"m", msgspec.json.encode(action("f", 8, "other")))])
+                await until(lambda: len(alerts.posts) > 3)
             assert alerts.posts[2][0]["endsAt"] < alerts.posts[1][0]["endsAt"], "it is told that it is over"
+            assert alerts.names()[2:] == [{"nulls"}, {"other"}], "and told once"
 
     asyncio.run(main())

@@ -74,11 +74,12 @@ class Event:
     ts_ms: int
     region: str | None
     score: float
+    version: str = "v0"
 
     @property
     def value(self) -> bytes:
         fields: dict[str, Any] = {"event_id": self.event_id, "ts": self.ts_ms, "model": self.model, "features": {}}
-        fields |= {"model_version": "v0", "score": self.score, "segments": {"region": self.region}}
+        fields |= {"model_version": self.version, "score": self.score, "segments": {"region": self.region}}
         return json.dumps(fields).encode()
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -66,6 +66,8 @@ Label = Told | NoLabel
 @st.composite
 def logs_with_rejects(draw: st.DrawFn) -> tuple[list[Event], list[Label]]:
     events, told = draw(logs())
+    versions = st.sampled_from(["v0", "v0", "v1", "v2", "v3"])
+    events = [replace(event, version=draw(versions)) for event in events]
     labels: list[Label] = list(told)
     for rejected in draw(st.lists(st.sampled_from(NO_LABELS), max_size=4)):
         labels.insert(draw(st.integers(0, len(labels))), rejected)
@@ -102,6 +104,7 @@ class Plain:
 
     cells: dict[Any, Any] = field(default_factory=dict)
     books: dict[str, LabelBooks] = field(default_factory=dict)
+    versions: dict[str, list[str]] = field(default_factory=dict)
     repeats: set[int] = field(default_factory=set)
     """Offsets of events whose id was there before."""
 
@@ -109,13 +112,21 @@ class Plain:
         name = model if model in ("", "alpha", "beta") else OTHER
         return self.books.setdefault(name, LabelBooks())
 
+    def version(self, event: Event) -> str:
+        """The first versions of a model have cells of their own, by the order of the log."""
+        known = self.versions.setdefault(event.model, ["v0"] if event.model == "alpha" else [])
+        if event.version not in known and len(known) < PLAN.models[event.model].config.max_versions:
+            known.append(event.version)
+        return event.version if event.version in known else OTHER
+
     def add(self, view: View, event: Event, start_ms: int, slot: int, amount: int = 1) -> None:
         for vector in self.vectors(view, event, start_ms):
             vector[slot] += amount
 
     def vectors(self, view: View, event: Event, start_ms: int) -> list[Any]:
         region = "north" if event.region == "north" else OTHER
-        keys = [("v0", "", "")] + ([("v0", "region", region)] if event.model == "alpha" else [])
+        version = self.version(event)
+        keys = [(version, "", "")] + ([(version, "region", region)] if event.model == "alpha" else [])
         return [self.vector(view, event.model, start_ms, key) for key in keys]
 
     def vector(self, view: View, model: str, start_ms: int, key: tuple[str, str, str]) -> Any:

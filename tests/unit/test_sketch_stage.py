@@ -18,7 +18,7 @@ from agents.clock import now_ms
 from agents.intake import NO_RECORDS, Batch, Flow
 from agents.sketch import SketchStage
 from agents.store import Stores
-from streams.chunk import Step
+from streams.chunk import Progress, Step
 from streams.configure import load
 from streams.partial import BooksPartial, LabelBooksPartial
 from streams.plan import compile_plan
@@ -101,3 +101,16 @@ def test_an_answer_that_lay_unread_says_nothing_of_the_time_that_it_lay() -> Non
     assert now_ms() - flow.asked_ms >= 20_000
     flow.hear(time.time() * 1000 + 1)
     assert now_ms() - flow.asked_ms < 20_000
+
+
+def test_progress_that_a_zombie_wrote_later_does_not_take_a_partition_back(
+    stage: SketchStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def two(connection: Any, topic: str, partitions: Any, take: Any, **how: Any) -> dict[int, int]:
+        for offset in (131_072, 65_536):
+            take([Mock(key=b"0", value=Progress(offset, {}).to_bytes(), partition=0, offset=0)])
+        return {}
+
+    monkeypatch.setattr(agents.resuming, "read_to_end", two)
+    tps = {TopicPartition("inference", 0)}
+    assert asyncio.run(stage.on_assigned(tps)) == dict.fromkeys(tps, 131_072)

@@ -1,0 +1,153 @@
+"""Terms of a formula, or of a bound, that change an answer only in a case of their own: that case."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+import pytest
+from scipy import stats
+
+from streams.baseline import WHOLE
+from streams.cells import cap_versions
+from streams.chunk_merge import BooksState, PaneState
+from streams.duration import HOUR_MS
+from streams.facts.merge import FactsMerge
+from streams.judge import ModelJudge
+from streams.judge_facts import FEEDBACK_STREAM
+from streams.merge import BucketMerge
+from streams.partial import Books, BooksPart
+from streams.plan import Facts
+from streams.rollup import Unit
+from streams.signals.evaluate import Judge, Window, effect_of
+from streams.signals.feedback import _design_effect
+from streams.signals.label_flow import FlowJudge, LabelFlow, Made
+from streams.signals.reference import BLOCK_ALPHA, upper_limit
+from streams.sketch.outcomes import DELAY_EDGES_MS, DELAYS
+from streams.state import ModelState
+from tests.laws.test_join import PLAN as LABELLED
+from tests.strategies import MINUTE_MS, START_MS, plan_of
+from tests.synthetic import MODEL, learned, plan
+from tests.unit.test_facts import cells
+
+M = MINUTE_MS
+
+
+class TestStatistics:
+    def test_the_upper_limit_is_that_of_one_more_block(self) -> None:
+        blocks = [2.0, 3.0, 5.0, 4.0]
+        t = float(stats.t.ppf(1 - BLOCK_ALPHA, len(blocks) - 1))
+        expected = statistics.mean(blocks) + t * statistics.stdev(blocks) * math.sqrt(1 + 1 / len(blocks))
+        assert expected > max(blocks)
+        assert upper_limit(np.array(blocks)[:, None]) == pytest.approx([expected])
+
+    def test_the_design_effect_is_chi_square_by_its_degrees_of_freedom(self) -> None:
+        told = [(10.0, 100.0), (20.0, 100.0), (30.0, 100.0)]
+        chi = sum((hits - 20) ** 2 / (100 * 0.2 * 0.8) for hits, _ in told)
+        assert _design_effect(told, 0.2) == pytest.approx(chi / 2)
+
+    @pytest.mark.parametrize("gap_s", [15, 2_400])
+    def test_silence_is_held_against_the_longest_gap_and_two_panes_at_the_least(self, gap_s: int) -> None:
+        model = plan(learned()).models[MODEL]
+        assert model.baseline is not None
+        known = msgspec.structs.replace(model.baseline, longest_gap_ms=gap_s * 1_000)
+        judge = Judge(replace(model, baseline=known))
+        result = judge._freshness(Window(START_MS, START_MS + M, M, {}))
+        longest_s, panes_s = gap_s * effect_of(model, "freshness"), 2 * model.config.pane_ms / 1_000
+        assert (longest_s < panes_s) == (gap_s == 15)
+        assert result.threshold.tolist() == [max(longest_s, panes_s)]
+
+    @pytest.mark.parametrize("late_ms", [-1, 0])
+    def test_labels_without_a_prediction_are_no_news_until_the_slowest_label_of_the_first_has_come(
+        self, late_ms: int
+    ) -> None:
+        model = LABELLED.models["alpha"]
+        assert model.outcomes is not None
+        flow = FlowJudge(model, {WHOLE: np.zeros(model.outcomes.length, np.int64)}, None, 0.01)
+        came = np.zeros(DELAYS, np.int64)
+        came[np.searchsorted(DELAY_EDGES_MS, HOUR_MS)] = 1_000
+        flow.follow(came.tolist())
+        assert flow.slowest_ms >= HOUR_MS
+        made = Made(np.array([START_MS], float), np.array([M], float), [{WHOLE: 1_000}])
+        start_ms = START_MS + flow.slowest_ms + late_ms
+        found = flow._unmatched(Window(start_ms, start_ms + M, M, {}), LabelFlow(1_000, 10), made)
+        assert bool(found.breached[0]) == (late_ms == 0)
+
+
+class TestCells:
+    def test_declared_versions_are_kept_before_any_other(self) -> None:
+        config = "models:\n  m:\n    versions: [z1, z2]\n    max_versions: 3\n    features: {}\n"
+        segmentation = plan_of(config).models["m"].segmentation
+        one = cells(1)["", "", ""]
+        for other in "abcdefgh":
+            found = {(version, "", ""): one for version in (other, "x", "y", "z1", "z2")}
+            cap_versions(found, segmentation)
+            assert len(found) == 4 and {("z1", "", ""), ("z2", "", "")} < found.keys()
+
+
+SERVED = "    served: requests\n"
+CONFIG = """
+models:
+  m:
+    pane: 1m
+    grace: 1m
+    lateness: 2m
+    features: {{}}
+{}    rules:
+      - {{name: slow, signals: [request_rate], response: data_incident, over: 5m}}
+"""
+
+
+class TestHorizons:
+    def merge(self, served: str = "", *marks_ms: int) -> BucketMerge:
+        compiled = plan_of(CONFIG.format(served))
+        merge = BucketMerge(compiled, compiled.config.bucket("m"), "inference", max(1, len(marks_ms)))
+        merge.models["m"].judged_until_ms = START_MS
+        merge.models["m"].marks = {at: BooksPart("m", Books(), ms, 0) for at, ms in enumerate(marks_ms)}
+        return merge
+
+    def test_panes_stay_as_long_as_the_partition_that_is_furthest_behind_may_change_them(self) -> None:
+        behind, level = self.merge("", START_MS, START_MS - HOUR_MS), self.merge("", START_MS, START_MS)
+        ends = []
+        for merge in (behind, level):
+            merge.expire()
+            ends.append(merge.models["m"].expired_before_ms)
+        assert ends[0] == ends[1] - HOUR_MS
+
+    def test_panes_of_an_hour_stay_where_requests_are_counted_by_the_hour(self) -> None:
+        ends = []
+        for served in ("", SERVED):
+            merge = self.merge(served, START_MS)
+            merge.expire()
+            ends.append(merge.models["m"].expired_before_ms)
+        assert ends[1] == ends[0] - HOUR_MS + 5 * M, "instead of the longest window, of five minutes"
+
+    def test_books_that_came_from_the_state_stay_folded_when_it_is_written_again(self) -> None:
+        merge = self.merge()
+        state = BooksState({0: 7}, {"m": Books(read=5, counted=5)}, {0: 2})
+        merge.restore_books(state)
+        assert merge.books_state() == state
+
+    def test_hours_that_end_after_what_was_judged_are_dropped_from_every_history(self) -> None:
+        """Their panes will be closed again."""
+        model = plan_of(CONFIG.format("    feedback: {complaint: {}}\n")).models["m"]
+        judged_ms = START_MS + HOUR_MS
+        state = ModelState(model="m", judged_until_ms=judged_ms, first_pane_ms=START_MS, last_event_pane_ms=START_MS)
+        judge = ModelJudge(model, state, {Facts.FEEDBACK})
+        for hour in range(3):
+            judge.facts.history.restore(Unit(HOUR_MS, START_MS + hour * HOUR_MS, cells(1), FEEDBACK_STREAM))
+        judge.drop_units()
+        assert list(judge.facts.history.hours) == [START_MS]
+
+    def test_a_pane_of_runs_that_changes_after_it_was_judged_counts_with_the_next_one_that_closes(self) -> None:
+        compiled = plan_of(CONFIG.format("    jobs: {features: {every: 1h}}\n"))
+        merge = FactsMerge(compiled, compiled.config.bucket("m"), {Facts.RUNS: 1})
+        runs = merge.topics[Facts.RUNS].models["m"]
+        runs.panes[START_MS] = PaneState(runs.plan.segmentation, on_time=cells(3))
+        assert len(merge.take("m", START_MS).runs) == 1
+        assert merge.take("m", START_MS + M).runs == []
+        runs.changed.add(START_MS)
+        assert [len(merge.take("m", START_MS + at * M).runs) for at in (2, 3)] == [1, 0]
