@@ -169,7 +169,12 @@ class Worker:
         self._connect(app, sources, partial(stores.stored, source) if stores else NOTHING)
         self.acks = AckReader(self.connection, self.merge.take_ack)
         self._watch = KafkaWatch(lambda: producer.client)
-        self.topic_watch = TopicWatch(self.connection, needs_of(self.plan))
+        self.topic_watch = TopicWatch(
+            self.connection,
+            needs_of(self.plan),
+            sizes=lambda: producer.largest,
+            on_limits=partial(self._take_limits, producer),
+        )
         assert self.sketch.intake is not None and self.merge.intake is not None
         return (self._watch, self.topic_watch, app, self.acks, self.merge.intake, self.sketch.intake)
 
@@ -198,6 +203,12 @@ class Worker:
             group_instance_id=self.instance,
             configuration=configuration,
         )
+
+    def _take_limits(self, producer: Producer, limits: Mapping[str, int]) -> None:
+        """What was too large for its topic is tried again when its limit has been raised."""
+        producer.take_limits(limits)
+        self.sketch.retry()
+        self.merge.retry()
 
     def _say_wait(self, reason: str) -> None:
         self._waits = reason

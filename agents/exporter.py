@@ -151,6 +151,15 @@ class Exporter(Collector):
         rejects.add_metric(["bad_partial"], self.merge.work.rejects["bad_partial"])
         rejects.add_metric(["bad_progress"], self.sketch.resuming.damaged)
         rejects.add_metric(["bad_ack"], self.acks.rejected)
+        largest = GaugeMetricFamily(
+            "foreshock_largest_record_bytes",
+            "Bytes of the largest record that this worker has sent, or has to send, to a topic of its own.",
+            labels=["topic"],
+        )
+        producer = self.sketch.producer
+        for topic in self.topics.kept if self.topics is not None else ():
+            largest.add_metric([topic], producer.largest.get(topic, 0))
+        yield largest
         yield from (*map(_plain_counter, (seconds, count)), partials, retries, rebalances, rejects, waiting)
 
     def _rebuilds(self) -> Iterator[Metric]:

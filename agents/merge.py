@@ -17,12 +17,12 @@ from agents.intake import Batch, Intake, taken_apart
 from agents.loader import Records as Loaded
 from agents.loader import read_to_end
 from agents.parked import MAX_NAMED, report
-from agents.publish import Outgoing, Producer, publish
+from agents.publish import TOO_LARGE_S, Outgoing, Producer, TooLarge, publish
 from agents.sketch import Work
 from streams.ack import Ack, Acks
 from streams.action import action_line, advice
 from streams.compaction import CompactedLog
-from streams.errors import NewerError, SketchError
+from streams.errors import NewerError, RecordTooLarge, SketchError
 from streams.judge import BucketJudge, Outcome
 from streams.kept import park_for, restore_record
 from streams.parking import Parked, Phase, printable
@@ -74,6 +74,8 @@ class MergeStage:
         """Records of `state`, then of `partials`, that are still to be read until the judges are rebuilt."""
         self.restarted: Counter[Kind] = Counter()
         """What of the kept state did not go on, and was left out or begun anew."""
+        self.too_large: dict[str, RecordTooLarge] = {}
+        """Models that are parked as a record of theirs is larger than its topic takes."""
         self.later: Counter[str] = Counter({"state": 0, "partials": 0})
         """By topic, records of a later release: what they are of is parked."""
         self._tell_rebuild = Seldom(TELL_EVERY_S)
@@ -183,9 +185,11 @@ class MergeStage:
 
     async def on_revoked(self, tps: AbstractSet[TopicPartition]) -> None:
         """Nothing is lost: the next owner rebuilds from the log. If that is us, what is whole is gone on with."""
-        whole = self.positions.keys() & self.judges.keys() - self._at_work
+        cut_off = {bucket for bucket, judge in self.judges.items() if self.too_large.keys() & judge.parking.models}
+        whole = self.positions.keys() & self.judges.keys() - self._at_work - cut_off
         self._kept = {bucket: (self.judges[bucket], self.positions[bucket]) for bucket in whole}
         self.judges, self.positions, self._at_work, self.to_rebuild = {}, {}, set(), 0
+        self.too_large = {}
 
     @property
     def parked(self) -> list[Parked]:
@@ -245,11 +249,28 @@ class MergeStage:
                 )
                 for item in group
             ]
-            await publish(self.producer, records, wanted, self.work.retried)
+            try:
+                await publish(self.producer, records, wanted, self.work.retried, TOO_LARGE_S)
+            except TooLarge as error:
+                self._park_too_large(judge, outcome.model, max((records[at] for at in error.at), key=lambda r: r.bytes))
+                return
             if not wanted():
                 return
             if number == 0:
                 _tell(outcome)
+
+    def _park_too_large(self, judge: BucketJudge, model: str, record: Outgoing) -> None:
+        """Parks a model of which a record is larger than its topic takes: the others go on."""
+        limit = self.producer.limit(record.topic)
+        self.too_large[model] = RecordTooLarge(record.topic, record.bytes, limit)
+        judge.parking.park(model, Phase.PACK, self.too_large[model])
+        report(judge.parking.news())
+
+    def retry(self) -> None:
+        """Has its buckets assigned anew, and so evaluated from where they stopped, if nothing is too large any more."""
+        fits = [error.size <= self.producer.limit(error.topic) for error in self.too_large.values()]
+        if fits and all(fits) and self.intake is not None:
+            self.intake.rejoin()
 
     async def _expire(self, bucket: int, judge: BucketJudge, wanted: Wanted) -> None:
         """Deletes the partials that nothing needs; the books that they carried are kept first."""

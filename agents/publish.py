@@ -3,7 +3,7 @@
 An idempotent producer of aiokafka never gets a record through to a partition again once Kafka has refused a batch of
 it. So the producer here is made anew when that has happened, and what was not acknowledged is sent again: all records
 are replacements of older versions of themselves. What is larger than its topic takes is not sent: it waits until the
-limit of the topic is raised, and the log says which model it is of and what to do.
+limit of the topic is raised, as long as its sender lets it, and the log says which model it is of and what to do.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +38,8 @@ from streams.text import plain
 log = logging.getLogger(__name__)
 
 RETRY_S, MAX_RETRY_S = 1.0, 10.0
+TOO_LARGE_S = 60.0
+"""So long a model's record that its topic does not take holds up the others: its limit may be low by mistake."""
 HEADROOM_BYTES = 1_024
 """Of a batch's head and a record's own."""
 STOP_WITHIN_S = 10.0
@@ -71,6 +75,14 @@ class Outgoing:
         return len(self.key or b"") + len(self.value or b"") + headers + HEADROOM_BYTES
 
 
+class TooLarge(Exception):
+    """Some of the records are larger than their topics take, and have been for long. `at`: their places in the list."""
+
+    def __init__(self, at: Sequence[int]) -> None:
+        self.at = tuple(at)
+        super().__init__(f"{len(self.at)} records are too large")
+
+
 class Producer:
     """One producer of aiokafka at a time, for all stages of a worker.
 
@@ -88,6 +100,10 @@ class Producer:
         self._renewing = asyncio.Lock()
         self._is_stopped = False
         self.renewals = 0
+        self.largest: dict[str, int] = {}
+        """By topic the bytes of the largest record that was, or has to be, sent."""
+        self.low_since: dict[str, float] = {}
+        """By topic when a record was found to be too large for it (monotonic), until its limit is raised."""
 
     @property
     def client(self) -> Any:
@@ -122,6 +138,13 @@ class Producer:
     def limit(self, topic: str) -> int:
         """The bytes of the largest record that a topic takes, with its head."""
         return min(self.limits.get(topic, MAX_RECORD_BYTES), MAX_RECORD_BYTES)
+
+    def take_limits(self, limits: Limits) -> None:
+        """The limits of topics as they are now; others stay as they were."""
+        for topic, limit in limits.items():
+            if limit > self.limit(topic):
+                self.low_since.pop(topic, None)
+        self.limits = {**self.limits, **limits}
 
     async def partitions_for(self, topic: str) -> set[int]:
         """The partitions of a topic, as the client knows them; it waits while there is no client."""
@@ -179,7 +202,7 @@ class Producer:
             return
         with contextlib.suppress(KafkaError, BrokerError, OSError, TimeoutError):
             async with asyncio.timeout(LOOK_WITHIN_S):
-                self.limits = await self._look_up()
+                self.take_limits(await self._look_up())
 
 
 async def _sent(inner: AIOKafkaProducer, records: Sequence[Outgoing]) -> list[Any]:
@@ -213,17 +236,23 @@ async def publish(
     records: Sequence[Outgoing],
     wanted: Callable[[], bool] = lambda: True,
     retried: Callable[[], None] = lambda: None,
+    give_up_s: float = math.inf,
 ) -> dict[tuple[str, int], int]:
     """Sends records and waits until Kafka has them all; per topic and partition the last offset.
 
     While Kafka is away, or does not take them, it tries again, as long as `wanted()`, and calls `retried()` each time.
     All records are replacements of older versions of themselves, so sending some of them twice does no harm. One that
     is larger than its topic takes is waited for likewise: nothing is sent until the topic takes all.
+
+    Raises:
+        TooLarge: when their topic has been too small for some of them, or for others before, for `give_up_s` seconds.
     """
     wait_s, say = RETRY_S, Seldom(MAX_RETRY_S)
+    for record in records:
+        producer.largest[record.topic] = max(record.bytes, producer.largest.get(record.topic, 0))
     while wanted():
-        large = next((record for record in records if record.bytes > producer.limit(record.topic)), None)
-        if large is None:
+        large = [at for at, record in enumerate(records) if record.bytes > producer.limit(record.topic)]
+        if not large:
             try:
                 last: dict[tuple[str, int], int] = {}
                 for sent in await producer.send(records):
@@ -234,8 +263,12 @@ async def publish(
                 if OUTAGE():
                     log.warning("not sent: %s; trying again", words(error, "WRITE"))
         else:
+            first = records[large[0]]
+            low_since = producer.low_since.setdefault(first.topic, time.monotonic())
             if say():
-                log.error(*_too_large(large, producer.limit(large.topic)), extra={"topic": large.topic})
+                log.error(*_too_large(first, producer.limit(first.topic)), extra={"topic": first.topic})
+            if time.monotonic() - low_since >= give_up_s:
+                raise TooLarge(large)
             await producer.look_up()
         retried()
         await asyncio.sleep(wait_s)

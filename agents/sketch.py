@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,16 +19,17 @@ from agents.clients import Connection, Seldom
 from agents.clock import now_ms
 from agents.intake import Batch, Intake
 from agents.parked import report
-from agents.publish import Outgoing, Producer, cut, publish
+from agents.publish import TOO_LARGE_S, Outgoing, Producer, TooLarge, cut, publish
 from agents.resuming import Place, Resuming
 from agents.store import RocksStore, Stores
 from streams.chunk import BEAT_MS, ChunkFold, Progress, Step
-from streams.errors import NewerError, StoreDamaged, StoreHeld
+from streams.errors import NewerError, RecordTooLarge, StoreDamaged, StoreHeld
 from streams.facts.fold import FactFold, FeedbackFold, fact_fold
+from streams.fit import fitted, is_divisible, is_sketches, without
 from streams.join.fold import JoinFold
-from streams.parking import Parked
-from streams.partial import key_of, largest_models, pack
-from streams.plan import Facts, Plan
+from streams.parking import Parked, Phase
+from streams.partial import Partial, largest_models
+from streams.plan import Facts, Plan, model_of
 from streams.position import offset_of, position
 from streams.records import Records, RejectedRecord
 from streams.resume import Resumption, SourceLog
@@ -90,6 +92,8 @@ class SketchStage:
         self.intake: Intake | None = None
         self.work = Work()
         self._logs: dict[Place, SourceLog] = {}
+        self.too_large: dict[Place, dict[str, int]] = {}
+        """By partition the models that are parked as their partials are larger than the topic takes, and the bytes."""
         self.later: dict[Place, NewerError] = {}
         """Partitions of which a later release has written what this one cannot read: nothing of them is counted."""
         self.lost_labels: dict[int, int] = {}
@@ -127,6 +131,7 @@ class SketchStage:
             place: SourceLog.of(item.progress, logs[place]) for place, item in resumed.items() if place in logs
         }
         self._damaged.clear()
+        self.too_large = {}
         places = {(tp.topic, tp.partition) for tp in tps}
         sources = {
             partition: item
@@ -416,26 +421,61 @@ class SketchStage:
             limit = self.producer.limit(self.connection.topic("dead-letter"))
             letters = [cut(self._dead_letter(item, topic or place[0]), limit) for item in step.rejects]
             await publish(self.producer, letters, wanted, self.work.retried)
-        partials = [
-            Outgoing(
-                self.connection.topic("partials"),
-                key,
-                pack(item, key),
-                item.bucket,
-                about=partial(largest_models, item),
-            )
-            for key, item in ((key_of(item, self.incarnation), item) for item in step.partials)
-        ]
-        if partials:
-            self.work.partials += len(partials)
-            sent = await publish(self.producer, partials, wanted, self.work.retried)
-            self.sent |= {partition: offset for (_, partition), offset in sent.items()}
+        if step.partials:
+            await self._publish_partials(step.partials, wanted, place)
         if step.progress and wanted():
             await self._note_progress(place, step.progress, wanted)
         fold = self.folds.get(step.partition) if place[0] == self.source else None
-        if partials and fold is not None and fold.join is not None and self.intake is not None and wanted():
+        if step.partials and fold is not None and fold.join is not None and self.intake is not None and wanted():
             covered = offset_of(fold.join.meta.covered.labels)
             await self.intake.commit({TopicPartition(self.labels, step.partition): covered})
+
+    async def _publish_partials(self, partials: Sequence[Partial], wanted: Wanted, place: Place) -> None:
+        """Sends partials, divided as far as their topic's limit demands.
+
+        A model whose share alone is too large is parked after a while, and the others go on.
+        """
+        topic, patience_s = self.connection.topic("partials"), 0.0
+        while True:
+            kept = without(partials, self.too_large.get(place, {}), now_ms())
+            limit = self.producer.limit(topic)
+            found = [record for item in kept for record in fitted(item, self.incarnation, limit)]
+            records = [
+                Outgoing(topic, key, data, item.bucket, about=partial(largest_models, item))
+                for key, data, item in found
+            ]
+            try:
+                sent = await publish(self.producer, records, wanted, self.work.retried, patience_s)
+            except TooLarge as error:
+                large = {at: found[at][2] for at in error.at if is_sketches(found[at][2])}
+                if any(map(is_divisible, large.values())):
+                    continue  # the limit was lowered, and is known now
+                if patience_s and large:
+                    self._park_too_large(place, {item.models[0].model: records[at].bytes for at, item in large.items()})
+                patience_s = TOO_LARGE_S if large else math.inf
+                continue
+            self.work.partials += len(records)
+            self.sent |= {partition: offset for (_, partition), offset in sent.items()}
+            return
+
+    def _park_too_large(self, place: Place, sizes: Mapping[str, int]) -> None:
+        """Parks the models whose share of a partial is too large: by the names of their books, the bytes."""
+        topic = self.connection.topic("partials")
+        fold = self.facts.get(place) or self.folds.get(place[1])
+        for name, size in sizes.items():
+            model = model_of(name)
+            self.too_large.setdefault(place, {})[model] = size
+            if fold is not None:
+                fold.parking.park(model, Phase.PACK, RecordTooLarge(topic, size, self.producer.limit(topic)))
+        if fold is not None:
+            report(fold.parking.news())
+
+    def retry(self) -> None:
+        """Begins its partitions anew, from their open chunks, if what was too large is so no longer."""
+        limit = self.producer.limit(self.connection.topic("partials"))
+        sizes = [size for models in self.too_large.values() for size in models.values()]
+        if sizes and max(sizes) <= limit and self.intake is not None:
+            self.intake.rejoin()
 
     async def _note_progress(self, place: Place, progress: Progress, wanted: Wanted) -> None:
         await publish(self.producer, [await self.resuming.outgoing(place, progress)], wanted, self.work.retried)

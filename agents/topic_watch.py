@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -42,6 +42,8 @@ class Fault(StrEnum):
     MADE_ANEW = "made_anew"
     """It is one of ours, and was deleted while the worker runs: what it held is gone."""
     MISSING = "missing"
+    LIMIT = "limit"
+    """It takes no record as large as those that a worker sends to it."""
 
 
 Found = dict[tuple[str, Fault], str]
@@ -60,8 +62,18 @@ class Seen:
 class TopicWatch(Service):
     """Looks at the topics every `every_s`, as long as Kafka answers. `faults`: what does not hold at the moment."""
 
-    def __init__(self, connection: Connection, needs: Needs, *, every_s: float | None = None) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        needs: Needs,
+        *,
+        every_s: float | None = None,
+        sizes: Callable[[], Mapping[str, int]] = dict,
+        on_limits: Callable[[Mapping[str, int]], None] = lambda limits: None,
+    ) -> None:
+        """`sizes`: by topic the bytes of the largest record that is sent to it. `on_limits` gets what each takes."""
         super().__init__()
+        self._sizes, self._on_limits = sizes, on_limits
         self.connection, self.needs = connection, needs
         self.every_s = EVERY_S if every_s is None else every_s
         self.source = connection.topic(needs.events)
@@ -94,7 +106,8 @@ class TopicWatch(Service):
             if await self._grow(client, seen):
                 seen = await self._see(client)
         self._ids = {**seen.ids, **self._ids}
-        self._report({**self._partitions(seen), **self._ours(seen), **self._retention(seen)})
+        self._on_limits(_limits(seen, self.kept))
+        self._report({**self._partitions(seen), **self._ours(seen), **self._retention(seen), **self._too_small(seen)})
 
     async def reports(self) -> list[str]:
         """What does not hold now, as sentences; nothing is changed. BrokerError when Kafka does not answer."""
@@ -166,6 +179,15 @@ class TopicWatch(Service):
                 )
         return found
 
+    def _too_small(self, seen: Seen) -> Found:
+        sizes, limits = self._sizes(), _limits(seen, self.kept)
+        return {
+            (name, Fault.LIMIT): f"takes records of up to {limits[name]} bytes (max.message.bytes), and one of {size} "
+            f"bytes has to be sent to it: set it to {size} or more"
+            for name, size in sizes.items()
+            if name in limits and size > limits[name]
+        }
+
     def _retention(self, seen: Seen) -> Found:
         found: Found = {}
         for name, (needed_ms, why) in self.needs.retention_ms.items():
@@ -196,6 +218,12 @@ class TopicWatch(Service):
         for topic, fault in self.faults.keys() - found.keys():
             log.warning("topic %s: %s is as it must be again", topic, fault.replace("_", " "), extra={"topic": topic})
         self.faults = found
+
+
+def _limits(seen: Seen, names: Iterable[str]) -> dict[str, int]:
+    """The bytes that each topic takes in one batch, of those of which Kafka says it."""
+    found = {name: seen.settings.get(name, {}).get("max.message.bytes", "") for name in names}
+    return {name: int(limit) for name, limit in found.items() if limit.isdecimal()}
 
 
 async def lines_of(connection: Connection, plan: Plan) -> list[str]:

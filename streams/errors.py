@@ -5,6 +5,7 @@ ForeshockError          exit code 1
 ├── DataError           a file or stream of the user's cannot be read
 ├── SketchError         bytes that are no sketch or no partial of a format that we know
 ├── NewerError          a record in a format of a later release: to go on without it would give wrong counts
+├── RecordTooLarge      a record of one model that its topic does not take, and that cannot be divided
 ├── BrokerError         Kafka refuses something, or a topic is not as it must be
 │   └── BrokerAway      Kafka does not answer, and may do so later
 └── StoreError          the disk of the label join fails, or is full
@@ -70,6 +71,21 @@ class NewerError(ForeshockError):
     """A record in a format of a later release: to go on without it would give wrong counts."""
 
     code = "FS-NEWER"
+
+
+class RecordTooLarge(ForeshockError):
+    """A record of one model is larger than its topic takes, and cannot be divided."""
+
+    code = "FS-LARGE"
+
+    def __init__(self, topic: str, size: int, limit: int) -> None:
+        self.topic, self.size = topic, size
+        super().__init__(
+            place=f"topic {topic}",
+            seen=f"a record of {size} bytes",
+            expected=f"at most {limit} (max.message.bytes)",
+            mend=f"set max.message.bytes of {topic} to {size} or more, or declare fewer features, segments or classes",
+        )
 
 
 class BrokerError(ForeshockError):
