@@ -17,8 +17,11 @@ from typing import Any
 import msgspec
 
 from agents.reading import (
+    FREE_BYTES,
     MAX_BASELINE_BYTES,
     MAX_CONFIG_BYTES,
+    MAX_LINE_BYTES,
+    MAX_RATIO,
     check_regular,
     lines,
     read_bytes,
@@ -37,6 +40,8 @@ OWN = ("event_id", "model_version", "score", "prediction", "latency_ms", "error"
 TIMES = ("ts", "timestamp", "time")
 MAX_DIGITS = 19
 """Of a cell that is read as a whole number; a longer one is the nearest double."""
+PARQUET_ROWS, PARQUET_SLICE = 4096, 16
+"""Rows that are read at once, and of which values are made at once."""
 KINDS = (".ndjson", ".ndjson.gz", ".jsonl", ".jsonl.gz", ".parquet", ".csv")
 
 
@@ -102,15 +107,45 @@ def reference(path: Path, segments: Iterable[str] = (), model: str = "-") -> Ite
 
 
 def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    """Rows, made of a few at a time: a page of a few bytes may stand for thousands of texts of megabytes."""
     import pyarrow
     import pyarrow.parquet
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(4096):
-                yield from batch.to_pylist()
-    except (OSError, ValueError, OverflowError, pyarrow.ArrowException) as error:
+            _check_inflated(path, file.metadata)
+            kinds = file.schema_arrow
+            texts = [name for name, kind in zip(kinds.names, kinds.types, strict=True) if _is_text(kind)]
+        with pyarrow.parquet.ParquetFile(path, read_dictionary=texts, pre_buffer=False) as file:
+            for batch in file.iter_batches(PARQUET_ROWS, use_threads=False):
+                for start in range(0, batch.num_rows, PARQUET_SLICE):
+                    yield from _bounded(path, batch.slice(start, PARQUET_SLICE).to_pylist())
+    except (OSError, ValueError, OverflowError, MemoryError, pyarrow.ArrowException) as error:
         raise DataError(place=str(path), seen=why(error), expected="a parquet file", mend="check it") from None
+
+
+def _is_text(kind: Any) -> bool:
+    from pyarrow import types
+
+    return bool(types.is_string(kind) or types.is_binary(kind))
+
+
+def _check_inflated(path: Path, found: Any) -> None:
+    """Columns that claim to become more than files of lines may: see `reading.MAX_RATIO`."""
+    size = path.stat().st_size
+    groups = (found.row_group(number) for number in range(found.num_row_groups))
+    inflated = sum(group.total_byte_size for group in groups)
+    if inflated > max(FREE_BYTES, MAX_RATIO * size):
+        seen, expected = f"{size:,} bytes that become {inflated:,}", f"at most {MAX_RATIO} times as many"
+        raise ConfigError(place=str(path), seen=seen, expected=expected, mend="write it without compression")
+
+
+def _bounded(path: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    for row in rows:
+        if sum(len(cell) for cell in row.values() if isinstance(cell, str | bytes)) > MAX_LINE_BYTES:
+            seen, expected = f"a row of more than {MAX_LINE_BYTES:,} characters", "rows of features"
+            raise ConfigError(place=str(path), seen=seen, expected=expected, mend="leave out columns of documents")
+    return rows
 
 
 def _csv_rows(path: Path) -> Iterator[Mapping[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -41,6 +42,11 @@ from streams.sketch.outcomes import MAX_CLASSES, Task
 from streams.times import NO_TIME, instant_ms
 from streams.yaml_reader import YamlReader
 
+MAX_TOPIC_PART = 110
+"""Characters of the prefix, and of a topic's name: Kafka takes 249 of both together."""
+TOPIC = re.compile(rf"[A-Za-z0-9._-]{{0,{MAX_TOPIC_PART}}}")
+PRINTABLE = f"a printable name of 1 to {MAX_NAME} characters"
+
 
 def load(text: str, file: str = "foreshock.yaml") -> Config:
     """Config with every model, feature, tuning and rule converted and checked."""
@@ -71,6 +77,15 @@ def _check_kafka(reader: YamlReader, kafka: Kafka) -> None:
         raise reader.fail(("kafka", "chunk_size"), str(size), "a power of two from 256 up", "use 65536")
     if not 1 <= kafka.buckets <= 4096:
         raise reader.fail(("kafka", "buckets"), str(kafka.buckets), "1 to 4096", "use 16")
+    for key in ("prefix", "inference", "labels", "feedback", "runs", "outcomes"):
+        name = getattr(kafka, key)
+        if not TOPIC.fullmatch(name) or not (name or key == "prefix"):
+            expected = f"letters, digits, '.', '_' and '-' of ASCII, at most {MAX_TOPIC_PART}"
+            raise reader.fail(
+                ("kafka", key), repr(name)[:80], expected, "Kafka has no topics of other names: rename it"
+            )
+    if not 0 < len(kafka.group) <= MAX_NAME or not kafka.group.isprintable():
+        raise reader.fail(("kafka", "group"), repr(kafka.group)[:80], PRINTABLE, "rename it")
 
 
 def _model(reader: YamlReader, name: str, value: object, responses: Mapping[str, str]) -> Model:
@@ -212,6 +227,8 @@ def _rule(
     rule = reader.read(value, Rule, path)
     if not rule.name or not rule.signals:
         raise reader.fail(path, "a rule without a name or signals", "both", "add them")
+    if len(rule.name) > MAX_NAME or not rule.name.isprintable():
+        raise reader.fail((*path, "name"), repr(rule.name)[:80], PRINTABLE, "rename it")
     _known(reader, (*path, "response"), rule.response, dict.fromkeys((*Response, *responses)), "response")
     for i, signal in enumerate(rule.signals):
         _known(reader, (*path, "signals", i), signal, SIGNALS, "signal")

@@ -8,7 +8,7 @@ from streams.errors import ConfigError
 UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 7 * 86_400_000}
 HOUR_MS, DAY_MS, WEEK_MS = UNITS_MS["h"], UNITS_MS["d"], UNITS_MS["w"]
 MAX_MS = 3_650 * DAY_MS
-_DURATION = re.compile(r"(\d{1,9})(ms|s|m|h|d|w)")
+_DURATION = re.compile(r"(\d{1,9})(ms|s|m|h|d|w)", re.ASCII)
 
 
 @lru_cache(4096)

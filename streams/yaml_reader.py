@@ -19,25 +19,33 @@ MAX_NODES = 3_000_000
 MAX_BITS = 63
 """Of a whole number."""
 LONG_TEXT = 100_000
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _BLOCK_SCALAR = re.compile(r"[|>][-+0-9]*[ \t]*(?:#.*)?$", re.MULTILINE)
 
 
 MAX_DEPTH = 100
-"""Levels of nesting that the parser written in C may recurse into; the other one stops at Python's own limit."""
+"""Levels of nesting: no configuration needs a tenth of them, and the parser written in C recurses into each."""
+MAX_EVENTS = 750_000
+"""Keys, values, and begins and ends of collections in a file, as YAML's parser counts them: some seconds' work."""
 
 
-def _loader(text: str) -> Any:
-    """The parser in C, in a fifth of the time, for what it reads without going deep; else the one in Python."""
+def _loader(text: str, file: str) -> Any:
+    """The parser in C, in a fifth of the time; the one in Python for the message of a short text that is no YAML."""
     fast = getattr(yaml, "CSafeLoader", None)
     if fast is None:
         return yaml.SafeLoader(text)
     depth = 0
     try:
-        for event in yaml.parse(text, Loader=fast):
+        for number, event in enumerate(yaml.parse(text, Loader=fast)):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH:
-                return yaml.SafeLoader(text)
+                raise RecursionError
+            if number > MAX_EVENTS:
+                place, seen = f"{file}, line {_mark_line(event)}", f"more than {MAX_EVENTS:,} keys and values"
+                raise ConfigError(place=place, seen=seen, expected="fewer", mend="split it by models")
     except (yaml.YAMLError, UnicodeError):
+        if len(text) > LONG_TEXT:
+            raise
         return yaml.SafeLoader(text)  # its message says more
     return fast(text)
 
@@ -50,7 +58,7 @@ class YamlReader:
         self._children: dict[int, dict[str | int, yaml.Node]] = {}
         """Of mappings that were looked into, by the node's identity: thousands of models are looked up one by one."""
         try:
-            loader = _loader(_without_comments(text))
+            loader = _loader(_without_comments(text), file)
             self.root = loader.get_single_node()
             self._check_size()
             self._check_nodes(yaml.constructor.SafeConstructor())
@@ -110,10 +118,16 @@ class YamlReader:
                     raise self._fail_at(key, f"the key {_short(key)}, which YAML reads as {kind}", "a text", "quote it")
                 if kind == "str" and key.value in seen:
                     raise self._fail_at(key, f"a second key {_short(key)}", "each key once", "remove or rename one")
+                self._check_scalar(key, constructor)
                 seen.add(key.value)
 
     def _check_scalar(self, node: yaml.ScalarNode, constructor: yaml.constructor.SafeConstructor) -> None:
         kind = node.tag.rpartition(":")[2]
+        if not node.value.isascii() and _SURROGATE.search(node.value):
+            seen = f"{_short(node)}, half of a pair of surrogates"
+            raise self._fail_at(node, seen, "a text that UTF-8 can hold", "write the character itself")
+        if kind == "merge":
+            return
         try:
             value = constructor.construct_object(node)
             if isinstance(value, int) and value.bit_length() > MAX_BITS:
@@ -178,6 +192,10 @@ def _without_comments(text: str) -> str:
     if len(text) < LONG_TEXT or _BLOCK_SCALAR.search(text):
         return text
     return "\n".join("" if line.lstrip(" \t").startswith("#") else line for line in text.split("\n"))
+
+
+def _mark_line(event: yaml.Event) -> int:
+    return event.start_mark.line + 1 if event.start_mark else 0
 
 
 def _parts(node: yaml.Node) -> list[yaml.Node]:

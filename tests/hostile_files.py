@@ -15,6 +15,9 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet as pq
+
 from agents import cli
 from streams.partial import seal
 
@@ -57,6 +60,15 @@ CONFIGS: dict[str, str | bytes] = {
     "letters that are none": b"models: \xff\xfe\n",
     "zeros": b"\0" * 1_000,
     "nothing": "",
+    "many lists": "models: [" + "[]," * 2_000_000 + "]\n",
+    "a deep place among many lists": "models: [" + "[" * 150 + "]" * 150 + "," + "[]," * 1_000_000 + "]\n",
+    "an error behind many keys": "".join(f"k{at}: {{a: 1}}\n" for at in range(100_000)) + "]\n",
+    "half of a character": 'models: {m: {owner: "\\ud800"}}\n',
+    "half of a character in a key": 'models: {m: {segments: {"\\udfff": [a]}}}\n',
+    "a rule of two lines": 'models: {m: {rules: [{name: "a\\nb", signals: [null_rate], response: retrain}]}}\n',
+    "a prefix that no topic has": 'kafka: {prefix: "\\e[31m"}\nmodels: {m: {}}\n',
+    "a topic without a name": 'kafka: {labels: ""}\nmodels: {m: {}}\n',
+    "digits of another script": "models: {m: {pane: \uff12m}}\n",
 }
 """Each is refused, or fine, in seconds."""
 
@@ -121,7 +133,7 @@ def event_files(folder: Path) -> Iterator[tuple[Path, bool]]:
     yield bomb(folder / "blank.ndjson.gz", b"\n" * MIB, 256), True
 
 
-def tables(folder: Path) -> Iterator[tuple[Path, bool]]:
+def tables(folder: Path, bombs: Iterable[tuple[Path, bool]]) -> Iterator[tuple[Path, bool]]:
     digits, rows = "9" * 5_000, "".join(f"{at},{1_767_571_200 + at}\n" for at in range(60))
     for name, text, refused in (
         ("digits.csv", f"a,ts\n{digits},1767571200\n{rows}", False),
@@ -134,12 +146,31 @@ def tables(folder: Path) -> Iterator[tuple[Path, bool]]:
         (folder / name).write_text(text)
         yield folder / name, refused
     yield write(folder / "noise.parquet", [b"PAR1" + b"\xff" * 1_000 + b"PAR1"]), True
+    yield from bombs
     os.mkfifo(folder / "pipe.csv")
     yield folder / "pipe.csv", True
     yield sparse(folder / "zeros.csv", 1 << 30), True
 
 
-def commands(folder: Path, sound: Path) -> Iterator[tuple[list[str], bool | None]]:
+def columns(folder: Path) -> Iterator[tuple[Path, bool]]:
+    """Parquet files of a few kilobytes whose columns are hundreds of megabytes."""
+    times = pyarrow.array([1_767_571_200_000 + at * 1_000 for at in range(200)])
+    text = pyarrow.array(["x" * 2 * MIB] * 200)
+    for name, column, refused in (
+        ("texts.parquet", text, False),
+        ("dictionary.parquet", text.dictionary_encode(), False),
+        ("one text.parquet", pyarrow.array(["x" * (40 * MIB)] + [None] * 199), True),
+        ("lists.parquet", pyarrow.array([["x" * MIB]] + [None] * 199), False),
+    ):
+        pq.write_table(pyarrow.table({"ts": times, "a": column}), folder / name, compression="zstd")
+        yield folder / name, refused
+    pq.write_table(
+        pyarrow.table({"ts": times, "a": text}), folder / "plain.parquet", compression="zstd", use_dictionary=False
+    )
+    yield folder / "plain.parquet", True
+
+
+def commands(folder: Path, sound: Path, bombs: Iterable[tuple[Path, bool]]) -> Iterator[tuple[list[str], bool | None]]:
     """Arguments, and whether they are refused; None: they may be. `sound`: a configuration of the model `m`."""
     out = str(folder / "out")
     for name, text in CONFIGS.items():
@@ -165,7 +196,7 @@ def commands(folder: Path, sound: Path) -> Iterator[tuple[list[str], bool | None
             chosen = ["--events", str(folder / "strange.ndjson")] if option != "--events" else []
             arguments = ["backtest", "-c", str(sound), option, str(path), *chosen, "-o", out]
             yield arguments, True if refused else False if option == "--events" else None
-    for path, refused in tables(folder):
+    for path, refused in tables(folder, bombs):
         yield ["init", str(path), "--model", "m", "-o", out, "--force"], refused
     for name in ("ledger", "report"):
         rest = ["--cadence", "daily", "-o", out] if name == "report" else []
@@ -197,10 +228,11 @@ def run(arguments: Sequence[str]) -> tuple[int, str, float]:
 
 def main(folder: Path, sound: Path) -> None:
     """A line for each command: its arguments, whether it is to be refused, exit code, stderr and seconds."""
+    bombs = [*columns(folder)]
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     limit = size + HEADROOM_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    for arguments, refused in commands(folder, sound):
+    for arguments, refused in commands(folder, sound, bombs):
         print(json.dumps([arguments, refused, *run(arguments)]), flush=True)
 
 

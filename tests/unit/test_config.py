@@ -231,7 +231,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
     "a model with no name": ("  fraud:", "  '':", "the name ''"),
     "a model with a long name": ("  fraud:", f"  {'m' * 257}:", "at most 256"),
     "a model with a newline in its name": ("  fraud:", '  "a\\nb":', "printable"),
-    "a model with a lone surrogate in its name": ("  fraud:", '  "a\\ud800":', "printable"),
+    "a model with a lone surrogate in its name": ("  fraud:", '  "a\\ud800":', "half of a pair of surrogates"),
     "a dimension with a quote in its name": ("      region:", "      'a\"b':", "without quotes or backslashes"),
     "a segment twice": ("[north, south]", "[north, north]", "2 values; expected at most 64 different ones"),
     "a segment called like the others": ("[north, south]", f"[north, {OTHER}]", "none of them '__other__'"),
