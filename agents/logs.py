@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
 from typing import Any
@@ -36,6 +38,7 @@ def to_stderr(form: Form, level: int = logging.INFO, *, verbose: bool = False) -
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if form is Form.JSON else TextLines())
     handler.addFilter(_is_news)
+    handler.addFilter(Repeats())
     logging.basicConfig(handlers=[handler], level=logging.DEBUG if verbose else logging.WARNING, force=True)
     logging.getLogger("agents").setLevel(logging.DEBUG if verbose else level)
     logging.captureWarnings(form is Form.JSON)
@@ -45,6 +48,48 @@ def to_stderr(form: Form, level: int = logging.INFO, *, verbose: bool = False) -
 def _is_news(record: logging.LogRecord) -> bool:
     """Not that a service crashed by an error of ours, with a traceback: the command ends with its one line."""
     return not (record.exc_info and isinstance(record.exc_info[1], ForeshockError))
+
+
+@dataclass(slots=True)
+class _Kind:
+    """Lines of one message since `since_s`."""
+
+    since_s: float
+    lines: int = 0
+
+
+class Repeats:
+    """Lets `LINES` warnings of one message pass in `WITHIN_S`, and says how many more there were.
+
+    A batch of two kilobytes may hold millions of records that cannot be read, each of which has a line.
+    """
+
+    LINES, WITHIN_S, KINDS = 100, 10.0, 1_000
+
+    def __init__(self, clock: Callable[[logging.LogRecord], float] = lambda record: record.created) -> None:
+        self._clock, self._kinds = clock, dict[tuple[str, str], _Kind]()
+
+    def __call__(self, record: logging.LogRecord) -> bool:
+        """Whether a record is shown; its message is changed if others are not."""
+        if record.levelno < logging.WARNING:
+            return True
+        now_s, key = self._clock(record), (record.name, str(record.msg))
+        kind = self._kinds.get(key)
+        hidden = 0
+        if kind is None or not 0 <= now_s - kind.since_s < self.WITHIN_S:
+            hidden = max(0, kind.lines - self.LINES) if kind else 0
+            if len(self._kinds) >= self.KINDS:
+                self._kinds.clear()
+            kind = self._kinds[key] = _Kind(now_s)
+        kind.lines += 1
+        if kind.lines > self.LINES:
+            return False
+        if hidden:
+            record.msg, record.args = f"{record.getMessage()} ({hidden:,} lines like this were not shown)", ()
+        if kind.lines == self.LINES:
+            shown = f"{record.getMessage()} (more lines like this are not shown for {self.WITHIN_S:.0f} s)"
+            record.msg, record.args = shown, ()
+        return True
 
 
 def say(text: str, *, code: str = "", level: int = logging.INFO) -> None:

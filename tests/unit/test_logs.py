@@ -148,3 +148,40 @@ def test_a_service_that_crashes_by_an_error_of_ours_leaves_it_to_the_command(
 
     assert crashed_by(BrokerError(seen="no topic")) == ""
     assert "Traceback" in crashed_by(ValueError("no reason"))
+
+
+@pytest.mark.parametrize("form", list(logs.Form))
+def test_a_flood_of_one_message_is_cut_and_counted(form: logs.Form, capsys: pytest.CaptureFixture[str]) -> None:
+    logs.to_stderr(form)
+    for offset in range(50_000):
+        logging.getLogger("agents.acks").error("acks, offset %d: left out", offset)
+    logging.getLogger("agents.acks").error("another line")
+    logging.getLogger("agents.merge").info("acks, offset %d: left out", 7)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == logs.Repeats.LINES + 2
+    assert "acks, offset 99: left out (more lines like this are not shown for 10 s)" in lines[99]
+
+
+def test_after_a_flood_the_next_line_says_how_many_were_not_shown() -> None:
+    now_s = 0.0
+    repeats = logs.Repeats(lambda _: now_s)
+
+    def shown(text: str, *args: object) -> str | None:
+        record = logging.LogRecord("agents.acks", logging.ERROR, "", 0, text, args, None)
+        return record.getMessage() if repeats(record) else None
+
+    for at in range(1_000):
+        assert (shown("offset %d", at) is not None) == (at < logs.Repeats.LINES)
+    assert shown("of another kind") == "of another kind"
+    now_s = logs.Repeats.WITHIN_S
+    assert shown("offset %d", 1_000) == "offset 1000 (900 lines like this were not shown)"
+    assert shown("offset %d", 1_001) == "offset 1001"
+    now_s = -5.0  # the clock was set back
+    assert shown("offset %d", 1_002) == "offset 1002"
+
+
+def test_a_flood_of_different_messages_is_not_remembered_for_ever() -> None:
+    repeats = logs.Repeats()
+    for at in range(3 * logs.Repeats.KINDS):
+        assert repeats(logging.LogRecord("agents", logging.ERROR, "", 0, f"line {at}", (), None))
+    assert len(repeats._kinds) <= logs.Repeats.KINDS
