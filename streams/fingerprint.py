@@ -128,6 +128,8 @@ class RulePrint(msgspec.Struct, frozen=True, kw_only=True):
     shadow: bool = False
     counts: str = ""
     """Digest of what its runs of breached and of quiet panes depend on."""
+    kpi: str | None = None
+    """The KPI, or the count of what was served, whose clock it was judged by."""
 
 
 class Made(msgspec.Struct, frozen=True, kw_only=True):
@@ -179,6 +181,7 @@ def rule_print(plan: ModelPlan, rule: Rule) -> RulePrint:
         runbook=rule.runbook or plan.config.runbook,
         shadow=rule.shadow,
         counts=digest(plan.config.pane_ms, *judged_by, rule.min_n, rule.features),
+        kpi=rule.kpi,
     )
 
 

@@ -268,6 +268,8 @@ def _why_gone(cell: RuleCell, state: RuleState, rule: Rule | None, was: RulePrin
         return f"the rule's response was {was.response} and is {rule.response}"
     if was is not None and not set(was.signals) & set(rule.signals):
         return "the rule looks at other signals"
+    if rule.kpi is not None and _kpi_of(state, was) not in (None, rule.kpi):
+        return "the rule looks at another KPI"
     segment = (cell.dimension, cell.value)
     if segment != WHOLE and not (segment in plan.segmentation.declared() and rule.looks_at(*segment)):
         return "the segment is no longer looked at"
@@ -276,13 +278,26 @@ def _why_gone(cell: RuleCell, state: RuleState, rule: Rule | None, was: RulePrin
     return ""
 
 
+def _kpi_of(state: RuleState, was: RulePrint | None) -> str | None:
+    """The KPI by whose clock an incident was judged; None: by none, or it is not known.
+
+    A rule of an earlier release does not say, but its evidence does.
+    """
+    if was is not None and was.kpi is not None:
+        return was.kpi
+    return min((_column(name) for name in state.told if name.startswith("kpi:")), default=None)
+
+
 def _is_declared(evidence: str, plan: ModelPlan) -> bool:
     """Whether a piece of evidence is about no feature, or about one that is declared, or about something else that has
     a name."""
-    signal, _, rest = evidence.partition(":")
-    column = rest.removesuffix(":+").removesuffix(":-")
-    of_feature = signal in FEATURE_SIGNALS
-    return not of_feature or column in ("None", *(item.name for item in plan.layout.columns))
+    of_feature = evidence.partition(":")[0] in FEATURE_SIGNALS
+    return not of_feature or _column(evidence) in ("None", *(item.name for item in plan.layout.columns))
+
+
+def _column(evidence: str) -> str:
+    """The feature, or the KPI, that a piece of evidence is about."""
+    return evidence.partition(":")[2].removesuffix(":+").removesuffix(":-")
 
 
 def _retire(found: Restored, cell: RuleCell, state: RuleState, was: RulePrint | None, why: str) -> None:
