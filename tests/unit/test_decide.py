@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import permutations
 from typing import Any
 
 import msgspec
@@ -21,11 +22,13 @@ from streams.decide import (
     NO_TRAFFIC_PANES,
     PUBLISHED,
     Decision,
+    Evidence,
     Judged,
     Reason,
     RuleState,
     Situation,
     decide,
+    evidence_key,
     number,
     state_key,
 )
@@ -660,3 +663,99 @@ def test_what_a_lower_layer_explains_does_not_join_an_incident_and_joins_it_when
     assert pane(0.0, 0.5, 0.0)["drift"] == "fired"
     assert pane(0.5, 0.5, 0.5) == {"nulls": "fired", "drift": "holds"}
     assert pane(0.0, 0.5, 0.5) == {"nulls": "resolved", "drift": "widened"}
+
+
+def test_the_order_in_which_rules_are_listed_changes_nothing() -> None:
+    rules = (
+        rule_of(clear_panes=1),
+        rule_of(name="scores", signals=("score_drift",), response=Response.HUMAN_REVIEW, clear_panes=1),
+        rule_of(name="worse", signals=("accuracy", "segment_error_rate"), response=Response.RETRAIN, clear_panes=1),
+        rule_of(name="segments", signals=("segment_error_rate",), response=Response.RETRAIN, clear_panes=1),
+    )
+    panes = [worse(0.3, 0.3), worse(0.3, 0.3), worse(0.0, 0.9), [*both(0.5, 0.5), *worse(0.3, 0.3)], [*both(0.0, 0.5)]]
+    told = []
+    for listed in permutations(rules):
+        model = Model(*listed)
+        told.append([{(d.rule.name, d.segment): d.reason for d in model.pane(*cells)} for cells in panes])
+    assert all(story == told[0] for story in told)
+    assert {reason for pane in told[0] for reason in pane.values()} >= {"fired", "covered_by_model"}
+
+
+@pytest.mark.parametrize(
+    ("value", "baseline", "side"),
+    [(0.2, 0.3, ":-"), (0.3, 0.3, ":+"), (0.4, 0.3, ":+"), (-0.1, None, ":-"), (0.0, None, ":+"), (None, 0.3, ":+")],
+)
+def test_evidence_of_two_sides_is_named_by_its_side(value: float | None, baseline: float | None, side: str) -> None:
+    """The names are in the state: another release reads them."""
+    for name in ("request_rate", "workflow_step_rate", "null_rate"):
+        item = Evidence("quality", name, "x", value, baseline, 0.1, None)
+        assert evidence_key(item) == f"{name}:x" + (side if SIGNALS[name].two_sided else "")
+    assert SIGNALS["workflow_step_rate"].two_sided and not SIGNALS["null_rate"].two_sided
+
+
+class Plain:
+    """A rule of one cell whose evidence is always the same, stated once more."""
+
+    def __init__(self, rule: Rule) -> None:
+        self.rule = rule
+        self.known = self.firing = False
+        self.run = self.quiet = self.starved = self.since = 0
+        self.ended: int | None = None
+
+    def pane(self, number: int, letter: str) -> str | None:
+        """What is said of a pane; `number`: its end, in minutes."""
+        if letter == "." and not self.known:
+            return None
+        self.known = True
+        cools = self.ended is not None and number * M < self.ended * M + self.rule.cool_down_ms
+        if letter in "f.":
+            self.starved += 1
+            if self.firing and self.starved >= NO_TRAFFIC_PANES:
+                return self.end(number, "no_traffic", quiet=0)
+            if letter == "." and not self.firing and self.starved > NO_TRAFFIC_PANES and not cools:
+                self.__init__(self.rule)  # type: ignore[misc]
+            return "holds" if self.firing else "too_few_samples"
+        self.starved = 0
+        if letter == "q":
+            self.quiet, self.run = self.quiet + 1, 0
+            if not self.firing:
+                return "quiet"
+            return self.end(number, "resolved", self.quiet) if self.quiet >= self.rule.clear_panes else "holds"
+        self.run, self.quiet = self.run + 1, 0
+        if self.firing:
+            return "holds"
+        if self.run < self.rule.for_panes:
+            return "pending"
+        if cools:
+            return "cooling_down"
+        self.firing, self.since = True, (number - 1) * M
+        return "fired"
+
+    def end(self, number: int, reason: str, quiet: int) -> str:
+        self.firing, self.ended, self.run, self.quiet = False, number, 0, quiet
+        return reason
+
+
+stretches = st.tuples(st.sampled_from("qbf."), st.one_of(st.integers(1, 4), st.integers(22, 27)))
+
+
+@given(
+    st.lists(stretches, max_size=9), st.integers(1, 3), st.integers(1, 3), st.sampled_from([None, "2m", "7m", "30m"])
+)
+def test_a_rule_does_what_is_stated_of_it(
+    drawn: list[tuple[str, int]], for_panes: int, clear_panes: int, cool_down: str | None
+) -> None:
+    rule = rule_of(for_panes=for_panes, clear_panes=clear_panes, **({"cool_down": cool_down} if cool_down else {}))
+    model, plain = Model(rule), Plain(rule)
+    for end, letter in enumerate("".join(letter * count for letter, count in drawn), 1):
+        found = model.pane(*{"q": QUIET, "b": BREACH, "f": FEW, ".": []}[letter])
+        expected = plain.pane(end, letter)
+        assert [decision.reason for decision in found] == ([expected] if expected else []), end
+        assert bool(model.states) == plain.known
+        for decision in found:
+            state = decision.state
+            assert state.firing == plain.firing
+            assert not plain.known or state.resolved_ms == (plain.ended and plain.ended * M)
+            if expected in ("fired", "holds", "resolved", "no_traffic") and plain.since:
+                assert (state.since_ms, state.revision, state.suppressed_by) == (plain.since, 0, "")
+            assert decision.published == (expected in ("fired", "resolved", "no_traffic"))

@@ -118,6 +118,11 @@ class TestRepaired:
         assert judged_on(17, {10 * DAY_MS: 1_000}, known=still).reason == "fired"
         assert judged_on(17, {HOUR_MS: 1_000}, known=still).reason == "suppressed_by_layer"
 
+    @pytest.mark.parametrize(("over_ms", "reason"), [(16 * DAY_MS, "fired"), (16 * DAY_MS + 1, "suppressed_by_layer")])
+    def test_one_of_the_flow_of_labels_is_about_the_time_in_which_they_come(self, over_ms: int, reason: str) -> None:
+        flow = msgspec.structs.replace(NULLS, clock=LABELS, over_ms=over_ms, features=())
+        assert judged_on(17, {20 * DAY_MS: 1_000}, known=flow).reason == reason
+
     def test_a_state_of_an_earlier_release_is_read(self) -> None:
         old = {name: value for name, value in msgspec.to_builtins(NULLS).items() if name != "from_ms"}
         assert msgspec.convert(old, Incident).start_ms == NULLS.began_ms
