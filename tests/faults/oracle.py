@@ -109,17 +109,19 @@ def judge(
     found, kept = published(connection), books(connection, config)
     rules = ModelRules.of(yaml.safe_load(config.read_text(encoding="utf-8")), MODEL, future_ms=FUTURE_TOLERANCE_MS)
     should = reference(rules, logs.events, logs.labels)
-    wrong = [*_unlike(should, stream)]
+    wrong, letters_of_lost = [*_unlike(should, stream)], Counter[Any]()
     if gone := lost_records(connection, config):
         unasked = [f"lost {n} of partition {at}" for at, n in gone.items() if at not in known.cut_at]
         wrong += [f"{text}, and nothing was deleted" for text in unasked]
-        should = reference(rules, logs.without(gone, known.cut_at).events, logs.labels)
+        whole, should = should, reference(rules, logs.without(gone, known.cut_at).events, logs.labels)
+        letters_of_lost = whole.rejected - should.rejected
     wrong += _unbalanced(kept, should)
     wrong += window_errors(rules, should, found.windows.values())
     wrong += orphans(config, found.actions) if known.edits else incident_errors(rules, should, found.actions)
     if labels:
         wrong += differences(_settled(label_books(connection, config)), _books_of(should.labels), "label books")
     lost, duplicated = _lost_and_duplicated(should, found, kept)
+    duplicated -= letters_of_lost  # written when they were read, before they were counted and so durable
     wrong += [f"lost {place}: {n}" for place, n in lost.items()]
     wrong += [f"duplicated {place}: {n}" for place, n in duplicated.items()]
     missing, surplus = set[str](), set[str]()
