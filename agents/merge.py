@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 LOAD_WITHIN_S = 600.0
 EXPIRE_EVERY_S = 30.0
 TELL_EVERY_S = 10.0
+LOOKING, MAX_WAIT_S = 0.25, 1.0
+"""So small a part of the time goes into looking for panes to close, about; a batch waits no longer to be judged."""
 
 Wanted = Callable[[], bool]
 
@@ -80,6 +82,10 @@ class MergeStage:
         """By topic, records of a later release: what they are of is parked."""
         self._tell_rebuild = Seldom(TELL_EVERY_S)
         self._expired_at: dict[int, float] = {}
+        self._unjudged: set[int] = set()
+        """Buckets of which something may be there to be judged since it was looked for."""
+        self._judge_from: dict[int, float] = {}
+        """Per bucket, by the monotonic clock, when it is worth while to look again."""
 
     async def on_assigned(self, tps: AbstractSet[TopicPartition]) -> Mapping[TopicPartition, int | None]:
         """Buckets that were ours are gone on with; others are rebuilt from state and partials before they are judged.
@@ -106,6 +112,7 @@ class MergeStage:
             for ack in self.acks:
                 judge.take_ack(ack)
         self.judges = judges | {bucket: judge for bucket, (judge, _) in kept.items()}
+        self._unjudged, self._judge_from = set(self.judges), {}
         self.positions = {bucket: position for bucket, (_, position) in kept.items()}
         self._logs = {bucket: CompactedLog((starts | self.positions)[bucket]) for bucket in buckets}
         self.rebuild_seconds = time.monotonic() - began
@@ -212,15 +219,17 @@ class MergeStage:
         wanted = partial(self._is_current, batch)
         self._fold(judge, batch.records, fresh=True)
         self.work.partials += len(batch.records)
+        if batch.records:
+            self._unjudged.add(batch.partition)
         log_read = self._logs[batch.partition]
         log_read.read(batch.records.offsets, batch.position, batch.highwater)
         if not log_read.is_whole and not judge.stands_still:
             return  # compaction has removed records whose replacements are still to come
-        for outcome in () if judge.stands_still else judge.advance():
-            await asyncio.sleep(0)  # or no heartbeat would be sent
-            if not wanted():
+        if not judge.stands_still:
+            if batch.records and time.monotonic() < self._judge_from.get(batch.partition, 0.0):
+                return  # soon, with what has come until then; at the latest with the batch that says that none is left
+            if batch.partition in self._unjudged and not await self._judge(batch.partition, judge, wanted):
                 return  # the bucket was taken away: its next owner judges from what has been published
-            await self._publish(batch.partition, judge, outcome, wanted)
         if not judge.stands_still and time.monotonic() - self._expired_at.get(batch.partition, 0.0) >= EXPIRE_EVERY_S:
             self._expired_at[batch.partition] = time.monotonic()
             await self._expire(batch.partition, judge, wanted)
@@ -229,6 +238,24 @@ class MergeStage:
             self._at_work.discard(batch.partition)
         self.work.batches += 1
         self.work.seconds += time.perf_counter() - began
+
+    async def _judge(self, bucket: int, judge: BucketJudge, wanted: Wanted) -> bool:
+        """Judges and publishes what the watermarks allow; whether the bucket is ours still.
+
+        To find that there is nothing costs time by the number of models: no more of it than `LOOKING` is spent on that.
+        """
+        began, busy_s = time.monotonic(), 0.0
+        for outcome in judge.advance():
+            await asyncio.sleep(0)  # or no heartbeat would be sent
+            if not wanted():
+                return False
+            published = time.monotonic()
+            await self._publish(bucket, judge, outcome, wanted)
+            busy_s += time.monotonic() - published
+        looked_s = time.monotonic() - began - busy_s
+        self._judge_from[bucket] = time.monotonic() + min(MAX_WAIT_S, looked_s / LOOKING)
+        self._unjudged.discard(bucket)
+        return True
 
     def _is_current(self, batch: Batch) -> bool:
         return self.intake is not None and self.intake.current(batch)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -117,9 +117,18 @@ class Share:
     """One model's share of the open chunk."""
 
     books: Books = field(default_factory=Books)
-    seen_at_ms: int = 0
+    number: int = 0
+    """In the order in which the chunk met its models."""
     panes: dict[tuple[int, int], Cells] = field(default_factory=dict)
     changed: set[int] = field(default_factory=set)
+    placed: set[int] = field(default_factory=set)
+    """The panes under which it is in `ChunkFold._places`."""
+
+    def drop(self, pane_ms: int) -> None:
+        """Lets go of a pane that is published."""
+        self.placed.discard(pane_ms)
+        for timeliness in _KEPT:
+            self.panes.pop((pane_ms, timeliness), None)
 
     def reject(self, reason: str, records: int) -> None:
         """Books records that were read as rejected."""
@@ -181,8 +190,14 @@ class ChunkFold(ABC):
         self._beat_at_ms = clock_ms
         self._beats = 0
         self._published_marks: dict[str, int | None] = {}
-        self._touched: set[str] = set()
-        """Names of which the books have changed since they were published."""
+        self._touched: dict[str, None] = {}
+        """Names of which the books or the panes have changed since they were published."""
+        self._in_bucket: dict[int, list[str]] = {}
+        """Names that have a share, by bucket."""
+        self._places: dict[int, dict[int, list[str]]] = {}
+        """Names that have something of a pane, by pane and bucket."""
+        self._highest_horizon_ms = NO_MARK
+        """Panes that start later are all still needed."""
         self.parking = Parking()
         """The models of which no record is counted any more: one of theirs raised."""
         self._prints: dict[str, PartPrint] = {}
@@ -191,6 +206,11 @@ class ChunkFold(ABC):
     @abstractmethod
     def names(self) -> Collection[str]:
         """Those that are declared."""
+
+    @property
+    @abstractmethod
+    def _declared(self) -> Mapping[int, Sequence[str]]:
+        """The same, by bucket."""
 
     @abstractmethod
     def _count_block(self, records: Records, clock_ms: int) -> Sequence[Reject]:
@@ -296,7 +316,7 @@ class ChunkFold(ABC):
     def _complete(self, rejects: Sequence[RejectedRecord], clock_ms: int) -> Step:
         # A chunk of which the log kept nothing says nothing: what was published of it before stands.
         partials = self._partials(clock_ms, complete=True, everywhere=True) if self.shares else []
-        self.shares, self._laps = {}, {}
+        self.shares, self._laps, self._in_bucket, self._places = {}, {}, {}, {}
         self._dirty = False
         self.chunk += 1
         self.start_offset = 0
@@ -325,34 +345,53 @@ class ChunkFold(ABC):
         share.reject(reason, 1)
 
     def _share(self, name: str, clock_ms: int) -> Share:
-        share = self.shares.setdefault(name, Share())
+        share = self.shares.get(name)
+        if share is None:
+            share = self.shares[name] = Share(number=len(self.shares))
+            self._in_bucket.setdefault(self._bucket(name), []).append(name)
         self._seen_at_ms[name] = clock_ms
-        self._touched.add(name)
+        self._touched[name] = None
         return share
 
+    def cells(self, name: str, pane_ms: int, timeliness: int) -> Cells:
+        """The cells of a pane of a name that has a share, to be added to."""
+        self._touched[name] = None
+        return self.shares[name].cells(pane_ms, timeliness)
+
     def _partials(self, clock_ms: int, *, complete: bool, everywhere: bool) -> list[Partial]:
+        """What is published: its cost is that of what has changed, whatever else is declared."""
         partials: list[Partial] = [*self._pane_partials(), *self._books(clock_ms, complete, everywhere)]
         self._forget()
         return partials
 
     def _pane_partials(self) -> list[Partial]:
         """Of every changed pane and bucket, all models: the record replaces the one before as a whole."""
-        buckets: dict[int, list[tuple[str, Share]]] = {}
-        for name, share in self.shares.items():
-            if share.panes:
-                buckets.setdefault(self._bucket(name), []).append((name, share))
-        changed = {(pane_ms, bucket) for bucket in buckets for _, share in buckets[bucket] for pane_ms in share.changed}
         partials: list[Partial] = []
-        for pane_ms, bucket in sorted(changed):
+        for pane_ms, bucket in sorted(self._changed_places()):
             parts: list[PanePart] = []
-            for name, share in buckets[bucket]:
-                if any((pane_ms, status) in share.panes for status in _KEPT):
-                    with self.parking.guard(self._model_of(name), Phase.PACK):
-                        parts.append(self._pane_part(name, share, pane_ms))
+            for name in sorted(self._places[pane_ms][bucket], key=lambda name: self.shares[name].number):
+                with self.parking.guard(self._model_of(name), Phase.PACK):
+                    parts.append(self._pane_part(name, self.shares[name], pane_ms))
             lap = self._laps.get((bucket, pane_ms), 0)
             at = self.topic, self.partition, self.chunk, self.next_offset
             partials.append(PanePartial(*at, bucket, pane_ms, parts, lap, self.start_offset))
         return partials
+
+    def _changed_places(self) -> set[tuple[int, int]]:
+        """Panes and buckets in which something was counted since the last publication."""
+        changed: set[tuple[int, int]] = set()
+        for name in self._touched:
+            share, bucket = self.shares[name], self._bucket(name)
+            for pane_ms in share.changed:
+                names = self._places.setdefault(pane_ms, {}).setdefault(bucket, [])
+                if pane_ms not in share.placed:
+                    share.placed.add(pane_ms)
+                    names.append(name)
+                changed.add((pane_ms, bucket))
+            share.changed.clear()
+            if name in self.names:
+                self._highest_horizon_ms = max(self._highest_horizon_ms, self._horizon_ms(name))
+        return changed
 
     def _pane_part(self, name: str, share: Share, pane_ms: int) -> PanePart:
         on_time, welcome = (packed(share.panes.get((pane_ms, status), {})) for status in _KEPT)
@@ -398,14 +437,16 @@ class ChunkFold(ABC):
         introduces = complete or (everywhere and self._introductions > 0)
         if everywhere:
             self._beats, self._introductions = self._beats + 1, max(0, self._introductions - 1)
-        names = dict.fromkeys([*self.shares, *(self.names if everywhere else ())])
-        news, buckets = {self._bucket(name) for name in self._news(names)}, dict[int, list[BooksPart]]()
-        for name in names:
-            bucket = self._bucket(name)
-            if full or bucket in news or (introduces and name in self.shares):
-                buckets.setdefault(bucket, []).append(self._books_part(name))
-            elif everywhere:
-                buckets.setdefault(bucket, [])
+        news, buckets = {self._bucket(name) for name in self._news(everywhere)}, dict[int, list[BooksPart]]()
+        declared = self._declared if everywhere else {}
+        for bucket in dict.fromkeys([*self._in_bucket, *declared]):
+            names = dict.fromkeys(self._in_bucket.get(bucket, ()))
+            if full or bucket in news:
+                names |= dict.fromkeys(declared.get(bucket, ()))
+            elif not introduces:
+                names = {}
+            if names or everywhere:
+                buckets[bucket] = [self._books_part(name) for name in names]
         for bucket in range(self.plan.config.kafka.buckets) if introduces else ():
             if not buckets.get(bucket):
                 buckets[bucket] = [self._books_part("") if bucket == self._bucket("") else self._no_books()]
@@ -420,36 +461,35 @@ class ChunkFold(ABC):
         """What a bucket gets that has no model's: the books of no model are in one bucket alone."""
         return msgspec.structs.replace(self._books_part(""), books=Books())
 
-    def _news(self, names: Iterable[str]) -> set[str]:
+    def _news(self, everywhere: bool) -> set[str]:
         """Those of which the books or the mark have changed since they were published."""
-        marks = {name: self._read_until_ms(name) for name in names}
+        may_move = self._may_move()
+        looked_at = may_move if everywhere else [name for name in may_move if name in self.shares]
+        marks = {name: self._read_until_ms(name) for name in (*looked_at, *self._touched)}
         moved = {name for name, mark_ms in marks.items() if mark_ms != self._published_marks.get(name)}
         self._published_marks.update(marks)
-        touched, self._touched = self._touched, set()
-        return touched | moved
+        touched, self._touched = self._touched, {}
+        return touched.keys() | moved
+
+    def _may_move(self) -> Iterable[str]:
+        """Those of which `_read_until_ms` may change although no record of theirs is counted."""
+        return dict.fromkeys([*self.shares, *self.names])
 
     def _bucket(self, name: str) -> int:
         return bucket_of(self._model_of(name), self.plan.config.kafka.buckets)
 
     def _forget(self) -> None:
         """Drops the panes that no welcome record of any model in them can change; they are published."""
-        held: set[tuple[int, int]] = set()
-        alive: set[tuple[int, int]] = set()
-        for name, share in self.shares.items():
-            if not share.panes:
-                continue
-            share.changed.clear()
-            horizon_ms = self._horizon_ms(name) if name in self.names else NO_MARK
-            bucket = self._bucket(name)
-            held |= {(bucket, pane_ms) for pane_ms, _ in share.panes}
-            alive |= {(bucket, pane_ms) for pane_ms, _ in share.panes if pane_ms > horizon_ms}
-        if held == alive:
-            return
-        for place in held - alive:
-            self._laps[place] = self._laps.get(place, 0) + 1
-        for name, share in self.shares.items():
-            bucket = self._bucket(name)
-            share.panes = {key: cells for key, cells in share.panes.items() if (bucket, key[0]) in alive}
+        for pane_ms in [pane_ms for pane_ms in self._places if pane_ms <= self._highest_horizon_ms]:
+            buckets = self._places[pane_ms]
+            for bucket, names in list(buckets.items()):
+                if any(pane_ms > self._horizon_ms(name) for name in names):
+                    continue
+                self._laps[bucket, pane_ms] = self._laps.get((bucket, pane_ms), 0) + 1
+                for name in buckets.pop(bucket):
+                    self.shares[name].drop(pane_ms)
+            if not buckets:
+                del self._places[pane_ms]
 
     def _horizon_ms(self, name: str) -> int:
         """No record that still counts falls into a pane that starts here or earlier."""

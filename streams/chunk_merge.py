@@ -19,7 +19,7 @@ from streams.errors import SketchError
 from streams.fingerprint import PartPrint, span_of
 from streams.panes import NO_MARK
 from streams.parking import Parking, Phase
-from streams.partial import Books, BooksPart, BooksPartial, PanePart, PanePartial, Partial
+from streams.partial import Books, BooksPart, BooksPartial, PanePart, PanePartial, Partial, sum_of
 from streams.plan import ModelPlan, Plan, model_of
 from streams.rollup import merged_cells
 
@@ -116,13 +116,12 @@ class ModelBooks:
     folded_books: Books = field(default_factory=Books)
     known_marks: tuple[tuple[int, int, int, bool], Marks | None] | None = None
     """What was worked out last, and of which version of the sources, partitions, and arguments."""
+    holds_up: int = 0
+    """The source partition that was last the one that everything waits for."""
 
     @property
     def books(self) -> Books:
-        total = self.folded_books
-        for books in self.open_books.values():
-            total = total.merged(books)
-        return total
+        return sum_of([self.folded_books, *self.open_books.values()])
 
 
 class Stranger(NamedTuple):
@@ -210,8 +209,10 @@ class ChunkMerge(Generic[M]):
         self.keys: dict[int, set[bytes]] = {}
         """Record keys by pane, for the tombstones."""
         self.book_keys: dict[bytes, tuple[int, int]] = {}
-        self._open_ends: dict[ChunkPart, tuple[int, frozenset[str]]] = {}
-        """Of the books of open chunks, and the names that they have."""
+        self._open_ends: dict[int, dict[ChunkPart, tuple[int, frozenset[str]]]] = {}
+        """By source partition, of the books of open chunks, and the names that they have."""
+        self._open_panes: dict[int, dict[ChunkPart, dict[int, set[str]]]] = {}
+        """By source partition, for each open chunk the models that have something of it, by the pane's start."""
         self.lost: dict[int, int] = {}
         """Per source partition, records that were gone before they could be counted."""
 
@@ -252,6 +253,8 @@ class ChunkMerge(Generic[M]):
             pane = model.panes.setdefault(partial.pane_ms, PaneState(model.plan.segmentation))
             if partial.end_offset >= pane.open.get(place, (-1,))[0]:
                 pane.open[place] = (partial.end_offset, part)
+                chunks = self._open_panes.setdefault(partial.partition, {})
+                chunks.setdefault(place, {}).setdefault(partial.pane_ms, set()).add(part.model)
                 if model.judged_until_ms is not None and partial.pane_ms < model.judged_until_ms:
                     model.changed.add(partial.pane_ms)
 
@@ -306,13 +309,14 @@ class ChunkMerge(Generic[M]):
     def _open_the_books(self, partial: BooksPartial, source: Source) -> None:
         """Keeps what the publication says of its part of an open chunk, if no later one has said it."""
         place = (partial.partition, partial.chunk, partial.start_offset)
-        end, names = self._open_ends.get(place, (-1, frozenset()))
+        open_ends = self._open_ends.setdefault(partial.partition, {})
+        end, names = open_ends.get(place, (-1, frozenset()))
         if not partial.models:
             return
         if partial.chunk <= source.booked_chunk or partial.end_offset < end:
             return
         told = frozenset(part.model for part in partial.models)
-        self._open_ends[place] = partial.end_offset, told
+        open_ends[place] = partial.end_offset, told
         for name in names - told:  # under another configuration its records are those of another name
             self._model(name).open_books.pop(place, None)
         for part in partial.models:
@@ -326,17 +330,17 @@ class ChunkMerge(Generic[M]):
         if chunk <= self.sources[partition].folded_chunk:
             return
         self.sources[partition].folded_chunk = chunk
-        everyone: list[ModelBooks] = [*self.models.values(), *self.others.values()]
-        for books in everyone:
-            for place in [place for place in books.open_books if place[0] == partition and place[1] <= chunk]:
-                books.folded_books = books.folded_books.merged(books.open_books.pop(place))
-        for place in [place for place in self._open_ends if place[0] == partition and place[1] <= chunk]:
-            del self._open_ends[place]
-        for name, model in self.models.items():
-            with self.parking.guard(model_of(name), Phase.FOLD):
-                for pane in model.panes.values():
-                    for place in [place for place in pane.open if place[0] == partition and place[1] <= chunk]:
-                        pane.fold(place)
+        open_ends, open_panes = self._open_ends.get(partition, {}), self._open_panes.get(partition, {})
+        for place in [place for place in open_ends if place[1] <= chunk]:
+            for name in open_ends.pop(place)[1]:
+                books = self._model(name)
+                books.folded_books = books.folded_books.merged(books.open_books.pop(place, Books()))
+        for place in [place for place in open_panes if place[1] <= chunk]:
+            for start_ms, names in open_panes.pop(place).items():
+                for name in names:
+                    with self.parking.guard(model_of(name), Phase.FOLD):
+                        if start_ms in self.models[name].panes:
+                            self.models[name].panes[start_ms].fold(place)
 
     def is_parked(self, name: str) -> bool:
         """Whether the model that books of this name are of is parked."""
@@ -364,6 +368,30 @@ class ChunkMerge(Generic[M]):
             model.known_marks = key, self._marks(model, idle_after_ms, expected)
         return model.known_marks[1]
 
+    def is_held_up(self, model: ModelBooks, time_ms: int, idle_after_ms: int) -> bool:
+        """Whether it is sure, at little cost, that not all has been read up to an event time.
+
+        A partition that holds a model up does so for long. It is looked at first, and the others after it only when it
+        does no more, so each is looked at once until all have reached the time, however often this is asked.
+        """
+        for at in range(self.partitions):
+            partition = (model.holds_up + at) % self.partitions
+            if self._holds_up(model, partition, time_ms, idle_after_ms):
+                model.holds_up = partition
+                return True
+        return False
+
+    def _holds_up(self, model: ModelBooks, partition: int, time_ms: int, idle_after_ms: int) -> bool:
+        """Whether `marks` knows nothing of a partition, or has it as active and at an earlier time."""
+        source, part = self.sources.get(partition), model.marks.get(partition)
+        if source is None or part is None:
+            return True
+        if source.final:
+            return False
+        if source.caught_up and (part.mark_ms is None or source.clock_ms - part.seen_at_ms >= idle_after_ms):
+            return False
+        return part.mark_ms is None or part.mark_ms < time_ms
+
     def _marks(self, model: ModelBooks, idle_after_ms: int, expected: bool) -> Marks | None:
         found = Marks([], [])
         for partition in range(self.partitions):
@@ -389,6 +417,9 @@ class ChunkMerge(Generic[M]):
         before_ms = min(passed_ms, self.held_from_ms())
         gone = [start for start in self.keys if start < before_ms and start not in needed]
         keys = [key for start in gone for key in self.keys.pop(start)]
+        for starts in (starts for chunks in self._open_panes.values() for starts in chunks.values()):
+            for start in starts.keys() - needed:
+                del starts[start]
         for key, (partition, chunk) in list(self.book_keys.items()):
             if chunk < self.sources[partition].folded_chunk:
                 keys.append(key)

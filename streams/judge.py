@@ -598,8 +598,11 @@ class BucketJudge:
 
     def _kpis(self, name: str, model: ModelMerge) -> Iterator[Outcome]:
         """What the business tells, as far as the events of its time have been judged."""
-        judge, watermark_ms = self.judges[name], self.merge.watermark_ms(model)
-        if judge.state is None or watermark_ms is None:
+        judge = self.judges[name]
+        if not judge.kpis or judge.state is None:
+            return
+        watermark_ms = self.merge.watermark_ms(model)
+        if watermark_ms is None:
             return
         for clock in judge.kpis.values():
             for kpi_pane in self.facts.close(name, clock, watermark_ms, judge.state.first_pane_ms):

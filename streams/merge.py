@@ -79,6 +79,8 @@ class ModelOutcomes:
     marks_ms: dict[int, int | None] = field(default_factory=dict)
     """Per source partition how far its join has read the model's predictions."""
     judged_until_ms: int | None = None
+    holds_up: int = 0
+    """The source partition that was last the one whose labels were waited for."""
     changed_cohorts: set[int] = field(default_factory=set)
     changed_arrivals: set[int] = field(default_factory=set)
     expired_before_ms: dict[bool, int] = field(default_factory=lambda: {False: NO_MARK, True: NO_MARK})
@@ -217,12 +219,21 @@ class BucketMerge(ChunkMerge[ModelMerge]):
         silent_ms = min(silent for _, silent in marks.idle)
         return min(FINAL_MARK if silent_ms == FINAL_MARK else highest + silent_ms, model.limit_ms)
 
+    def _waits(self, model: ModelMerge, time_ms: int) -> bool:
+        """Whether it is sure, at little cost, that the watermark has not reached an event time."""
+        if model.limit_ms is None or model.limit_ms < time_ms:
+            return True
+        return self.is_held_up(model, time_ms, model.plan.config.idle_ms)
+
     def close(self, model: ModelMerge) -> Iterator[ClosedPane]:
         """Panes in event-time order, as far as the watermark allows. Judge each before asking for the next."""
+        pane_ms, grace_ms = model.plan.config.pane_ms, model.plan.config.grace_ms
+        earliest_ms = min(model.panes, default=None) if model.judged_until_ms is None else model.judged_until_ms
+        if earliest_ms is None or self._waits(model, earliest_ms + pane_ms + grace_ms):
+            return
         watermark = self.watermark_ms(model)
         if watermark is None:
             return
-        pane_ms, grace_ms = model.plan.config.pane_ms, model.plan.config.grace_ms
         longest_ms = longest_over_ms(model.plan)
         while (start := self._next_pane(model, longest_ms)) is not None and start + pane_ms + grace_ms <= watermark:
             last = max(model.panes, default=start)
@@ -259,30 +270,51 @@ class BucketMerge(ChunkMerge[ModelMerge]):
             return None
         marks = [watermark]
         for partition in range(self.partitions):
-            source = self.label_sources.get(partition)
-            if source is None:
+            joined_ms = self._joined_ms(model, partition)
+            if joined_ms is None:
                 return None
-            joined_ms = model.outcomes.marks_ms.get(partition)
-            read_ms = model.marks[partition].mark_ms if partition in model.marks else None
-            if read_ms is not None and (joined_ms is None or joined_ms < read_ms):  # a join that is being rebuilt
-                if joined_ms is None:
-                    return None
-                marks.append(joined_ms)
-            idle = source.caught_up and source.clock_ms - source.seen_at_ms >= model.plan.config.idle_ms
-            if source.final or idle:
-                continue
-            if source.mark_ms is None:
-                return None
-            marks.append(source.mark_ms)
+            marks.append(joined_ms)
         return min(marks)
+
+    def _joined_ms(self, model: ModelMerge, partition: int) -> int | None:
+        """The event time up to which a partition's predictions and labels have been joined; None: not yet known."""
+        source = self.label_sources.get(partition)
+        if source is None:
+            return None
+        until_ms, joined_ms = FINAL_MARK, model.outcomes.marks_ms.get(partition)
+        read_ms = model.marks[partition].mark_ms if partition in model.marks else None
+        if read_ms is not None and (joined_ms is None or joined_ms < read_ms):  # a join that is being rebuilt
+            if joined_ms is None:
+                return None
+            until_ms = joined_ms
+        idle = source.caught_up and source.clock_ms - source.seen_at_ms >= model.plan.config.idle_ms
+        if source.final or idle:
+            return until_ms
+        return None if source.mark_ms is None else min(until_ms, source.mark_ms)
+
+    def _labels_wait(self, model: ModelMerge, time_ms: int) -> bool:
+        """As `_waits`, of the watermark of outcomes."""
+        if self._waits(model, time_ms):
+            return True
+        found = model.outcomes
+        for at in range(self.partitions):
+            partition = (found.holds_up + at) % self.partitions
+            joined_ms = self._joined_ms(model, partition)
+            if joined_ms is None or joined_ms < time_ms:
+                found.holds_up = partition
+                return True
+        return False
 
     def close_outcomes(self, model: ModelMerge, reach_ms: int) -> Iterator[ClosedPane]:
         """Arrival panes in order, as far as the watermark allows; `reach_ms`: so far a window looks back."""
         found = model.outcomes
-        watermark = self.outcome_watermark_ms(model)
-        if watermark is None or model.first_pane_ms is None:
-            return
         pane_ms, grace_ms = model.plan.config.pane_ms, model.plan.config.grace_ms
+        start_ms = model.first_pane_ms if found.judged_until_ms is None else found.judged_until_ms
+        if model.first_pane_ms is None or start_ms is None or self._labels_wait(model, start_ms + pane_ms + grace_ms):
+            return
+        watermark = self.outcome_watermark_ms(model)
+        if watermark is None:
+            return
         while True:
             start = model.first_pane_ms if found.judged_until_ms is None else found.judged_until_ms
             last = max((at for at in found.arrivals if at <= start), default=model.first_pane_ms)

@@ -14,6 +14,7 @@ import re
 import struct
 import zlib
 from collections import Counter
+from collections.abc import Iterable
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -126,6 +127,18 @@ class Books(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
             _both(self.rejected, other.rejected),
             self.ahead + other.ahead,
         )
+
+
+def sum_of(books: Iterable[Books]) -> Books:
+    """The sum: as `merged` over all, without an object for each step."""
+    read = counted = late = duplicate = ahead = 0
+    rejected: Counter[str] = Counter()
+    for each in books:
+        read, counted, late = read + each.read, counted + each.counted, late + each.late
+        duplicate, ahead = duplicate + each.duplicate, ahead + each.ahead
+        if each.rejected:
+            rejected.update(each.rejected)
+    return Books(read, counted, late, duplicate, dict(+rejected), ahead)
 
 
 _AHEAD, _AHEAD_COUNT = "ahead=", re.compile(r"ahead=[1-9][0-9]{0,17}")

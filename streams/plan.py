@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -24,6 +25,7 @@ MOST_COHORTS = 1_000
 """Cohorts are hours or days where panes would be more than this in a horizon."""
 ENOUGH_FOR_TRUTH = 500
 """Predictions of a span of truth, by the reference's rate."""
+K = TypeVar("K", bound=Hashable)
 EVEN_EDGES = tuple(i / 20 for i in range(1, 20))
 """Score bins of a model whose reference had no labels."""
 
@@ -103,6 +105,7 @@ class Plan:
     facts: Mapping[Facts, Mapping[str, ModelPlan]]
     """The models that each kind of fact is counted for, by the names of its books."""
     _decoders: list[Decoder] = field(default_factory=list, init=False, repr=False, compare=False)
+    _groups: dict[tuple[str, Facts | None], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def topic_of(self, kind: Facts) -> str:
         """Without the prefix."""
@@ -129,8 +132,31 @@ class Plan:
             self._decoders.append(Decoder(codecs, limits.max_record_bytes, limits.future_ms))
         return self._decoders[0]
 
+    def by_bucket(self, kind: Facts | None = None) -> Mapping[int, Sequence[str]]:
+        """The names of the books of a topic by bucket; None: of the events."""
+        return self._grouped("bucket", kind, lambda name: [self.config.bucket(model_of(name))])
+
+    def first_name(self, kind: Facts, model: str) -> str:
+        """The first name that a model's books have on the topic of a kind; of a model without any, its own."""
+        return self._grouped("model", kind, lambda name: [model_of(name)]).get(model, (model,))[0]
+
+    def names_with_job(self, job: str) -> Sequence[str]:
+        """The models that declare a job of this name, of whichever namespace."""
+        return self._grouped("job", Facts.RUNS, lambda name: self.models[name].config.jobs).get(job, ())
+
+    def _grouped(self, by: str, kind: Facts | None, keys: Callable[[str], Iterable[K]]) -> Mapping[K, Sequence[str]]:
+        """The names of the books of a topic by their keys: sorted out once in a process."""
+        if (by, kind) not in self._groups:
+            groups: dict[K, list[str]] = {}
+            for name in self.models if kind is None else self.facts[kind]:
+                for key in keys(name):
+                    groups.setdefault(key, []).append(name)
+            self._groups[by, kind] = groups
+        found: Mapping[K, Sequence[str]] = self._groups[by, kind]
+        return found
+
     def in_bucket(self, bucket: int) -> list[ModelPlan]:
-        return [plan for name, plan in self.models.items() if self.config.bucket(name) == bucket]
+        return [self.models[name] for name in self.by_bucket().get(bucket, ())]
 
 
 def compile_plan(config: Config, baselines: Mapping[str, Baseline]) -> Plan:

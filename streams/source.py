@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,6 +63,15 @@ class SourceFold(ChunkFold):
     @property
     def names(self) -> Collection[str]:
         return self.plan.models
+
+    @property
+    def _declared(self) -> Mapping[int, Sequence[str]]:
+        return self.plan.by_bucket()
+
+    def _may_move(self) -> Iterable[str]:
+        """Those whose highest time is beyond their mark."""
+        marks_ms = self.marks_ms
+        return [name for name, reached_ms in self._reached_ms.items() if reached_ms > marks_ms[name]]
 
     def _print_of(self, name: str) -> PartPrint:
         return events_print(self.plan.models[name])
@@ -196,7 +205,7 @@ class SourceFold(ChunkFold):
 
     def _take_counted(self, plan: ModelPlan, counted: _Counted | None) -> None:
         if counted is not None:
-            share = self.shares[plan.name]
+            share, self._touched[plan.name] = self.shares[plan.name], None
             self._take_time(plan.name, counted.time, counted.times_ms)
             share.books.late += counted.late
             share.books.counted += len(counted.times_ms) - counted.late

@@ -7,7 +7,6 @@ every KPI has a mark of its own.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -44,14 +43,21 @@ class FactFold(ChunkFold):
     unread_until_ms = NO_MARK
     """No record before this time is left to read, where the reader can tell."""
 
+    kind: Facts
+    """Of the records of its topic."""
+
     @property
-    @abstractmethod
     def _plans(self) -> Mapping[str, ModelPlan]:
         """The models that are told of, by the names of their books."""
+        return self.plan.facts[self.kind]
 
     @property
     def names(self) -> Collection[str]:
         return self._plans
+
+    @property
+    def _declared(self) -> Mapping[int, Sequence[str]]:
+        return self.plan.by_bucket(self.kind)
 
     def _lateness_ms(self, name: str) -> int:
         config = self._plans[name].config
@@ -65,9 +71,7 @@ class FactFold(ChunkFold):
     def _invalid(self, index: int, invalid: Invalid, clock_ms: int) -> Reject:
         """Books of what can't be read go to its model, if that is known."""
         model = invalid.model if invalid.model in self.plan.models else OTHER if invalid.model else ""
-        self._reject(
-            next((name for name in self._plans if self._model_of(name) == model), model), invalid.reason, clock_ms
-        )
+        self._reject(self.plan.first_name(self.kind, model), invalid.reason, clock_ms)
         return Reject(index, invalid.reason, invalid.detail, invalid.model)
 
     def _skip(self, clock_ms: int) -> None:
@@ -124,10 +128,10 @@ class FeedbackFold(FactFold):
         """By the clock, when no event was left to read; None: some are."""
         self._waiting: list[tuple[Told, int, int]] = []
         """With the pane in which each came, and stage 1's clock then."""
+        self._waits_from_ms: dict[str, int] = {}
+        """By model the earliest time of what waits, as it was at the last publication."""
 
-    @property
-    def _plans(self) -> Mapping[str, ModelPlan]:
-        return self.plan.facts[Facts.FEEDBACK]
+    kind = Facts.FEEDBACK
 
     def _print_of(self, name: str) -> PartPrint:
         return fact_print(Facts.FEEDBACK, self._plans[name])
@@ -142,9 +146,8 @@ class FeedbackFold(FactFold):
         return len(self._waiting) >= MAX_WAITING
 
     def _read_until_ms(self, name: str) -> int | None:
-        waiting = [item.ts_ms - 1 for item, *_ in self._waiting if item.model == name]
         mark = super()._read_until_ms(name)
-        return mark if mark is None else min([mark, *waiting])
+        return mark if mark is None else min(mark, self._waits_from_ms.get(name, mark + 1) - 1)
 
     def _count_block(self, records: Records, clock_ms: int) -> Sequence[Reject]:
         rejects: list[Reject] = []
@@ -169,6 +172,9 @@ class FeedbackFold(FactFold):
 
     def _partials(self, clock_ms: int, *, complete: bool, everywhere: bool) -> list[Partial]:
         self._settle(everything=complete or self.final or self.join is None)
+        self._waits_from_ms = {}
+        for item, *_ in self._waiting:
+            self._waits_from_ms[item.model] = min(item.ts_ms, self._waits_from_ms.get(item.model, item.ts_ms))
         return super()._partials(clock_ms, complete=complete, everywhere=everywhere)
 
     def _settle(self, *, everything: bool) -> None:
@@ -206,9 +212,7 @@ class FeedbackFold(FactFold):
 class OutcomeFold(FactFold):
     """Observations of business KPIs. The books have a name for each KPI of a model."""
 
-    @property
-    def _plans(self) -> Mapping[str, ModelPlan]:
-        return self.plan.facts[Facts.OUTCOMES]
+    kind = Facts.OUTCOMES
 
     def _print_of(self, name: str) -> PartPrint:
         return fact_print(Facts.OUTCOMES, self._plans[name])
@@ -259,9 +263,7 @@ class OutcomeFold(FactFold):
 class RunFold(FactFold):
     """Runs of jobs: a pane is a set of run events, each a cell of its own; a repeat changes nothing."""
 
-    @property
-    def _plans(self) -> Mapping[str, ModelPlan]:
-        return self.plan.facts[Facts.RUNS]
+    kind = Facts.RUNS
 
     def _print_of(self, name: str) -> PartPrint:
         return fact_print(Facts.RUNS, self._plans[name])
@@ -275,7 +277,8 @@ class RunFold(FactFold):
             except Invalid as invalid:
                 rejects.append(self._invalid(index, invalid, clock_ms))
                 continue
-            found = [name for name, plan in self._plans.items() if plan.config.job_named(item.namespace, item.job)]
+            watch = self.plan.names_with_job(item.job)
+            found = [name for name in watch if self._plans[name].config.job_named(item.namespace, item.job)]
             for name in found:
                 if name in self.parking:
                     self._reject(name, Reason.PARKED, clock_ms)
@@ -291,7 +294,7 @@ class RunFold(FactFold):
         pane_ms = self._arrive(name, item.ts_ms, clock_ms)
         if pane_ms is None or item.turn is None or job is None:
             return
-        cells = self._share(name, clock_ms).cells(pane_ms, Timeliness.ON_TIME)
+        cells = self.cells(name, pane_ms, Timeliness.ON_TIME)
         key = ("", job, run_text(item.ts_ms, item.turn, item.run_id))
         if key not in cells and sum(found[1] == job for found in cells) >= MAX_RUN_EVENTS:
             books = self._share(name, clock_ms).books
@@ -358,6 +361,6 @@ def _add(
     version: str,
     segments: Mapping[str, str],
 ) -> None:
-    cells = fold.shares[name].cells(*place)
+    cells = fold.cells(name, *place)
     for key in _keys(plan, version, segments):
         added(cells, key, Profile(Counts.of(vector)), plan.segmentation)

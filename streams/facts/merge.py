@@ -71,6 +71,10 @@ class FactsMerge:
                 if plan.config.bucket(model_of(name)) == bucket
             }
             self.topics[kind] = ChunkMerge(plan, bucket, plan.topic_of(kind), partitions, models, parking)
+        self._kpi_panes: dict[str, list[ModelPanes]] = {}
+        """By model, those of all its KPIs."""
+        for name, panes in self.topics[Facts.OUTCOMES].models.items() if Facts.OUTCOMES in self.topics else ():
+            self._kpi_panes.setdefault(model_of(name), []).append(panes)
         self._kpis_until_ms: dict[tuple[str, str], int] = {}
         self._kpis_from_ms: dict[tuple[str, str], int] = {}
         """Panes of before are not whole: they were counted under another configuration."""
@@ -197,9 +201,8 @@ class FactsMerge:
 
     def revisions_told(self, model: str) -> None:
         """After `revised` of every KPI of a model."""
-        for name, panes in self.topics[Facts.OUTCOMES].models.items() if Facts.OUTCOMES in self.topics else ():
-            if model_of(name) == model:
-                panes.changed = set()
+        for panes in self._kpi_panes.get(model, ()):
+            panes.changed = set()
 
     def _parts_of(self, model: str, kpi: str) -> list[ModelPanes]:
         merge = self.topics[Facts.OUTCOMES]

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import msgspec
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 import streams.chunk
-from streams.chunk_merge import ChunkMerge
+from streams.chunk_merge import Source
 from streams.configure import load
-from streams.judge import BucketJudge
-from streams.partial import BooksPartial, Partial, key_of, pack, unpack
+from streams.judge import BucketJudge, Outcome
+from streams.partial import Books, BooksPart, BooksPartial, Partial, key_of, pack, unpack
 from streams.plan import Plan, compile_plan
 from streams.records import Records
 from streams.signals.reference import Reference
@@ -24,14 +28,15 @@ from streams.yaml_reader import YamlReader, _loader
 PARTITIONS, MODELS, CLOCK_MS = 12, 40, 1_767_225_600_000
 MODEL = """
     pane: 1m
+    grace: 5s
     features: {age: {type: numeric}}
     rules:
       - {name: nulls, signals: [null_rate], response: data_incident}
 """
 
 
-def plan(models: int = MODELS) -> Plan:
-    text = "kafka: {buckets: 4}\nmodels:\n" + "".join(f"  m{number}:{MODEL}" for number in range(models))
+def plan(models: int = MODELS, buckets: int = 4) -> Plan:
+    text = f"kafka: {{buckets: {buckets}}}\nmodels:\n" + "".join(f"  m{number}:{MODEL}" for number in range(models))
     return compile_plan(load(text), {})
 
 
@@ -48,8 +53,11 @@ def counting(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[Non
     return calls
 
 
-def folds(plan: Plan) -> list[SourceFold]:
-    return [SourceFold(plan, "inference", partition, None, CLOCK_MS) for partition in range(PARTITIONS)]
+def folds(plan: Plan, partitions: int = PARTITIONS) -> list[SourceFold]:
+    return [SourceFold(plan, "inference", partition, None, CLOCK_MS) for partition in range(partitions)]
+
+
+ONE = plan(1)
 
 
 def event(model: str, offset: int, **more: Any) -> Records:
@@ -127,17 +135,122 @@ def test_books_of_a_chunk_outlive_the_heartbeats_in_a_compacted_log() -> None:
     assert sum(model.books.read for judge in judges for model in judge.merge.models.values()) == 5
 
 
-def test_how_far_a_model_has_been_read_is_worked_out_once_for_each_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled = plan()
-    judge = BucketJudge(compiled, 0, "inference", PARTITIONS)
-    made = folds(compiled)
-    worked = counting(monkeypatch, ChunkMerge, "_marks")
-    for item in beat(made, CLOCK_MS):
-        if item.bucket == 0:
-            judge.apply(item)
-    for _ in range(5):
-        list(judge.advance())
-    assert len(worked) == len(judge.merge.models)
+def lines_of(action: Callable[[], object]) -> int:
+    """The lines of `streams/` that an action runs, each turn of a loop for one."""
+    lines = 0
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal lines
+        if "/streams/" not in frame.f_code.co_filename:
+            return None
+        lines += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        action()
+    finally:
+        sys.settrace(before)
+    return lines
+
+
+def some_events(compiled: Plan, fold: SourceFold, ts_ms: int) -> None:
+    """Takes so many events of each model that stream time follows."""
+    values = [
+        json.dumps({"event_id": f"e{n}", "ts": ts_ms, "model": model, "features": {"age": 1}}).encode()
+        for model in compiled.models
+        for n in range(50)
+    ]
+    fold.take(Records(range(fold.next_offset, fold.next_offset + len(values)), [ts_ms] * len(values), values), ts_ms)
+
+
+def lines_of_advance(partitions: int) -> float:
+    """For a publication: the partitions of a bucket publish one after the other, and reach a pane's end likewise."""
+    compiled = plan(4)
+    judge, made = BucketJudge(compiled, 0, "inference", partitions), folds(compiled, partitions)
+    lines, judged = 0, 0
+    for number in range(3):
+        at_ms = CLOCK_MS + 40_000 * number
+        for fold in made:
+            some_events(compiled, fold, at_ms)
+            for _ in range(10):
+                for item in fold.publish(at_ms, caught_up=False).partials:
+                    if item.bucket == 0:
+                        judge.apply(item)
+                closed: list[Outcome] = []
+                taken = lines_of(lambda closed=closed: closed.extend(judge.advance()))
+                judged += bool(closed)
+                lines += 0 if closed else taken
+    assert judged == 1, "the first pane, of all partitions"
+    return lines / (30 * partitions)
+
+
+def test_what_a_publication_costs_a_model_does_not_grow_with_the_partitions() -> None:
+    assert lines_of_advance(32) < 1.5 * lines_of_advance(8)
+
+
+def lines_of_publication(models: int, panes: int) -> int:
+    """Of the records of one model, among many that have some in panes of the open chunk; each has its bucket."""
+    compiled = plan(models, buckets=4_096)
+    fold = SourceFold(compiled, "inference", 0, None, CLOCK_MS)
+    for number in range(panes):
+        some_events(compiled, fold, CLOCK_MS + 60_000 * number)
+    fold.publish(CLOCK_MS + 60_000 * panes, caught_up=False)
+    fold.take(event("m1", fold.next_offset, ts=CLOCK_MS + 60_000 * panes), CLOCK_MS + 60_000 * panes)
+    return lines_of(lambda: fold.publish(CLOCK_MS + 60_000 * panes, caught_up=False))
+
+
+def test_a_publication_costs_what_has_changed_since_the_last() -> None:
+    """Not what else is declared, or was counted in the chunk before: but for a step for each pane, or bucket."""
+    few = lines_of_publication(4, 2)
+    assert lines_of_publication(4, 12) - few <= 2 * 10
+    assert lines_of_publication(24, 2) - few <= 15 * 20
+
+
+def lines_of_a_full_chunk(partitions: int) -> int:
+    compiled = plan(8)
+    judge, made = BucketJudge(compiled, 0, "inference", partitions), folds(compiled, partitions)
+    for fold in made:
+        for model in compiled.models:
+            fold.take(event(model, fold.next_offset, ts=CLOCK_MS), CLOCK_MS)
+        for item in fold.publish(CLOCK_MS, caught_up=False).partials:
+            if item.bucket == 0:
+                judge.apply(item)
+    made[0].chunk_size = made[0].next_offset + 1
+    step = made[0].take(event("m1", made[0].next_offset), CLOCK_MS)[0]
+    books = next(item for item in step.partials if isinstance(item, BooksPartial) and item.bucket == 0)
+    lines = lines_of(lambda: judge.apply(books))
+    assert all(model.books.read >= partitions for model in judge.merge.models.values())
+    assert all(len(model.open_books) == partitions - 1 for model in judge.merge.models.values())
+    return lines
+
+
+def test_a_full_chunk_costs_what_it_holds() -> None:
+    """Not what is open of other partitions."""
+    assert lines_of_a_full_chunk(24) < 1.2 * lines_of_a_full_chunk(6)
+
+
+MARK = st.none() | st.integers(0, 5)
+SOURCE = st.tuples(st.integers(0, 9), st.booleans(), st.integers(0, 9).map(lambda n: n == 9))
+PART = st.none() | st.tuples(MARK, st.integers(0, 9))
+
+
+@given(st.lists(st.tuples(st.none() | SOURCE, PART), min_size=1, max_size=4), st.lists(st.integers(0, 6), max_size=5))
+def test_what_is_held_up_is_what_the_marks_say(sides: list[Any], times: list[int]) -> None:
+    """`is_held_up` says so of a time where the marks are not known, or an active one is earlier; and nowhere else."""
+    merge = BucketJudge(ONE, ONE.config.bucket("m0"), "inference", len(sides)).merge
+    model = merge.models["m0"]
+    for partition, (source, part) in enumerate(sides):
+        if source is not None:
+            clock_ms, caught_up, final = source
+            merge.sources[partition] = Source(clock_ms=clock_ms, caught_up=caught_up, final=final)
+        if part is not None:
+            model.marks[partition] = BooksPart("m0", Books(), *part)
+    marks = merge.marks(model, 3)
+    for time_ms in times:
+        held_up = marks is None or any(mark < time_ms for mark in marks.active)
+        assert merge.is_held_up(model, time_ms, 3) == held_up
 
 
 def test_looking_places_up_takes_as_many_steps_as_there_are_models(monkeypatch: pytest.MonkeyPatch) -> None:
