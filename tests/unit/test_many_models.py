@@ -265,10 +265,15 @@ def test_looking_places_up_takes_as_many_steps_as_there_are_models(monkeypatch: 
     assert steps[1] < 2.2 * steps[0]
 
 
-@pytest.mark.parametrize("text", ["a: " + "[" * 500 + "]" * 500, "a: [", "{" * 5_000])
-def test_what_the_parser_in_c_should_not_read_goes_to_the_other(text: str) -> None:
-    assert type(_loader(text)) is yaml.SafeLoader
-    assert type(_loader("a: [1, {b: 2}]")) is yaml.CSafeLoader
+@pytest.mark.parametrize("text", ["a: " + "[" * 500 + "]" * 500, "{" * 5_000])
+def test_what_is_nested_deep_is_not_read(text: str) -> None:
+    with pytest.raises(RecursionError):
+        _loader(text, "f.yaml")
+
+
+def test_the_parser_in_c_reads_what_is_yaml() -> None:
+    assert type(_loader("a: [", "f.yaml")) is yaml.SafeLoader, "its message says more"
+    assert type(_loader("a: [1, {b: 2}]", "f.yaml")) is yaml.CSafeLoader
 
 
 def test_books_of_no_model_are_in_one_bucket_alone() -> None:
