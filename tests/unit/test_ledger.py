@@ -8,7 +8,7 @@ import pytest
 
 import streams.ledger
 from streams.ack import Ack, Status
-from streams.ledger import Ledger, ProxyRow, RuleRow, rows_of
+from streams.ledger import ENOUGH, Ledger, ProxyRow, RuleRow, rows_of
 from streams.ledger_text import ledger_lines
 from streams.window import Clock
 from tests.laws.test_ledger import HOUR_MS, SPAN_H, TERMS, Told, at, signal, window
@@ -184,3 +184,20 @@ def test_the_rows_are_tables_for_a_person() -> None:
     assert "1.00 (0.21 to 1.00)*" in text and "5.0h (5.0h to 5.0h)" in text
     assert "fewer than 10 verdicts" in text and "nobody has said" in text
     assert "0 in 0.0 weeks, 0.00 a week; budget 1" in text
+
+
+@pytest.mark.parametrize("judged", [ENOUGH - 1, ENOUGH, ENOUGH + 1])
+def test_so_many_alarms_that_were_judged_are_enough_to_trust_a_figure(judged: int) -> None:
+    ledger = book(*(incident(SPAN_H * number, SPAN_H * number + 2) for number in range(judged)))
+    say(ledger, "gb" * ENOUGH)
+    found = proxy(ledger)
+    assert (found.confirmed + found.refuted, found.enough) == (judged, judged >= ENOUGH)
+
+
+def test_the_older_half_of_too_many_spans_is_folded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams.ledger, "MOST_SPANS", 20)
+    ledger = Ledger(TERMS)
+    say(ledger, "g" * 20)
+    assert len(ledger.truth.starts_ms) == 20
+    say(ledger, "g", first=20)
+    assert len(ledger.truth.starts_ms) == 11
