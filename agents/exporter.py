@@ -45,6 +45,9 @@ SERIES_OF_A_PROXY = 17
 """At the most; the row of all proxies of a model is always shown."""
 
 
+PAUSE = Metric("foreshock_pause", "Where whoever collects may let others have their turn; no family.", "unknown")
+
+
 @dataclass(slots=True)
 class _Room:
     """What the cap leaves of a scrape's series, and how many it held back."""
@@ -74,7 +77,7 @@ class Starting(Collector):
 
 
 class Exporter(Collector):
-    """Reads the stages whenever Prometheus asks."""
+    """Reads the stages whenever Prometheus asks. Among the families there are PAUSEs, one for each model at most."""
 
     def __init__(
         self, sketch: SketchStage, merge: MergeStage, acks: AckReader, max_series: int, topics: TopicWatch | None = None
@@ -211,16 +214,20 @@ class Exporter(Collector):
         )
         totals: dict[str, Books] = {}
         for judge in self.merge.judges.values():
-            for name, other in judge.merge.others.items():
-                totals[name] = totals.get(name, Books()).merged(other.books)
+            for name, other in [*judge.merge.others.items()]:
+                if other.books.read:  # buckets without a model of ours have an entry for no model
+                    totals[name] = totals.get(name, Books()).merged(other.books)
             for name, model in judge.merge.models.items():
                 totals[name] = model.books
                 foreign.add_metric([name], model.foreign)
+                yield PAUSE
         for name, total in sorted(totals.items()):
             for outcome, number in zip(OUTCOMES, _counts(total), strict=True):
                 books.add_metric([name, outcome], number)
             ahead.add_metric([name], total.ahead)
-        yield from (books, ahead, foreign, self._label_books(), self._told_books())
+        yield from (books, ahead, foreign)
+        yield from self._label_books()
+        yield from self._told_books()
 
     def _parked(self) -> Metric:
         parked = GaugeMetricFamily(
@@ -284,7 +291,7 @@ class Exporter(Collector):
                     faults.add_metric([topic, fault], (topic, fault) in self.topics.faults)
             yield faults
 
-    def _told_books(self) -> Metric:
+    def _told_books(self) -> Iterator[Metric]:
         books = CounterMetricFamily(
             "foreshock_told_records",
             "Feedback, run events and observations of KPIs of a model by what became of them: "
@@ -296,14 +303,16 @@ class Exporter(Collector):
             for kind, merge in judge.facts.topics.items():
                 everyone: dict[str, ModelBooks] = {**merge.models, **merge.others}
                 for name, found in everyone.items():
-                    place = (str(kind), model_of(name))
-                    totals[place] = totals.get(place, Books()).merged(found.books)
+                    if name in merge.models or found.books.read:
+                        place = (str(kind), model_of(name))
+                        totals[place] = totals.get(place, Books()).merged(found.books)
+                    yield PAUSE
         for told, total in sorted(totals.items()):
             for outcome, number in zip(OUTCOMES, _counts(total), strict=True):
                 books.add_metric([*told, outcome], number)
-        return books
+        yield books
 
-    def _label_books(self) -> Metric:
+    def _label_books(self) -> Iterator[Metric]:
         books = GaugeMetricFamily(
             "foreshock_label_records",
             "Labels of a model by what became of them: read = matched + pending + duplicate + orphan + rejected.",
@@ -311,16 +320,19 @@ class Exporter(Collector):
         )
         totals: dict[str, LabelBooks] = {}
         for judge in self.merge.judges.values():
-            for (_, name), other in judge.merge.other_labels.items():
-                totals[name] = totals.get(name, LabelBooks()).merged(other)
+            for (_, name), other in [*judge.merge.other_labels.items()]:
+                if other.read:
+                    totals[name] = totals.get(name, LabelBooks()).merged(other)
+                yield PAUSE
             for name, model in judge.merge.models.items():
                 if model.plan.outcomes is not None:
                     totals[name] = model.outcomes.total()
+                    yield PAUSE
         for name, total in sorted(totals.items()):
             counts = label_summary(total)
             for outcome in LABEL_OUTCOMES:
                 books.add_metric([name, outcome], counts[outcome])
-        return books
+        yield books
 
     def _marks(self) -> Iterator[Metric]:
         watermark = GaugeMetricFamily(
@@ -343,6 +355,7 @@ class Exporter(Collector):
                     judged.add_metric([name], model.judged_until_ms / 1000)
                 if model.outcomes.judged_until_ms is not None:
                     labels.add_metric([name], model.outcomes.judged_until_ms / 1000)
+                yield PAUSE
         yield from (watermark, judged, labels)
 
     def _signals(self, room: _Room) -> Iterator[Metric]:
@@ -359,6 +372,7 @@ class Exporter(Collector):
         )
         parked = {item.model for item in self.merge.parked}
         for name, judge in self._judges():
+            yield PAUSE
             if name in parked:
                 continue  # what was last is not what is now
             for cell in judge.latest:
@@ -405,6 +419,7 @@ class Exporter(Collector):
         )
         decisions = CounterMetricFamily("foreshock_decisions", "Decisions, by reason.", labels=["model", "reason"])
         for name, judge in self._judges():
+            yield PAUSE
             for labels in judge.firing():
                 firing.add_metric([name, *labels], 1)
             state = judge.state
@@ -444,29 +459,30 @@ class Exporter(Collector):
         false = GaugeMetricFamily(
             "foreshock_false_alarms_per_week", "Those that are allowed, and those there were.", labels=["model", "kind"]
         )
-        books = [book for bucket in self.merge.judges.values() for book in bucket.ledgers.values()]
-        rows = rows_of(books)
-        for row in rows.proxies:
-            if row.proxy != TOTAL and not room.takes(SERIES_OF_A_PROXY):
-                continue
-            place = [row.model, row.proxy]
-            for verdict in Verdict:
-                alarms.add_metric([*place, verdict], getattr(row, verdict))
-            for outcome in ("caught", "late", "missed"):
-                episodes.add_metric([*place, outcome], getattr(row, outcome))
-            for family, names, found in (
-                (precision, ("value", "low", "high"), row.precision),
-                (recall, ("value", "low", "high"), row.recall),
-                (lead, ("0.5", "0.25", "0.75"), row.lead_s),
-            ):
-                for name, number in zip(names, found or (), strict=False):
-                    family.add_metric([*place, name], number)
-        for rule in rows.rules:
-            for status in ("published", *Status):
-                actions.add_metric([rule.model, rule.rule, status], getattr(rule, status))
-        for realised in rows.realised:
-            false.add_metric([realised.model, "budget"], realised.budget)
-            false.add_metric([realised.model, "realised"], realised.per_week)
+        for book in [book for bucket in self.merge.judges.values() for book in bucket.ledgers.values()]:
+            yield PAUSE
+            rows = rows_of([book])
+            for row in rows.proxies:
+                if row.proxy != TOTAL and not room.takes(SERIES_OF_A_PROXY):
+                    continue
+                place = [row.model, row.proxy]
+                for verdict in Verdict:
+                    alarms.add_metric([*place, verdict], getattr(row, verdict))
+                for outcome in ("caught", "late", "missed"):
+                    episodes.add_metric([*place, outcome], getattr(row, outcome))
+                for family, names, found in (
+                    (precision, ("value", "low", "high"), row.precision),
+                    (recall, ("value", "low", "high"), row.recall),
+                    (lead, ("0.5", "0.25", "0.75"), row.lead_s),
+                ):
+                    for name, number in zip(names, found or (), strict=False):
+                        family.add_metric([*place, name], number)
+            for rule in rows.rules:
+                for status in ("published", *Status):
+                    actions.add_metric([rule.model, rule.rule, status], getattr(rule, status))
+            for realised in rows.realised:
+                false.add_metric([realised.model, "budget"], realised.budget)
+                false.add_metric([realised.model, "realised"], realised.per_week)
         yield from (alarms, episodes, precision, recall, lead, actions, false)
 
     def _judges(self) -> Iterator[tuple[str, ModelJudge]]:

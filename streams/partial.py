@@ -93,7 +93,7 @@ class PanePartial(msgspec.Struct, array_like=True, forbid_unknown_fields=True, t
 
 
 def _both(left: dict[str, int], right: dict[str, int]) -> dict[str, int]:
-    return dict(Counter(left) + Counter(right))
+    return dict(Counter(left) + Counter(right)) if left or right else {}
 
 
 class Books(msgspec.Struct, array_like=True, forbid_unknown_fields=True):

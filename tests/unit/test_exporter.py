@@ -12,6 +12,8 @@ import pytest
 from agents.exporter import Exporter
 from agents.sketch import Work
 from streams.judge import BucketJudge
+from streams.records import Records
+from streams.source import SourceFold
 from tests.synthetic import MODEL, learned, plan
 
 PROXIES = {"out_of_range_rate", "unseen_rate", "feature_drift", "score_drift"}
@@ -26,7 +28,14 @@ def scraped(
     judges = judges or {bucket: BucketJudge(compiled, bucket, "inference", 1)}
     resuming = SimpleNamespace(names={"inference": ""}, changes=Counter(), damaged=0, newer={})
     sketch = SimpleNamespace(
-        intake=None, folds={}, work=Work(), parked=[], plan=compiled, resuming=resuming, lost_labels={}
+        intake=None,
+        folds={},
+        work=Work(),
+        parked=[],
+        plan=compiled,
+        resuming=resuming,
+        lost_labels={},
+        producer=SimpleNamespace(largest={}),
     )
     merge = SimpleNamespace(
         intake=None, judges=judges, work=Work(), rebuild_seconds=0.0, to_rebuild=0, parked=[], later={}
@@ -69,3 +78,19 @@ def test_lost_records_and_logs_that_changed_have_their_zeros_from_the_start() ->
     assert found["foreshock_lost_records_total"] == [({"topic": "inference"}, 0)]
     changes = {labels["change"]: value for labels, value in found["foreshock_log_changes_total"]}
     assert changes == {"made anew": 0, "truncated": 0, "cut": 0, "beyond": 0}
+
+
+def test_a_bucket_without_a_model_shows_no_model_of_no_name() -> None:
+    """After a start every bucket is sent something; records without a model show once there are some."""
+    compiled = plan(learned())
+    fold = SourceFold(compiled, "inference", 0, None, 0)
+    judges = {n: BucketJudge(compiled, n, "inference", 1) for n in range(compiled.config.kafka.buckets)}
+    names: list[set[str]] = []
+    for values in ((), (b"{",)):
+        if values:
+            fold.take(Records(range(1), [0], list(values)), 0)
+        for item in fold.publish(0, caught_up=True).partials:
+            judges[item.bucket].apply(item)
+        names.append({labels["model"] for labels, _ in scraped(100, judges)["foreshock_books_records_total"]})
+    assert any("" in judge.merge.others for judge in judges.values())
+    assert names == [{MODEL}, {MODEL, ""}]
