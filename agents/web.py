@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from mode import Service
 from prometheus_client import CollectorRegistry
 
@@ -20,6 +22,8 @@ from agents.front import HEAD_WITHIN_S, WHOLE_WITHIN_S, Front, connection_limit
 from agents.page import MetricsPage
 from streams.errors import ForeshockError
 from streams.text import html_text
+
+log = logging.getLogger(__name__)
 
 Health = Callable[[], tuple[bool, dict[str, Any]]]
 Readiness = Callable[[], str]
@@ -30,6 +34,8 @@ OPEN = ("/health", "/ready")
 """What needs no token."""
 PROMETHEUS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 STOP_WITHIN_S = 3.0
+MAX_LOGGED = 200
+"""Characters of why a request was refused."""
 CHUNK_BYTES = 65_536
 """So much of a page waits for each client that reads slowly."""
 PAGE = """<!doctype html>
@@ -37,6 +43,17 @@ PAGE = """<!doctype html>
 <h1>{title}</h1>
 <ul>{links}</ul>
 """
+
+
+class _Requests(logging.LoggerAdapter[logging.Logger]):
+    """aiohttp's log of requests, in which one that is no HTTP is a line: a scanner of ports is no error of ours."""
+
+    def exception(self, msg: object, *args: object, exc_info: Any = True, **more: Any) -> None:
+        """As of a logger, with a traceback only for what no client can cause."""
+        if isinstance(exc_info, HttpProcessingError):
+            self.warning("pages: refused with %d: %s", exc_info.code, exc_info.message[:MAX_LOGGED])
+        else:
+            super().exception(msg, *args, exc_info=exc_info, **more)
 
 
 class Web(Service):
@@ -84,7 +101,9 @@ class Web(Service):
         """Listen."""
         app = web.Application(middlewares=[self._guard])
         app.add_routes([web.get(path, handler) for path, handler in self._routes().items()])
-        self._runner = runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_WITHIN_S)
+        self._runner = runner = web.AppRunner(
+            app, access_log=None, logger=_Requests(log), shutdown_timeout=STOP_WITHIN_S
+        )
         await runner.setup()
         assert runner.server is not None
         self._front = Front(runner.server, limit=connection_limit(), **self._within_s)

@@ -17,6 +17,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
+from agents import logs
 from agents.app import WebOptions, Worker
 from agents.clients import Connection
 from agents.front import MAX_HEAD_BYTES, connection_limit, raise_file_limit
@@ -172,6 +173,33 @@ def test_a_head_that_does_not_end_is_not_waited_for(head: bytes) -> None:
             assert web._front is not None and not web._front.waiting
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET /health HTTP/1.1\r\n\r\n",
+        b"GET /health HTTP/9.9\r\nHost: a\r\n\r\n",
+        b"GET /metrics?\x1b[31m HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: a\r\n\x1b[31m\x9b: b\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: a\r\nContent-Length: -5\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: a\r\nA" + b"\x00" * 900 + b": b\r\n\r\n",
+        b"\x1b\x9b\x00\r\n\r\n",
+    ],
+)
+def test_a_request_that_is_no_http_is_refused_in_one_line(request_: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    async def main() -> bytes:
+        async with pages() as web:
+            reader, writer = await opened(web)
+            writer.write(request_)
+            return await reader.read()
+
+    logs.to_stderr(logs.Form.TEXT)
+    answer = asyncio.run(main())
+    lines = [line for line in capsys.readouterr().err.splitlines() if "[^Web]" not in line]
+    assert answer.split(b" ")[1:2] in ([], [b"400"])
+    assert len(lines) <= 1 and all("pages: refused with 400" in line and len(line) < 400 for line in lines)
+    assert all(line.isprintable() for line in (*lines, *answer.decode().splitlines()))
 
 
 def test_a_head_without_end_is_refused() -> None:
