@@ -44,6 +44,7 @@ from streams import calibrate
 from streams.active import configuration_of
 from streams.needs import needs_of
 from streams.plan import Facts, Plan
+from streams.replaying import waiting_text
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -310,6 +311,7 @@ class Worker:
             "waits": "; ".join(dict.fromkeys(intake.waits for intake in self._intakes().values() if intake.waits)),
             "later_release": sorted({str(error) for error in self.sketch.later.values()}),
             "topics": [f"{topic} {said}" for (topic, _), said in sorted(self.topic_watch.faults.items())],
+            "replays": [f"{name}: {waiting_text(found)}" for name, found in sorted(self.merge.awaited.items())],
             **parked.details([*self.merge.parked, *self.sketch.parked]),
         }
 

@@ -98,6 +98,7 @@ class Exporter(Collector):
         yield from self._books()
         yield self._parked()
         yield self._later()
+        yield self._awaited()
         yield from self._logs()
         yield from self._marks()
         room = _Room(self.max_series)
@@ -254,6 +255,18 @@ class Exporter(Collector):
         for topic, number in ({"progress": len(self.sketch.resuming.newer)} | self.merge.later).items():
             later.add_metric([topic], number)
         return later
+
+    def _awaited(self) -> Metric:
+        awaited = GaugeMetricFamily(
+            "foreshock_replay_awaited_topics",
+            "Topics of a model whose silence is not judged, for a past is replayed and they may be still to come.",
+            labels=["model"],
+        )
+        topics = self.merge.awaited
+        for judge in self.merge.judges.values():
+            for name in judge.merge.models:
+                awaited.add_metric([name], len(topics.get(name, ())))
+        return awaited
 
     def _logs(self) -> Iterator[Metric]:
         lost = CounterMetricFamily(

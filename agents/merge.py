@@ -30,6 +30,7 @@ from streams.partial import unpack
 from streams.plan import Facts, Plan
 from streams.publication import BOOKS_KEY, UNIT_KEY, Record, publications
 from streams.records import Records
+from streams.replaying import waiting_text
 from streams.restore import Kind
 from streams.state import pack_state
 from streams.text import plain
@@ -80,6 +81,8 @@ class MergeStage:
         """Models that are parked as a record of theirs is larger than its topic takes."""
         self.later: Counter[str] = Counter({"state": 0, "partials": 0})
         """By topic, records of a later release: what they are of is parked."""
+        self._reported: dict[str, tuple[str, ...]] = {}
+        """By model, the topics that were last reported to be waited for."""
         self._tell_rebuild = Seldom(TELL_EVERY_S)
         self._expired_at: dict[int, float] = {}
         self._unjudged: set[int] = set()
@@ -203,6 +206,21 @@ class MergeStage:
         """The models of our buckets that are parked."""
         return [item for judge in self.judges.values() for item in judge.parking.models.values()]
 
+    @property
+    def awaited(self) -> dict[str, tuple[str, ...]]:
+        """By model of our buckets whose past is replayed, the topics whose silence is not judged."""
+        return {name: topics for judge in self.judges.values() for name, topics in judge.awaited.items()}
+
+    def _report_awaited(self, judge: BucketJudge) -> None:
+        """Logs when topics of a replay begin or cease to be waited for."""
+        for name in judge.merge.models:
+            topics, before = judge.awaited.get(name, ()), self._reported.get(name, ())
+            if topics and topics != before:
+                log.warning("model %s: %s", plain(name), waiting_text(topics), extra={"model": name})
+            elif before and not topics:
+                log.info("model %s: no topic of the replay is waited for any more", plain(name), extra={"model": name})
+            self._reported[name] = topics
+
     def take_ack(self, ack: Ack) -> None:
         """An ack, of whichever model's action."""
         self.acks.take(ack)
@@ -230,6 +248,7 @@ class MergeStage:
                 return  # soon, with what has come until then; at the latest with the batch that says that none is left
             if batch.partition in self._unjudged and not await self._judge(batch.partition, judge, wanted):
                 return  # the bucket was taken away: its next owner judges from what has been published
+        self._report_awaited(judge)
         if not judge.stands_still and time.monotonic() - self._expired_at.get(batch.partition, 0.0) >= EXPIRE_EVERY_S:
             self._expired_at[batch.partition] = time.monotonic()
             await self._expire(batch.partition, judge, wanted)

@@ -13,6 +13,7 @@ chunk      stage 1: records of a partition → partials, progress, rejects: what
 source     stage 1 of inference events, next to their join with labels
 facts/     stage 1 and 2 of what else is told: feedback, runs of jobs, business outcomes
 chunk_merge, merge  stage 2: partials → panes; panes of events → closed ones, by the models' watermarks
+replaying  a past that is replayed: which topic is silent, and which is still to be sent
 rollup     closed panes → windows
 signals/   windows → signals with a value, a threshold and a verdict
 decide     signals → decisions, by rules

@@ -21,6 +21,7 @@ from streams.panes import NO_MARK
 from streams.parking import Parking, Phase
 from streams.partial import Books, BooksPart, BooksPartial, PanePart, PanePartial, Partial, sum_of
 from streams.plan import ModelPlan, Plan, model_of
+from streams.replaying import Replay, is_silent
 from streams.rollup import merged_cells
 
 FINAL_MARK = 2**62
@@ -114,7 +115,9 @@ class ModelBooks:
     """Per source partition: the books part of its latest publication."""
     open_books: dict[ChunkPart, Books] = field(default_factory=dict)
     folded_books: Books = field(default_factory=Books)
-    known_marks: tuple[tuple[int, int, int, bool], Marks | None] | None = None
+    told_since_ms: int | None = None
+    """Stage 1's clock at the first publication with a mark, of whichever partition, since the rebuild."""
+    known_marks: tuple[tuple[int, int, int, bool, Replay | None], Marks | None] | None = None
     """What was worked out last, and of which version of the sources, partitions, and arguments."""
     holds_up: int = 0
     """The source partition that was last the one that everything waits for."""
@@ -202,6 +205,8 @@ class ChunkMerge(Generic[M]):
         self.parking = Parking() if parking is None else parking
         self.models = dict(models)
         self.sources: dict[int, Source] = {}
+        self.clock_ms = NO_MARK
+        """The latest clock of stage 1 that came with books."""
         self._version = 0
         """Of the sources and the marks: what was worked out for one holds until the next."""
         self.others: dict[str, ModelBooks] = {}
@@ -300,10 +305,14 @@ class ChunkMerge(Generic[M]):
             return
         source.chunk, source.end_offset, source.clock_ms = partial.chunk, partial.end_offset, partial.clock_ms
         self._version += 1
+        self.clock_ms = max(self.clock_ms, partial.clock_ms)
         source.caught_up = partial.caught_up and fresh
         source.final = partial.final
         for part in partial.models:
-            self._model(part.model).marks[partial.partition] = part
+            model = self._model(part.model)
+            model.marks[partial.partition] = part
+            if part.mark_ms is not None and model.told_since_ms is None:
+                model.told_since_ms = partial.clock_ms
         self._fold(partial.partition, partial.chunk if partial.complete else partial.chunk - 1)
 
     def _open_the_books(self, partial: BooksPartial, source: Source) -> None:
@@ -358,14 +367,17 @@ class ChunkMerge(Generic[M]):
                 model.panes.clear()
         return max(held_ms, max(self.keys, default=0) - HELD_MS)
 
-    def marks(self, model: ModelBooks, idle_after_ms: int, *, expected: bool = True) -> Marks | None:
+    def marks(
+        self, model: ModelBooks, idle_after_ms: int, *, expected: bool = True, replay: Replay | None = None
+    ) -> Marks | None:
         """How far each source partition has been read; None: of some it is not known yet.
 
         One that has never told of the model is waited for as an idle one is; not at all if that is not `expected`.
+        `replay`: while it goes on, no silence is believed.
         """
-        key = self._version, self.partitions, idle_after_ms, expected
+        key = self._version, self.partitions, idle_after_ms, expected, replay
         if model.known_marks is None or model.known_marks[0] != key:
-            model.known_marks = key, self._marks(model, idle_after_ms, expected)
+            model.known_marks = key, self._marks(model, idle_after_ms, expected, replay)
         return model.known_marks[1]
 
     def is_held_up(self, model: ModelBooks, time_ms: int, idle_after_ms: int) -> bool:
@@ -392,7 +404,7 @@ class ChunkMerge(Generic[M]):
             return False
         return part.mark_ms is None or part.mark_ms < time_ms
 
-    def _marks(self, model: ModelBooks, idle_after_ms: int, expected: bool) -> Marks | None:
+    def _marks(self, model: ModelBooks, idle_after_ms: int, expected: bool, replay: Replay | None) -> Marks | None:
         found = Marks([], [])
         for partition in range(self.partitions):
             source, part = self.sources.get(partition), model.marks.get(partition)
@@ -402,7 +414,10 @@ class ChunkMerge(Generic[M]):
             silent_ms = source.clock_ms - part.seen_at_ms
             if source.final:
                 found.idle.append((mark, FINAL_MARK))
-            elif source.caught_up and (silent_ms >= idle_after_ms or (part.mark_ms is None and not expected)):
+            elif source.caught_up and (
+                is_silent(source.clock_ms, part.seen_at_ms, idle_after_ms, replay)
+                or (part.mark_ms is None and not expected and _is_other(model, source.clock_ms, idle_after_ms, replay))
+            ):
                 found.idle.append((mark, silent_ms))
             elif part.mark_ms is None:
                 return None
@@ -440,3 +455,11 @@ class ChunkMerge(Generic[M]):
         self.lost = dict(state.lost)
         for name, books in state.totals.items():
             self._model(name).folded_books = books
+
+
+def _is_other(model: ModelBooks, clock_ms: int, idle_after_ms: int, replay: Replay | None) -> bool:
+    """Whether a partition that has never had a record of the model need not be expected to have any.
+
+    In a replay, the topic itself may be still to come: then only when another partition has had some for a while.
+    """
+    return replay is None or (model.told_since_ms is not None and clock_ms - model.told_since_ms >= idle_after_ms)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import msgspec
 
@@ -31,6 +32,7 @@ from streams.parking import Parked, Parking, Phase
 from streams.partial import Partial
 from streams.plan import Facts, ModelPlan, Plan
 from streams.predictions import Predictions
+from streams.replaying import Replay, Replays
 from streams.restore import (
     Kind,
     Restart,
@@ -51,6 +53,9 @@ from streams.signals.names import judges_labels
 from streams.sketch.layout import requests
 from streams.state import EVENTS_GAP, MAX_JUDGED, ModelState, fits, is_folded
 from streams.window import WindowRecord, window_record
+
+MAX_HELD_BYTES = 128 << 20
+"""So much of a model's panes waits, in a replay, for topics that are silent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +124,8 @@ class ModelJudge:
         judged: dict[int, Judged] = {}
         for over_ms in self._overs_ms:
             window = self._window(end_ms, over_ms, last_event_ms, pane.partial)
-            cells = self.facts.with_results(self.judge.evaluate(window), window, since_ms)
+            jobs_since_ms = since_ms if told.judges_jobs or self.facts.jobs else None
+            cells = self.facts.with_results(self.judge.evaluate(window), window, jobs_since_ms)
             if over_ms == self.plan.config.pane_ms:
                 self.latest = cells
             windows += [window_record(self.plan, window, cell, 0) for cell in cells if worth_a_record(cell)]
@@ -319,7 +325,8 @@ class ModelJudge:
             until_ms = state.first_pane_ms if state.labels_until_ms is None else state.labels_until_ms
             needed_ms.append(until_ms - self.plan.horizon_ms - self.plan.config.pane_ms)
         for name, clock in self.kpis.items():
-            needed_ms.append(state.kpis_until_ms.get(name, state.judged_until_ms) - clock.overs_ms[-1])
+            # A KPI that has told nothing yet may tell of everything.
+            needed_ms.append(state.kpis_until_ms.get(name, state.first_pane_ms) - clock.overs_ms[-1])
         return min(needed_ms)
 
 
@@ -368,6 +375,9 @@ class BucketJudge:
                 self.judges[name] = ModelJudge(model.plan, kinds=self.facts.topics)
                 self.ledgers[name] = Ledger(terms_of(model.plan))
         self.acks = Acks() if acks is None else acks
+        self._replays = Replays()
+        self.awaited: dict[str, tuple[str, ...]] = {}
+        """By model in a replay, the topics whose silence is not judged."""
         self.restarts: list[tuple[str, Restart]] = []
         """By model, what a restore could not go on with; whoever tells of it empties it."""
         self.stands_still = False
@@ -565,13 +575,32 @@ class BucketJudge:
         return outcome if outcome.state is None else replace(outcome, ledger=ledger.news())
 
     def _events(self, name: str, model: ModelMerge) -> Iterator[Outcome]:
-        model.limit_ms = self.facts.limit_ms(name)
+        self._follow_replay(name, model)
         # Before too: after a rebuild every judged pane may have changed, and closing many forgets what was told.
         yield from self._revisions(name, model)
         for pane in self.merge.close(model):
             told = self.facts.take(name, pane.start_ms)
+            if model.replay is not None and not self.facts.has_runs(name):
+                told = replace(told, judges_jobs=False)
             yield self.judges[name].close(pane, told)
         yield from self._revisions(name, model)
+
+    def _follow_replay(self, name: str, model: ModelMerge) -> None:
+        """Notes whether a past is replayed: then events wait for topics that are silent, while memory allows it."""
+        labels = (known.seen_at_ms for known in self.merge.label_sources.values())
+        heard_ms = chain(self.facts.heard_ms(name), labels)
+        model.replay = replay = self._replays.note(name, self.merge.old_marks(model), heard_ms)
+        is_full = replay is not None and self.merge.held_bytes(model) >= MAX_HELD_BYTES
+        model.limit_ms = self.facts.limit_ms(name, None if is_full else replay)
+        self.awaited.pop(name, None)
+        if replay is not None and (awaited := self._awaited(name, model, replay, is_full)):
+            self.awaited[name] = awaited
+
+    def _awaited(self, name: str, model: ModelMerge, replay: Replay, is_full: bool) -> tuple[str, ...]:
+        topics = [] if is_full else self.facts.awaited(name, replay)
+        if model.plan.outcomes is not None and self.merge.awaits_labels(model):
+            topics.append(self.merge.plan.config.kafka.labels)
+        return tuple(topics)
 
     def _labelled(self, name: str, model: ModelMerge) -> Iterator[Outcome]:
         """What the labels say: cohorts and arrival panes that became known, and the panes that can be judged."""

@@ -20,6 +20,7 @@ from streams.parking import Parking
 from streams.partial import Covered, LabelBooks, LabelBooksPartial, OutcomePartial, PanePart, Partial
 from streams.plan import ModelPlan, Plan
 from streams.predictions import LABELS_BEHIND_MS
+from streams.replaying import BEHIND_MS, Replay, is_silent
 from streams.rollup import merged_cells
 
 MOST_MATURITY_PANES = 200
@@ -120,6 +121,10 @@ class ModelMerge(ModelPanes):
     first_pane_ms: int | None = None
     last_event_pane_ms: int | None = None
     """The last pane with events that was judged before the restart: from it a silence is measured."""
+    latest_at: int = 0
+    """The source partition that had the highest mark when all of them were looked at."""
+    replay: Replay | None = None
+    """While its events are of a past that is replayed."""
     limit_ms: int | None = FINAL_MARK
     """The event time up to which what else is told of the model has been read; None: it is not known yet."""
 
@@ -143,6 +148,8 @@ class BucketMerge(ChunkMerge[ModelMerge]):
         super().__init__(plan, bucket, topic, partitions, models, parking)
         self.label_sources: dict[int, LabelBooksPartial] = {}
         """Per source partition the latest label books, without their models."""
+        self.labels_since_ms: int | None = None
+        """Stage 1's clock when a label was known first, since the rebuild."""
         self.other_labels: dict[tuple[int, str], LabelBooks] = {}
         """Per source partition, label books of what is no declared model."""
         self.outcome_keys: dict[tuple[bool, int], set[bytes]] = {}
@@ -197,6 +204,8 @@ class BucketMerge(ChunkMerge[ModelMerge]):
         self.label_sources[partial.partition] = msgspec.structs.replace(
             partial, caught_up=partial.caught_up and fresh, models=[]
         )
+        if partial.mark_ms is not None and self.labels_since_ms is None:
+            self.labels_since_ms = partial.clock_ms
         for part in partial.models:
             if part.model in self.models:
                 outcomes = self.models[part.model].outcomes
@@ -217,7 +226,11 @@ class BucketMerge(ChunkMerge[ModelMerge]):
             return None
         # The whole stream pauses: its event time goes on in step with the clock, so that silence can be judged.
         silent_ms = min(silent for _, silent in marks.idle)
-        return min(FINAL_MARK if silent_ms == FINAL_MARK else highest + silent_ms, model.limit_ms)
+        reached_ms = FINAL_MARK if silent_ms == FINAL_MARK else highest + silent_ms
+        if model.replay is not None and silent_ms != FINAL_MARK:  # after the end of a past nothing is missing
+            config, last_ms = model.plan.config, max(model.panes, default=highest)
+            reached_ms = min(reached_ms, max(highest, last_ms + config.pane_ms + config.grace_ms))
+        return min(reached_ms, model.limit_ms)
 
     def _waits(self, model: ModelMerge, time_ms: int) -> bool:
         """Whether it is sure, at little cost, that the watermark has not reached an event time."""
@@ -268,6 +281,8 @@ class BucketMerge(ChunkMerge[ModelMerge]):
         watermark = self.watermark_ms(model)
         if watermark is None:
             return None
+        if model.replay is not None and not self._has_labels:
+            return None  # of a past without labels nothing is missing
         marks = [watermark]
         for partition in range(self.partitions):
             joined_ms = self._joined_ms(model, partition)
@@ -287,14 +302,13 @@ class BucketMerge(ChunkMerge[ModelMerge]):
             if joined_ms is None:
                 return None
             until_ms = joined_ms
-        idle = source.caught_up and source.clock_ms - source.seen_at_ms >= model.plan.config.idle_ms
-        if source.final or idle:
+        if source.final or self._are_labels_silent(model, source):
             return until_ms
         return None if source.mark_ms is None else min(until_ms, source.mark_ms)
 
     def _labels_wait(self, model: ModelMerge, time_ms: int) -> bool:
         """As `_waits`, of the watermark of outcomes."""
-        if self._waits(model, time_ms):
+        if self._waits(model, time_ms) or (model.replay is not None and not self._has_labels):
             return True
         found = model.outcomes
         for at in range(self.partitions):
@@ -304,6 +318,27 @@ class BucketMerge(ChunkMerge[ModelMerge]):
                 found.holds_up = partition
                 return True
         return False
+
+    def awaits_labels(self, model: ModelMerge) -> bool:
+        """Whether the labels of a replay are waited for that would be taken for silent if they were live."""
+        if not self._has_labels:
+            return True
+        replay, model.replay = model.replay, None
+        live_ms, model.replay = self.outcome_watermark_ms(model), replay
+        return live_ms != self.outcome_watermark_ms(model)
+
+    @property
+    def _has_labels(self) -> bool:
+        """Whether any label was ever read."""
+        return any(known.mark_ms is not None for known in self.label_sources.values())
+
+    def _are_labels_silent(self, model: ModelMerge, source: LabelBooksPartial) -> bool:
+        idle_ms, since_ms = model.plan.config.idle_ms, self.labels_since_ms
+        if not source.caught_up:
+            return False
+        if source.mark_ms is None and since_ms is not None and source.clock_ms - since_ms >= idle_ms:
+            return source.clock_ms - source.seen_at_ms >= idle_ms  # others have had labels for a while: it has none
+        return is_silent(source.clock_ms, source.seen_at_ms, idle_ms, model.replay)
 
     def close_outcomes(self, model: ModelMerge, reach_ms: int) -> Iterator[ClosedPane]:
         """Arrival panes in order, as far as the watermark allows; `reach_ms`: so far a window looks back."""
@@ -388,6 +423,23 @@ class BucketMerge(ChunkMerge[ModelMerge]):
                 before_ms - 2 * plan.config.lateness_ms - MOST_MATURITY_PANES * plan.config.pane_ms,
             )
 
+    def old_marks(self, model: ModelMerge) -> list[tuple[int, int]]:
+        """Of each source partition the mark, and stage 1's clock at the last event; none, at little cost, if the latest
+        mark is no older than that of a live stream."""
+        latest = model.marks.get(model.latest_at)
+        if latest is not None and latest.mark_ms is not None and self.clock_ms - latest.mark_ms < BEHIND_MS:
+            return []
+        known = {at: (part.mark_ms, part.seen_at_ms) for at, part in model.marks.items() if part.mark_ms is not None}
+        model.latest_at = max(known, key=known.__getitem__, default=model.latest_at)
+        return list(known.values())
+
+    def held_bytes(self, model: ModelMerge) -> int:
+        """About what the panes take that are still to be judged."""
+        config, until_ms = model.plan.config, model.judged_until_ms
+        waiting = len(model.panes) if until_ms is None else sum(start >= until_ms for start in model.panes)
+        cells = 1 + sum(1 + len(values) for _, values in model.plan.segmentation.dimensions)
+        return waiting * cells * max(1, len(config.versions)) * model.length * SLOT_BYTES
+
     def _horizon_ms(self, model: ModelMerge) -> int | None:
         if model.judged_until_ms is None:
             return None
@@ -400,6 +452,8 @@ class BucketMerge(ChunkMerge[ModelMerge]):
         return min([horizon_ms, *_labels_need_ms(model, model.judged_until_ms)])
 
 
+SLOT_BYTES = 8
+"""Of a cell, at the most."""
 MOST_EMPTY_PANES = 3
 """Empty panes that are judged beyond the longest window when the stream is silent."""
 

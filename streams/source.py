@@ -21,6 +21,7 @@ from streams.parking import NOT_OF_ONE_MODEL, Phase, longest
 from streams.partial import Partial
 from streams.plan import ModelPlan, Plan
 from streams.records import Records, RejectedRecord
+from streams.replaying import BEHIND_MS, PAUSE_MS
 from streams.stream_time import StreamTime
 
 MAX_BUFFERED_ROWS = 8_192
@@ -217,6 +218,7 @@ class SourceFold(ChunkFold):
             self._flush(self.plan.models[model])
         joined: list[Partial] = []
         if self.join is not None:
+            self.join.awaits_labels = not self.final and self._is_replay(self.join, clock_ms)
             # Before the books, whose marks say that everything up to them can be judged.
             self.join.commit(self._joined_to, clock_ms)
             self.join.rebuilding &= self.join.is_behind or not (self.caught_up and self.join.caught_up_ms is not None)
@@ -225,6 +227,12 @@ class SourceFold(ChunkFold):
             self.join.read_until_ms = {name: mark for name, mark in marks.items() if mark is not None}
             joined += self.join.partials(clock_ms, final=self.final, everywhere=everywhere)
         return [*joined, *super()._partials(clock_ms, complete=complete, everywhere=everywhere)]
+
+    def _is_replay(self, join: JoinFold, clock_ms: int) -> bool:
+        """Whether predictions of a past were read a while ago at the most, or labels."""
+        known = [(self.marks_ms[name], self._seen_at_ms[name]) for name in join.models if name in self._seen_at_ms]
+        heard_ms = max([join.seen_at_ms, *(seen_at_ms for _, seen_at_ms in known)])
+        return clock_ms - heard_ms < PAUSE_MS and any(seen_at_ms - mark >= BEHIND_MS for mark, seen_at_ms in known)
 
 
 def _offsets(records: Records, rows: Rows) -> Sequence[int]:

@@ -256,12 +256,14 @@ def processor() -> Iterator[Json]:
         "Records waiting",
         (8, 7),
         "A hump is a backlog being worked off; what only rises is a worker that cannot keep up. A partition that waits "
-        "while the others do not holds back the watermark of every model on it.",
+        "while the others do not holds back the watermark of every model on it. While a past is replayed, models wait "
+        "for topics of it that are still to come.",
         [
             target("sum by (topic, partition) (foreshock_lag_records)", "{{topic}}-{{partition}}"),
             target("foreshock_join_rebuild_records", "label join to rebuild, {{partition}}"),
             target("sum(foreshock_merge_lag_records)", "partials"),
             target("sum(foreshock_merge_rebuild_records)", "stage 2 to rebuild"),
+            target("sum(max by (model) (foreshock_replay_awaited_topics))", "topics that replays wait for"),
         ],
     )
     yield lines(

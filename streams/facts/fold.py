@@ -25,6 +25,7 @@ from streams.parking import Phase
 from streams.partial import CellKey, Partial
 from streams.plan import Facts, ModelPlan, Plan, kpi_name, model_of
 from streams.records import Records
+from streams.replaying import BEHIND_MS, MAX_WAIT_MS
 from streams.sketch.counts import Counts
 from streams.sketch.outcomes import Prediction
 from streams.sketch.profile import Profile
@@ -194,7 +195,9 @@ class FeedbackFold(FactFold):
     def _is_due(self, item: Told, since_ms: int) -> bool:
         assert self.join is not None
         config, reached_ms = self._plans[item.model].config, self.join.meta.marks_ms.get(item.model, NO_MARK)
-        idle = self.events_caught_up_ms is not None and self.events_caught_up_ms - since_ms >= config.idle_ms
+        # Feedback of a past may be sent before the events that it is about.
+        idle_ms = config.idle_ms if since_ms - item.ts_ms < BEHIND_MS else max(config.idle_ms, MAX_WAIT_MS)
+        idle = self.events_caught_up_ms is not None and self.events_caught_up_ms - since_ms >= idle_ms
         return not item.event_id or idle or reached_ms - item.ts_ms > config.grace_ms
 
     def _add_told(self, item: Told, pane_ms: int, given: Prediction | None) -> None:

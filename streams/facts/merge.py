@@ -20,6 +20,7 @@ from streams.merge import MOST_EMPTY_PANES, ModelMerge, longest_over_ms
 from streams.panes import NO_MARK
 from streams.parking import Parking
 from streams.plan import Facts, ModelPlan, Plan, kpi_name, model_of
+from streams.replaying import Replay
 
 TOLD_WITH_EVENTS = (Facts.FEEDBACK, Facts.RUNS)
 
@@ -30,6 +31,8 @@ class ToldPane:
 
     feedback: Cells = field(default_factory=dict)
     runs: Sequence[Cells] = ()
+    judges_jobs: bool = True
+    """Whether the silence of jobs of which nothing has ever come is judged."""
 
 
 NOTHING_TOLD = ToldPane()
@@ -75,6 +78,10 @@ class FactsMerge:
         """By model, those of all its KPIs."""
         for name, panes in self.topics[Facts.OUTCOMES].models.items() if Facts.OUTCOMES in self.topics else ():
             self._kpi_panes.setdefault(model_of(name), []).append(panes)
+        self._of_model: dict[str, list[ModelPanes]] = {}
+        for merge in self.topics.values():
+            for name, panes in merge.models.items():
+                self._of_model.setdefault(model_of(name), []).append(panes)
         self._kpis_until_ms: dict[tuple[str, str], int] = {}
         self._kpis_from_ms: dict[tuple[str, str], int] = {}
         """Panes of before are not whole: they were counted under another configuration."""
@@ -121,17 +128,36 @@ class FactsMerge:
 
     # With the events
 
-    def limit_ms(self, model: str) -> int | None:
+    def limit_ms(self, model: str, replay: Replay | None = None) -> int | None:
         """The event time up to which feedback and runs of a model have been read; None: that is not known yet."""
-        found = [FINAL_MARK]
-        for kind in TOLD_WITH_EVENTS:
-            panes = self._panes(kind, model)
-            if panes is not None:
-                marks = self.topics[kind].marks(panes, panes.plan.config.idle_ms, expected=False)
-                if marks is None:
-                    return None
-                found += marks.active
-        return min(found)
+        limits = [self._limit_ms(kind, model, replay) for kind in TOLD_WITH_EVENTS]
+        known = [limit for limit in limits if limit is not None]
+        return min(known) if len(known) == len(limits) else None
+
+    def _limit_ms(self, kind: Facts, model: str, replay: Replay | None) -> int | None:
+        panes = self._panes(kind, model)
+        if panes is None:
+            return FINAL_MARK
+        marks = self.topics[kind].marks(panes, panes.plan.config.idle_ms, expected=False, replay=replay)
+        return None if marks is None else min([FINAL_MARK, *marks.active])
+
+    def awaited(self, model: str, replay: Replay) -> list[str]:
+        """The topics that events of a replay wait for, and would not wait for if they were live."""
+        return [
+            self.topics[kind].topic
+            for kind in TOLD_WITH_EVENTS
+            if self._limit_ms(kind, model, replay) != self._limit_ms(kind, model, None)
+        ]
+
+    def heard_ms(self, model: str) -> Iterator[int]:
+        """Stage 1's clocks at the last records of a model, by topic and partition."""
+        for panes in self._of_model.get(model, ()):
+            yield from (part.seen_at_ms for part in panes.marks.values())
+
+    def has_runs(self, model: str) -> bool:
+        """Whether any run of the model's jobs was ever read."""
+        panes = self._panes(Facts.RUNS, model)
+        return panes is not None and any(part.mark_ms is not None for part in panes.marks.values())
 
     def feedback(self, model: str, start_ms: int) -> Cells:
         panes = self._panes(Facts.FEEDBACK, model)

@@ -140,6 +140,8 @@ class JoinFold:
         """By the clock, when no label was left to read; None: some are."""
         self.unread_until_ms = NO_MARK
         """No label before this time is left to read, where the reader can tell."""
+        self.awaits_labels = False
+        """A past is replayed, and its labels may be still to come though none is left to read."""
         self.seen_at_ms = clock_ms
         self._over_before_ms = NO_MARK
         self.read_until_ms: dict[str, int] = {}
@@ -535,7 +537,8 @@ class JoinFold:
         if reached_ms == NO_MARK:
             return {}
         # While labels are still to be read, however old, their predictions wait for them.
-        labels_ms = reached_ms if self.caught_up_ms is not None else max(self.meta.label_mark_ms, self.unread_until_ms)
+        are_read = self.caught_up_ms is not None and not self.awaits_labels
+        labels_ms = reached_ms if are_read else max(self.meta.label_mark_ms, self.unread_until_ms)
         longest_ms = max(model.horizon_ms for model in self.models.values())
         self._over_before_ms = min(reached_ms, labels_ms) - longest_ms
         changes, over = self._histories.expired(self._over_before_ms)

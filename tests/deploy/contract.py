@@ -57,6 +57,7 @@ METRICS: Mapping[str, tuple[str, ...]] = {
     "foreshock_model_parked": ("model", "stage"),
     "foreshock_later_release_records": ("topic",),
     "foreshock_largest_record_bytes": ("topic",),
+    "foreshock_replay_awaited_topics": ("model",),
     "foreshock_worker_info": ("version",),
 }
 FROM_PROMETHEUS: Mapping[str, tuple[str, ...]] = {"up": ()}

@@ -38,7 +38,7 @@ def scraped(
         producer=SimpleNamespace(largest={}),
     )
     merge = SimpleNamespace(
-        intake=None, judges=judges, work=Work(), rebuild_seconds=0.0, to_rebuild=0, parked=[], later={}
+        intake=None, judges=judges, work=Work(), rebuild_seconds=0.0, to_rebuild=0, parked=[], later={}, awaited={}
     )
     merge.restarted = Counter()
     exporter = Exporter(cast(Any, sketch), cast(Any, merge), cast(Any, SimpleNamespace(rejected=0)), max_series)

@@ -1,0 +1,72 @@
+"""A past that is replayed: which topic is silent, and which is still to be sent?
+
+A live stream's events are read about when they happen. When they are read half a day later or more, somebody sends a
+past, and may send its topics one after the other: that one has no records says nothing yet. So a topic's silence is
+believed only when nothing of the model has been read on any topic for a while, or when it has lasted very long. A
+worker that catches up after an outage does the same, until it has reached the present.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from streams.duration import HOUR_MS, UNITS_MS, format_ms
+
+BEHIND_MS = 12 * HOUR_MS
+"""Events that are read so long after their time are of a past that is replayed."""
+PAUSE_MS = 3 * UNITS_MS["m"]
+"""A replay is over when no topic of the model had a record for so long."""
+MAX_WAIT_MS = 30 * UNITS_MS["m"]
+"""A topic that is silent is waited for no longer than this, however long the replay of the others lasts."""
+
+
+class Replay(NamedTuple):
+    """A replay of one model, by stage 1's clock: when it was noticed, and the last record on any topic."""
+
+    since_ms: int
+    heard_ms: int
+
+
+def is_silent(clock_ms: int, seen_at_ms: int, idle_ms: int, replay: Replay | None) -> bool:
+    """Whether a partition of which nothing is left to read is taken for silent, and not for one that is behind.
+
+    `seen_at_ms`: stage 1's clock at its last record. `replay`: that of the model, if there is one.
+    """
+    if clock_ms - seen_at_ms < idle_ms:
+        return False
+    if replay is None or clock_ms - replay.heard_ms >= PAUSE_MS:
+        return True
+    return clock_ms - max(seen_at_ms, replay.since_ms) >= MAX_WAIT_MS
+
+
+class Replays:
+    """The replays of models, as they go on."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Replay] = {}
+
+    def note(self, model: str, events: Iterable[tuple[int, int]], heard_ms: Iterable[int]) -> Replay | None:
+        """The replay that a model is in; None: its events are not that old.
+
+        `events`: of each partition that has had some the time that has been reached, and the clock at the last record.
+        `heard_ms`: the clocks at the last records of the other topics.
+        """
+        known = list(events)
+        if not known or max(clock for _, clock in known) - max(time for time, _ in known) < BEHIND_MS:
+            self._known.pop(model, None)
+            return None
+        latest_ms = max([*heard_ms, *(clock for _, clock in known)])
+        before = self._known.get(model)
+        goes_on = before is not None and latest_ms - before.heard_ms < PAUSE_MS
+        since_ms = before.since_ms if before is not None and goes_on else latest_ms
+        self._known[model] = found = Replay(since_ms, latest_ms)
+        return found
+
+
+def waiting_text(topics: Sequence[str]) -> str:
+    """What is said while topics are waited for."""
+    return (
+        f"a past is replayed: silence of {', '.join(topics)} is not judged until they have records, "
+        f"or nothing of the model was read for {format_ms(PAUSE_MS)}"
+    )
