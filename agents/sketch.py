@@ -437,7 +437,7 @@ class SketchStage:
         """
         topic, patience_s = self.connection.topic("partials"), 0.0
         while True:
-            kept = without(partials, self.too_large.get(place, {}), now_ms())
+            kept = without(partials, self.too_large.get(place, {}))
             limit = self.producer.limit(topic)
             found = [record for item in kept for record in fitted(item, self.incarnation, limit)]
             records = [
@@ -452,7 +452,8 @@ class SketchStage:
                     continue  # the limit was lowered, and is known now
                 if patience_s and large:
                     self._park_too_large(place, {item.models[0].model: records[at].bytes for at, item in large.items()})
-                patience_s = TOO_LARGE_S if large else math.inf
+                # At the end of a drain all panes are closed, whatever is in them.
+                patience_s = TOO_LARGE_S if large and not self.draining else math.inf
                 continue
             self.work.partials += len(records)
             self.sent |= {partition: offset for (_, partition), offset in sent.items()}

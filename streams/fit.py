@@ -26,6 +26,8 @@ from streams.partial import (
 )
 from streams.plan import model_of
 
+NEVER_IDLE_MS = 1 << 61
+"""As the clock when a model was last seen: later than any."""
 HEAD_BYTES = 1_024
 """Of a batch's head and a record's own, as the sender reckons them."""
 
@@ -69,22 +71,24 @@ def _divided(partial: Partial, room: int) -> Iterator[Partial]:
     yield msgspec.structs.replace(partial, models=partial.models[taken:])
 
 
-def without(partials: Iterable[Partial], models: Collection[str], clock_ms: int) -> list[Partial]:
+def without(partials: Iterable[Partial], models: Collection[str]) -> list[Partial]:
     """The partials without the sketches of some models, of which nothing may be evaluated until they can be published.
 
     Their books go on, with what was counted as rejected, and without a mark: nobody takes their time for read, nor
     their partition for idle.
     """
-    return [_without(partial, models, clock_ms) for partial in partials] if models else list(partials)
+    return [_without(partial, models) for partial in partials] if models else list(partials)
 
 
-def _without(partial: Partial, models: Collection[str], clock_ms: int) -> Partial:
+def _without(partial: Partial, models: Collection[str]) -> Partial:
     if isinstance(partial, PanePartial | OutcomePartial):
         kept = [part for part in partial.models if model_of(part.model) not in models]
         return msgspec.structs.replace(partial, models=kept)
     if isinstance(partial, BooksPartial):
         parts = [
-            BooksPart(part.model, _rejected(part.books), None, clock_ms) if model_of(part.model) in models else part
+            BooksPart(part.model, _rejected(part.books), None, NEVER_IDLE_MS)
+            if model_of(part.model) in models
+            else part
             for part in partial.models
         ]
         return msgspec.structs.replace(partial, models=parts)

@@ -82,17 +82,31 @@ def test_divided_or_not_the_windows_and_actions_are_the_same(limits: list[int]) 
 
 
 def test_a_model_that_is_held_back_is_not_judged_and_the_other_is_as_exact() -> None:
-    found = judged(divided([1 << 30], lambda partials: without(partials, {BAD}, START_MS)))
+    found = judged(divided([1 << 30], lambda partials: without(partials, {BAD})))
     assert published(found, GOOD) == published(whole(), GOOD)
     assert not published(found, BAD)
 
 
 def test_its_books_balance_and_say_that_nothing_was_counted() -> None:
     for partials in steps():
-        for item in without(partials, {BAD}, START_MS):
+        for item in without(partials, {BAD}):
             if isinstance(item, BooksPartial):
                 for part in item.models:
                     assert part.books.balanced()
                     if part.model == BAD:
                         assert part.books.counted == 0 and part.mark_ms is None
             assert not isinstance(item, PanePartial) or BAD not in {part.model for part in item.models}
+
+
+def test_its_partition_is_not_taken_for_idle_however_long_it_is_silent() -> None:
+    ours, day_ms = judge(), 86_400_000
+    fold = SourceFold(plan(), "inference", 0, None, START_MS)
+    values = stream()["events"]
+    fold.take(Records(range(len(values)), [START_MS + MINUTES * MINUTE_MS] * len(values), values), START_MS)
+    for clock_ms in (START_MS, START_MS + day_ms, START_MS + 2 * day_ms):
+        for item in without(fold.publish(clock_ms, caught_up=True).partials, {BAD}):
+            ours.apply(item)
+    list(ours.advance())
+    models = ours.merge.models
+    assert ours.merge.watermark_ms(models[BAD]) is None and models[BAD].judged_until_ms is None
+    assert models[GOOD].judged_until_ms is not None
