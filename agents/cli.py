@@ -44,7 +44,7 @@ from streams.ack import Ack, Acks, Status, read_ack
 from streams.action import Action
 from streams.backtest import Backtest, Summary
 from streams.compare import Change, Difference, Spell, compare, difference_line
-from streams.config import Config
+from streams.config import OWN_TOPICS, SOURCES, Config, is_nameable
 from streams.errors import UNREADABLE, BrokerError, ConfigError, DataError, ForeshockError
 from streams.events import Invalid
 from streams.learn import learn
@@ -59,6 +59,14 @@ from streams.scaffold import foreshock_yaml
 from streams.text import plain_json
 from streams.times import rfc3339
 from streams.unjudged import Unjudged, unjudged, unread
+
+
+def nameable(context: click.Context, option: click.Parameter, name: str | None) -> str | None:
+    """The name of a member or a group, which logs and Kafka's tools show."""
+    if name is not None and not is_nameable(name):
+        raise click.BadParameter(f"{name[:80]!r}; expected a printable name of 1 to 256 characters", context, option)
+    return name
+
 
 CONFIG = click.option(
     "-c", "--config", "config_file", type=click.Path(path_type=Path), required=True, help="The foreshock.yaml."
@@ -343,7 +351,9 @@ def _tell_incidents(found: list[Spell]) -> None:
 @click.option("--listen", help="host:port of /metrics and /health; instead of the configuration's.")
 @click.option("--open", "is_open", is_flag=True, help="Let anybody in reach read them, without a token.")
 @click.option("--drain", is_flag=True, help="Stop when everything has been read: closes and judges every open pane.")
-@click.option("--instance", help="A name of its own for this worker: its restart then is no rebalance.")
+@click.option(
+    "--instance", callback=nameable, help="A name of its own for this worker: its restart then is no rebalance."
+)
 @click.option(
     "--state", type=click.Path(path_type=Path), help="Folder of the label join (default: state, by the configuration)."
 )
@@ -569,8 +579,14 @@ def read_rows(path: Path) -> LedgerRows:
 @ALLOW_HOST
 @click.option("--secret-env", help="The variable that holds the secret of the signature.")
 @click.option("--secret-file", type=click.Path(path_type=Path), help="Or the file.")
-@click.option("--group", default="foreshock-webhook", show_default=True, help="The consumer group: one an address.")
-@click.option("--instance", help="A name of its own in the group: after a crash it goes on at once.")
+@click.option(
+    "--group",
+    default="foreshock-webhook",
+    show_default=True,
+    callback=nameable,
+    help="The consumer group: one an address.",
+)
+@click.option("--instance", callback=nameable, help="A name of its own in the group: after a crash it goes on at once.")
 @click.option(
     "--timeout",
     "timeout_s",
@@ -610,6 +626,9 @@ def webhook(
     target = webhooks.Webhook(check_address(url, hosts), key, timeout_s, most)
     web = web_options(config, listen) if listen else None
     pages = (web.host, web.port, web.token) if web else None
+    if park and park in (*OWN_TOPICS, *(getattr(config.kafka, key) for key in SOURCES)):
+        expected = "a topic of its own: what is parked in one that is read would come back"
+        raise ConfigError(place="--park", seen=repr(park), expected=expected, mend="name another topic")
     parked_in = to.topic(park) if park else None
     run_async(lambda: delivery.run(to, to.topic(group), target, instance, park=parked_in, pages=pages))
 

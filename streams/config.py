@@ -21,6 +21,11 @@ from streams.sketch.outcomes import Task
 OTHER = "__other__"
 """The bucket into which undeclared models, and versions and segment values beyond their caps, are folded."""
 
+OWN_TOPICS = ("partials", "progress", "state", "windows", "actions", "acks", "dead-letter")
+"""Topics that workers write, without the prefix."""
+SOURCES = ("inference", "labels", "feedback", "runs", "outcomes")
+"""What is read, by the keys of `kafka` that name the topics."""
+
 MAX_SEGMENT_VALUES = 64
 MAX_SEGMENTS = 8
 MAX_FEATURES = 5_000

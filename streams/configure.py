@@ -18,6 +18,8 @@ from streams.config import (
     MIN_PANE_MS,
     NAME,
     OTHER,
+    OWN_TOPICS,
+    SOURCES,
     Config,
     Feature,
     Kafka,
@@ -77,15 +79,29 @@ def _check_kafka(reader: YamlReader, kafka: Kafka) -> None:
         raise reader.fail(("kafka", "chunk_size"), str(size), "a power of two from 256 up", "use 65536")
     if not 1 <= kafka.buckets <= 4096:
         raise reader.fail(("kafka", "buckets"), str(kafka.buckets), "1 to 4096", "use 16")
-    for key in ("prefix", "inference", "labels", "feedback", "runs", "outcomes"):
+    for key in ("prefix", *SOURCES):
         name = getattr(kafka, key)
         if not TOPIC.fullmatch(name) or not (name or key == "prefix"):
             expected = f"letters, digits, '.', '_' and '-' of ASCII, at most {MAX_TOPIC_PART}"
             raise reader.fail(
                 ("kafka", key), repr(name)[:80], expected, "Kafka has no topics of other names: rename it"
             )
+    _check_sources(reader, kafka)
     if not 0 < len(kafka.group) <= MAX_NAME or not kafka.group.isprintable():
         raise reader.fail(("kafka", "group"), repr(kafka.group)[:80], PRINTABLE, "rename it")
+
+
+def _check_sources(reader: YamlReader, kafka: Kafka) -> None:
+    """A topic that is read twice, or that workers write, would be counted as what it is not."""
+    taken = dict.fromkeys(OWN_TOPICS, "Foreshock writes itself")
+    for key in SOURCES:
+        name = getattr(kafka, key)
+        if kafka.prefix + name in (".", ".."):
+            raise reader.fail(("kafka", key), repr(name), "a name that Kafka takes for a topic", "rename it")
+        if name in taken:
+            seen = f"{name!r}, a topic that {taken[name]}"
+            raise reader.fail(("kafka", key), seen, "a topic of its own", "name another topic")
+        taken[name] = f"'{key}' is read from"
 
 
 def _model(reader: YamlReader, name: str, value: object, responses: Mapping[str, str]) -> Model:

@@ -90,6 +90,8 @@ def _kpi(reader: YamlReader, path: Path, value: object) -> Kpi:
         raise reader.fail((*path, "of"), f"{len(found.of)} KPIs", "two: what is divided, and by what", "name them")
     if found.aggregate is not Aggregate.RATIO and found.of:
         raise reader.fail((*path, "of"), f"'of' beside {found.aggregate}", "it with 'ratio' alone", "leave it out")
+    if len(set(found.of)) < len(found.of):
+        raise reader.fail((*path, "of"), f"{found.of[0]!r} twice", "two different KPIs", "name what it is divided by")
     for i, name in enumerate(found.of):
         if not is_nameable(name):
             raise reader.fail((*path, "of", i), repr(name)[:80], "the name of a KPI", "rename it")

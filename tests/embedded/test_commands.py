@@ -379,6 +379,17 @@ def one_line(found: subprocess.CompletedProcess[str]) -> str:
         (("actions", "-c", "{shop}", "--broker", "nowhere"), 2, "'nowhere'"),
         (("worker", "-c", "{shop}", "--broker", "a:b"), 2, "'a:b'"),
         (("worker", "-c", "{shop}", "--listen", "6066"), 2, "listen address '6066'"),
+        (("worker", "-c", "{shop}", "--instance", "a\x1b[2Jb"), 2, r"'a\x1b[2Jb'; expected a printable name"),
+        (
+            ("webhook", "-c", "{shop}", "--url", "https://a.b", "--group", "a\nb"),
+            2,
+            r"'a\nb'; expected a printable name",
+        ),
+        (
+            ("webhook", "-c", "{shop}", "--url", "https://a.b", "--secret-file", "{tmp}/key", "--park", "actions"),
+            2,
+            "--park: 'actions'; expected a topic of its own",
+        ),
         (("report", "-c", "{shop}", "--cadence", "hourly", "-o", "{tmp}/x"), 2, "'hourly'"),
         (("report", "-c", "{shop}", "--cadence", "daily", "--at", "yesterday", "-o", "{tmp}/x"), 2, "'yesterday'"),
         (("report", "-c", "{shop}", "--cadence", "daily", "--from", "{tmp}/folder", "-o", "{tmp}/x"), 2, "no windows."),
@@ -403,6 +414,7 @@ def test_a_mistake_is_one_line_and_an_exit_code(
     """1: it failed; 2: the arguments or the configuration are unusable."""
     (tmp_path / "empty.ndjson").touch()
     (tmp_path / "folder").mkdir()
+    (tmp_path / "key").write_text("0123456789abcdef0123456789abcdef")
     for name in ("garbage.ndjson.gz", "garbage.parquet", "events.txt"):
         (tmp_path / name).write_bytes(b"not what the name says")
     (tmp_path / "latin.csv").write_bytes(b"amount,town\n1,K\xf6ln\n")

@@ -16,6 +16,7 @@ from aiokafka.errors import (
 
 from agents import topics
 from agents.clients import Connection
+from streams.config import OWN_TOPICS
 from streams.errors import BrokerAway, BrokerError
 
 
@@ -110,3 +111,7 @@ def test_work_that_is_refused_is_not_begun_anew() -> None:
     with pytest.raises(BrokerError, match="4 partitions"):
         asyncio.run(topics.until_answered(work))
     assert len(begun) == 1
+
+
+def test_no_source_may_have_the_name_of_a_topic_that_workers_write() -> None:
+    assert set(OWN_TOPICS) == {topic.name for topic in topics.TOPICS}
