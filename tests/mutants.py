@@ -73,7 +73,8 @@ MODULES: Mapping[str, tuple[tuple[str, ...], str]] = {
     ),
     "judge": (
         ("streams/judge.py", "streams/judge_outcomes.py"),
-        "tests/laws/test_stage_two.py tests/laws/test_labels_behind.py tests/laws/test_merge_stage_kills.py "
+        "tests/laws/test_windows.py tests/laws/test_stage_two.py tests/laws/test_labels_behind.py "
+        "tests/laws/test_merge_stage_kills.py "
         "tests/replay/test_inhibition.py tests/replay/test_open_incidents.py tests/unit/test_boundaries.py "
         "tests/unit/test_exact_terms.py",
     ),
