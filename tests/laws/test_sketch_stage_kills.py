@@ -6,6 +6,7 @@ The order is that of `agents.sketch.SketchStage` itself: rejects, partials, prog
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ from agents.sketch import SketchStage
 from agents.store import Stores
 from streams.chunk import Progress
 from streams.partial import BooksPartial, LabelBooksPartial, OutcomePartial, PanePartial, Partial, unpack
+from streams.plan import Facts
 from streams.records import Records
 from tests.laws.test_join import Event, Told
 from tests.strategies import MINUTE_MS, plan_of
@@ -39,6 +41,7 @@ models:
     lateness: 10m
     segments: {region: [north, south]}
     labels: {task: binary, classes: ["0", "1"], horizon: 1h}
+    feedback: {complaint: {usual: 0.1}}
     features: {}
 """
 PLAN = plan_of(YAML, chunk_size=32)
@@ -48,7 +51,15 @@ EVENTS: list[bytes] = [Event(str(at), "alpha", START_MS + at * 9_000, "north", 0
 EVENTS[7::20] = [b"{" for _ in EVENTS[7::20]]
 LABELS: list[bytes] = [Told(str(at), float(at % 3 == 0), START_MS + at * 9_000 + 60_000).value for at in range(150)]
 LABELS[5::30] = [b"[]" for _ in LABELS[5::30]]
-LOGS = {"inference": EVENTS, "labels": LABELS}
+COMPLAINTS: list[bytes] = [
+    json.dumps(
+        {"event_id": str(at), "model": "alpha", "kind": "complaint", "ts": START_MS + at * 9_000 + 1_000}
+    ).encode()
+    for at in range(75)
+]
+COMPLAINTS[3::25] = [b"" for _ in COMPLAINTS[3::25]]
+LOGS = {"inference": EVENTS, "labels": LABELS, "feedback": COMPLAINTS}
+WRONG = (b"{", b"[]", b"")
 PORTION = 20
 
 
@@ -63,6 +74,7 @@ class Kafka:
     sent: list[Outgoing] = field(default_factory=list)
     committed: list[tuple[str, int]] = field(default_factory=list)
     kill_before: int = -1
+    stage: SketchStage | None = None
 
     async def publish(self, producer: Any, records: Sequence[Outgoing], *rest: Any) -> dict[tuple[str, int], int]:
         """Stands in for `agents.publish.publish`."""
@@ -107,10 +119,10 @@ class Kafka:
         for item in self.partials():
             covers: Any = item.end_offset if isinstance(item, PanePartial | BooksPartial) else item.covered
             if isinstance(item, BooksPartial | LabelBooksPartial):
-                place: Any = type(item), getattr(item, "chunk", 0), item.bucket
+                place: Any = item.topic, type(item), getattr(item, "chunk", 0), item.bucket
                 said: Any = {part.model: part.books for part in item.models if part.books.read}
             else:
-                place = type(item), getattr(item, "chunk", 0), getattr(item, "cohort", False), item.pane_ms
+                place = item.topic, type(item), getattr(item, "chunk", 0), getattr(item, "cohort", False), item.pane_ms
                 said = item.models
             if said and (place not in found or found[place][0] <= covers):
                 found[place] = covers, said
@@ -139,12 +151,12 @@ class Intake:
         return {TopicPartition(topic, 0): len(log) for topic, log in LOGS.items()}
 
 
-async def life(kafka: Kafka, folder: Path) -> None:
+async def life(kafka: Kafka, folder: Path) -> SketchStage:
     """A worker from its start until it is drained, or killed."""
     producer, stores = Mock(), Stores(folder)
     producer.partitions_for = lambda topic: asyncio.sleep(0, {0})
     producer.limit = lambda topic: 1_000_000
-    stage = SketchStage(PLAN, Connection(broker="none:1"), producer, "a", stores)
+    stage = SketchStage(PLAN, Connection(broker="none:1"), producer, "a", stores, [Facts.FEEDBACK])
     stage.intake = Intake(kafka)  # type: ignore[assignment]
     try:
         starts = await stage.on_assigned({TopicPartition(topic, 0) for topic in LOGS})
@@ -158,8 +170,21 @@ async def life(kafka: Kafka, folder: Path) -> None:
         for topic in [*LOGS, *LOGS]:
             await stage.process(batch(topic, [], at[topic]))
         assert stage.drained.is_set()
+        return stage
     finally:
         stores.close()
+
+
+def test_what_the_stage_has_done_is_counted(tmp_path: Path) -> None:
+    kafka = run(tmp_path)
+    assert kafka.stage is not None
+    work = kafka.stage.work
+    assert work.batches == sum(max(-(-len(log) // PORTION) for log in LOGS.values()) + 2 for _ in LOGS)
+    assert work.partials == len(kafka.partials()) and work.seconds > 0 and work.retries == 0
+    assert work.rejects.total() == len(kafka.letters())
+    assert kafka.stage.sent and not kafka.stage.parked and kafka.stage.lost_labels == {0: 0}
+    commits = {topic: [offset for name, offset in kafka.committed if name == topic] for topic in LOGS}
+    assert all(offsets == sorted(offsets) and offsets for offsets in commits.values())
 
 
 def batch(topic: str, values: Sequence[bytes], first: int) -> Batch:
@@ -169,6 +194,7 @@ def batch(topic: str, values: Sequence[bytes], first: int) -> Batch:
 
 
 def run(folder: Path, kill_before: int = -1) -> Kafka:
+    """What is on the topics in the end; and, of the last life, the stage."""
     kafka = Kafka(kill_before=kill_before)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(agents.sketch, "publish", kafka.publish)
@@ -177,7 +203,7 @@ def run(folder: Path, kill_before: int = -1) -> Kafka:
         patch.setattr(agents.sketch, "PUBLISH_EVERY_MS", 0)
         while True:
             try:
-                asyncio.run(life(kafka, folder))
+                kafka.stage = asyncio.run(life(kafka, folder))
                 return kafka
             except Killed:
                 continue
@@ -187,7 +213,7 @@ def test_a_kill_before_any_record_leaves_no_trace(tmp_path: Path) -> None:
     calm = run(tmp_path / "calm")
     topics = [record.topic for record in calm.sent]
     assert {"dead-letter", "partials", "progress"} == set(topics)
-    assert len(calm.letters()) == sum(value in (b"{", b"[]") for log in LOGS.values() for value in log)
+    assert len(calm.letters()) == sum(value in WRONG for log in LOGS.values() for value in log)
     changes = {(topics[at - 1], topics[at]): at for at in range(1, len(topics)) if topics[at] != topics[at - 1]}
     for kill_before in sorted({*changes.values(), 1, len(topics) // 3, len(topics) // 2}):
         killed = run(tmp_path / str(kill_before), kill_before)
