@@ -75,12 +75,15 @@ class Resuming:
                 resumed[place] = same_log(progress, logs[place])
             else:
                 resumed[place] = resume(progress, logs[place], published.get(place))
-        self._report(resumed)
+        changed: dict[Place, Progress] = {}
         for place, item in resumed.items():
             if place[0] != labels:
                 resumed[place] = replace(item, progress=in_chunks_of(item.progress, self.chunk_size))
             if item.change is not Change.NONE or (place in found and resumed[place].progress != item.progress):
-                await self.write(place, resumed[place].progress)
+                changed[place] = resumed[place].progress
+        if changed:
+            await publish(self.producer, [await self.outgoing(place, progress) for place, progress in changed.items()])
+        self._report(resumed)
         return resumed
 
     async def write(self, place: Place, progress: Progress) -> None:
