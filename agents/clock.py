@@ -13,6 +13,26 @@ def now_ms() -> int:
     return _BEGUN_MS + time.monotonic_ns() // 1_000_000
 
 
+class Turn:
+    """True once so much time has passed since it was true: for work that lets others have their turn in between.
+
+    Whoever asks gives way then, and work between two questions is short: so the event loop is not held for long,
+    however much there is to do.
+    """
+
+    LENGTH_S = 0.02
+
+    def __init__(self) -> None:
+        self._ends = time.monotonic() + self.LENGTH_S
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        if now < self._ends:
+            return False
+        self._ends = now + self.LENGTH_S
+        return True
+
+
 class Seldom:
     """True at most once in so many seconds: for a line that would else be logged at every attempt."""
 

@@ -23,8 +23,8 @@ Records = list[ConsumerRecord]
 
 RETRY_S = 0.5
 MAX_RECORDS = 2_048
-PIECE_BYTES = 8 << 20
-"""What `take` gets at once is unpacked from not much more."""
+PIECE_BYTES = 1 << 20
+"""What `take` gets at once is unpacked from not much more: it holds the event loop."""
 
 
 async def read_to_end(

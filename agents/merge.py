@@ -6,13 +6,14 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
 
 from aiokafka import TopicPartition
 
 from agents.clients import Connection, Seldom
+from agents.clock import Turn
 from agents.intake import Batch, Intake, taken_apart
 from agents.loader import Records as Loaded
 from agents.loader import read_to_end
@@ -138,7 +139,8 @@ class MergeStage:
 
     async def _load_partials(self, judges: Mapping[int, BucketJudge]) -> dict[int, int]:
         def fold(records: Loaded) -> None:
-            self._fold(judges[records[0].partition], taken_apart(records), fresh=False)
+            for _ in self._fold(judges[records[0].partition], taken_apart(records), fresh=False):
+                pass
 
         return await self._read("partials", judges, fold)
 
@@ -176,7 +178,8 @@ class MergeStage:
             log.warning("model %s: %s", plain(model), plain(restart.text), extra={"model": model})
         judge.restarts = []
 
-    def _fold(self, judge: BucketJudge, records: Records, *, fresh: bool) -> None:
+    def _fold(self, judge: BucketJudge, records: Records, *, fresh: bool) -> Iterator[None]:
+        """Folds partials; it stops after each."""
         for offset, key, value in zip(records.offsets, records.keys, records.values, strict=True):
             if judge.stands_still:
                 return
@@ -192,6 +195,7 @@ class MergeStage:
                 bucket = judge.merge.bucket
                 place = {"topic": "partials", "partition": bucket, "offset": offset}
                 log.error("partials, bucket %d, offset %d: %s; left out", bucket, offset, error, extra=place)
+            yield
 
     async def on_revoked(self, tps: AbstractSet[TopicPartition]) -> None:
         """Nothing is lost: the next owner rebuilds from the log. If that is us, what is whole is gone on with."""
@@ -235,7 +239,12 @@ class MergeStage:
         began = time.perf_counter()
         self._at_work.add(batch.partition)
         wanted = partial(self._is_current, batch)
-        self._fold(judge, batch.records, fresh=True)
+        is_over = Turn()
+        for _ in self._fold(judge, batch.records, fresh=True):
+            if is_over():
+                await asyncio.sleep(0)  # or no heartbeat would be sent
+                if not wanted():
+                    return  # the bucket was taken away
         self.work.partials += len(batch.records)
         if batch.records:
             self._unjudged.add(batch.partition)

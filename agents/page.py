@@ -11,11 +11,10 @@ from typing import Any, cast
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 
+from agents.clock import Turn
 from agents.exporter import PAUSE
 from streams.text import exposition
 
-TURN_S = 0.02
-"""So long a page is collected until others have their turn, about."""
 FRESH_S = 1.0
 """A page is given again to whoever asks so soon after it was begun."""
 
@@ -45,13 +44,12 @@ class MetricsPage:
 
     async def _make(self) -> bytes:
         families: list[Metric] = []
-        turn = time.monotonic()
+        is_over = Turn()
         for family in self._registry.collect():
             if family is not PAUSE:
                 families.append(family)
-            if family is not PAUSE or time.monotonic() - turn >= TURN_S:
+            if is_over() or family is not PAUSE:
                 await asyncio.sleep(0)  # what a collector reads between two of these stays whole
-                turn = time.monotonic()
         self.made += 1
         return await asyncio.get_running_loop().run_in_executor(self._thread, _formatted, families)
 

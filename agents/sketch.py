@@ -16,7 +16,7 @@ import msgspec
 from aiokafka import TopicPartition
 
 from agents.clients import Connection, Seldom
-from agents.clock import now_ms
+from agents.clock import Turn, now_ms
 from agents.intake import Batch, Intake
 from agents.parked import report
 from agents.publish import TOO_LARGE_S, Outgoing, Producer, TooLarge, cut, publish
@@ -308,6 +308,12 @@ class SketchStage:
         await self._note_lag(fold, batch)
         self._tell_rebuild(fold)
         if self._is_due(fold, place, batch):
+            is_over = Turn()
+            for _ in fold.flushed():
+                if is_over():
+                    await asyncio.sleep(0)  # or no heartbeat would be sent
+                    if not self._is_current(batch):
+                        return
             self._published_ms[place] = now_ms()
             ended = self.draining and self._is_at_end(fold, place)
             caught_up_ms = self._caught_up.get(place)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -288,6 +288,10 @@ class ChunkFold(ABC):
     def resume_offset(self) -> int:
         """Where reading must begin."""
         return self.next_offset
+
+    def flushed(self) -> Iterator[None]:
+        """Does what a publication would do first, a model at a time: it stops after each, and may be left off."""
+        yield from ()
 
     def publish(self, clock_ms: int, *, caught_up: bool, final: bool = False) -> Step:
         """All changed sketches so far, and books. `final` says that the stream has ended here, for now."""

@@ -52,7 +52,7 @@ CellKey = tuple[str, str, str]
 """Version, segment dimension, segment value; the last two are empty for the whole."""
 
 
-class Cell(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+class Cell(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fields=True):
     """One cell's packed profile."""
 
     version: str
@@ -65,7 +65,7 @@ class Cell(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
         return self.version, self.dimension, self.value
 
 
-class PanePart(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+class PanePart(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fields=True):
     """A model's share of a pane: cells of what came on time, and of what came late but welcome."""
 
     model: str
@@ -74,7 +74,7 @@ class PanePart(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     welcome: list[Cell]
 
 
-class PanePartial(msgspec.Struct, array_like=True, forbid_unknown_fields=True, tag="pane"):
+class PanePartial(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fields=True, tag="pane"):
     """`lap`: how often stage 1 had let go of this pane of the chunk before. A later lap is of other models.
 
     `start_offset`: where counting began, if not at the chunk's start; parts of a chunk that begin at different offsets
@@ -96,7 +96,7 @@ def _both(left: dict[str, int], right: dict[str, int]) -> dict[str, int]:
     return dict(Counter(left) + Counter(right)) if left or right else {}
 
 
-class Books(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+class Books(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fields=True):
     """read = counted + late + rejected + duplicate, of one model in one chunk."""
 
     read: Natural = 0
@@ -144,7 +144,7 @@ def sum_of(books: Iterable[Books]) -> Books:
 _AHEAD, _AHEAD_COUNT = "ahead=", re.compile(r"ahead=[1-9][0-9]{0,17}")
 
 
-class _Books1(msgspec.Struct, array_like=True):
+class _Books1(msgspec.Struct, array_like=True, gc=False):
     read: int
     counted: int
     late: int
@@ -158,7 +158,7 @@ def first_books(books: Books) -> _Books1:
     return _Books1(books.read, books.counted, books.late, books.duplicate, rejected)
 
 
-class BooksPart(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+class BooksPart(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fields=True):
     """A model's books in a chunk, its mark, and stage 1's clock when it last saw the model there."""
 
     model: str
@@ -167,7 +167,7 @@ class BooksPart(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     seen_at_ms: Mark
 
 
-class BooksPartial(msgspec.Struct, array_like=True, forbid_unknown_fields=True, tag="books"):
+class BooksPartial(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fields=True, tag="books"):
     """`complete`: the chunk is full. `caught_up`: nothing was left to read at `clock_ms`. `final`: the stream ended.
 
     Without models it is a heartbeat: what was published of the models stands.
@@ -190,7 +190,7 @@ class BooksPartial(msgspec.Struct, array_like=True, forbid_unknown_fields=True, 
     lost: Natural = 0
 
 
-class OutcomePartial(msgspec.Struct, array_like=True, forbid_unknown_fields=True, tag="outcome"):
+class OutcomePartial(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fields=True, tag="outcome"):
     """Outcomes of one cohort or arrival pane and bucket, cumulative over all that the join has covered.
 
     `covered`: the next offsets of inference and of labels. Of a cohort both lists of cells are what stands; of an
@@ -206,7 +206,7 @@ class OutcomePartial(msgspec.Struct, array_like=True, forbid_unknown_fields=True
     models: list[PanePart]
 
 
-class LabelBooks(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+class LabelBooks(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fields=True):
     """read = matched + pending + duplicate + orphan + rejected, of one model. Corrections are among the matched."""
 
     read: int = 0
@@ -241,7 +241,7 @@ class LabelBooks(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
         )
 
 
-class LabelBooksPart(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+class LabelBooksPart(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fields=True):
     """A model's label books, and the mark of its predictions that are covered."""
 
     model: str
@@ -249,7 +249,7 @@ class LabelBooksPart(msgspec.Struct, array_like=True, forbid_unknown_fields=True
     mark_ms: Mark | None
 
 
-class LabelBooksPartial(msgspec.Struct, array_like=True, forbid_unknown_fields=True, tag="labels"):
+class LabelBooksPartial(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fields=True, tag="labels"):
     """Label books of a bucket. `mark_ms`: the highest label time; `seen_at_ms`: stage 1's clock when a label came."""
 
     topic: str

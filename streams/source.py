@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -213,9 +213,14 @@ class SourceFold(ChunkFold):
             share.panes.update(counted.panes)
             share.changed.update(pane_ms for pane_ms, _ in counted.panes)
 
-    def _partials(self, clock_ms: int, *, complete: bool, everywhere: bool) -> list[Partial]:
+    def flushed(self) -> Iterator[None]:
         for model in list(self._buffers):
             self._flush(self.plan.models[model])
+            yield
+
+    def _partials(self, clock_ms: int, *, complete: bool, everywhere: bool) -> list[Partial]:
+        for _ in self.flushed():
+            pass
         joined: list[Partial] = []
         if self.join is not None:
             self.join.awaits_labels = not self.final and self._is_replay(self.join, clock_ms)

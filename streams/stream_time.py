@@ -39,7 +39,7 @@ PAUSE_MS, LIVE_MS = 2_000, 600_000
 """In a stream whose records are no older than the latter, a pause of the former tells that it is a slow one."""
 
 
-class StreamTime(msgspec.Struct, array_like=True):
+class StreamTime(msgspec.Struct, array_like=True, gc=False):
     """The state, as `progress` and the label join keep it. NO_MARK: not known yet; or no candidate."""
 
     mark_ms: int = NO_MARK

@@ -167,7 +167,7 @@ def test_damaged_partials_that_claim_a_later_format_are_counted_and_their_neighb
     merge, judge = stage()
     sound = log()[0][1]
     values = [sound[:4] + b"\x09" + sound[5:], later_release(sound, b"another"), sound]
-    merge._fold(judge, Records([0, 1, 2], [0] * 3, values, keys=[KEY] * 3), fresh=True)
+    list(merge._fold(judge, Records([0, 1, 2], [0] * 3, values, keys=[KEY] * 3), fresh=True))
     assert merge.work.rejects == {"bad_partial": 2} and not judge.stands_still and judge.merge.sources
 
 
