@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from agents.clients import Connection
 from agents.follow import read_all
 from agents.loader import Records
-from streams.against_state import state_lines
+from streams.against_state import check_counted, state_lines
+from streams.chunk import Progress
+from streams.errors import NewerError, SketchError
 from streams.plan import Plan
 
 
@@ -14,7 +18,17 @@ async def lines_of(connection: Connection, plan: Plan) -> list[str]:
 
     Raises:
         BrokerError: there is no such topic, it may not be read, or Kafka is away.
+        ConfigError: a worker would refuse to go on from what is there.
     """
+    counted: dict[tuple[int, bytes], Progress] = {}
+
+    def take_progress(records: Records) -> None:
+        for record in records:
+            with suppress(SketchError, NewerError):  # the worker leaves it out, and says so
+                counted[record.partition, record.key or b""] = Progress.from_bytes(
+                    record.value or b"", record.key or b""
+                )
+
     kept: dict[tuple[int, bytes], bytes] = {}
 
     def take(records: Records) -> None:
@@ -22,5 +36,7 @@ async def lines_of(connection: Connection, plan: Plan) -> list[str]:
             if record.key is not None:
                 kept[record.partition, record.key] = record.value or b""
 
-    await read_all(connection, take, "state")
+    buckets = len(await read_all(connection, take, "state"))
+    await read_all(connection, take_progress, "progress")
+    check_counted(plan.config.kafka, buckets, counted.values())
     return list(state_lines(plan, {place: value for place, value in kept.items() if value}))

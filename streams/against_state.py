@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
-from streams.errors import NewerError, SketchError
+from streams.chunk import Progress, in_chunks_of
+from streams.config import Kafka
+from streams.errors import ConfigError, NewerError, SketchError
 from streams.kept import models_of
 from streams.plan import Plan
 from streams.publication import BOOKS_KEY, LEDGER_KEY, UNIT_KEY
@@ -51,3 +53,23 @@ def state_lines(plan: Plan, kept: Kept) -> Iterator[str]:
         yield from (f"{name}: {line}" for line in unknown_lines(states[name]))
     if unsound:
         yield f"{unsound} records of `state` are none that a worker has written: they would be left out"
+
+
+def check_counted(kafka: Kafka, buckets: int, progress: Iterable[Progress]) -> None:
+    """Whether a worker would go on under these settings from what is on the topics.
+
+    Parameters:
+        buckets: partitions of `state`.
+
+    Raises:
+        ConfigError: models would be looked for in other buckets, or records be counted in chunks of another size.
+    """
+    if kafka.buckets != buckets:
+        raise ConfigError(
+            place="kafka.buckets",
+            seen=str(kafka.buckets),
+            expected=f"{buckets}, as the topics `state` and `partials` have partitions",
+            mend="set it back, or use another prefix",
+        )
+    for item in progress:
+        in_chunks_of(item, kafka.chunk_size)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from streams.against_state import state_lines
+import pytest
+
+from streams.against_state import check_counted, state_lines
+from streams.chunk import Progress
+from streams.config import Kafka
+from streams.errors import ConfigError
 from streams.publication import UNIT_KEY
 from tests.laws.test_changed_config import base, before, compiled
 
@@ -47,3 +52,16 @@ def test_a_model_that_is_gone_is_named_with_its_incidents() -> None:
 def test_features_that_changed_begin_the_roll_ups_anew() -> None:
     found = "\n".join(lines("      member:  {type: boolean}", "      members:  {type: boolean}"))
     assert "features, bins or segments were changed: events are judged from" in found
+
+
+@pytest.mark.parametrize(
+    ("kafka", "place"),
+    [(Kafka(buckets=8, chunk_size=512), "kafka.buckets"), (Kafka(buckets=4, chunk_size=1024), "kafka.chunk_size")],
+)
+def test_what_a_worker_would_refuse_to_go_on_from_is_no_restart(kafka: Kafka, place: str) -> None:
+    counted = [Progress(0, {}), Progress(512, {}, chunk_size=512)]
+    with pytest.raises(ConfigError) as found:
+        check_counted(kafka, 4, counted)
+    assert found.value.exit_code == 2
+    assert str(found.value).startswith(f"{place}: ")
+    check_counted(Kafka(buckets=4, chunk_size=512), 4, counted)
