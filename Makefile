@@ -53,8 +53,8 @@ check-prometheus: $(READY) ## Debian's Prometheus on our configuration, every qu
 check-reports: $(READY) ## The reports of a year in Debian's Chromium: width, figures, print, accessibility by axe (apt-get)
 	$(BIN)/python -m pytest -s tests/deploy/report_check.py
 
-mutants: $(READY) ## Small changes to risky modules, held against the tests about them (nightly): SAMPLE=40 SEED=1 ONLY=chunk,join
-	$(BIN)/python -m tests.mutants --sample $(or $(SAMPLE),40) --seed $(or $(SEED),1) $(if $(ONLY),--only $(ONLY))
+mutants: $(READY) ## Small changes to risky modules, held against the tests about them (nightly): SAMPLE=40 SEED=1 ONLY=chunk,join AGAIN=1
+	$(BIN)/python -m tests.mutants --sample $(or $(SAMPLE),40) --seed $(or $(SEED),1) $(if $(ONLY),--only $(ONLY)) $(if $(AGAIN),--again)
 
 release-archive: $(READY) ## What a worker of this release leaves behind, for the upgrade tests: once per release
 	$(BIN)/python -m tests.upgrade.make_fixture

@@ -109,13 +109,14 @@ def stage_of(kafka: Kafka) -> MergeStage:
 
 
 def process(stage: MergeStage, kafka: Kafka, batch: Sequence[tuple[bytes, bytes]]) -> None:
-    """One batch of the partials topic, and an expiry with each."""
+    """One batch of the partials topic, judged without a wait, and an expiry with each."""
     first = len(kafka.partials)
     kafka.partials += batch
     keys, values = [key for key, _ in batch], [value for _, value in batch]
     offsets = range(first, first + len(batch))
     records = Records(offsets, [0] * len(batch), values, (), keys)
     stage._expired_at.clear()
+    stage._judge_from.clear()
     asyncio.run(stage.process(Batch("partials", BUCKET, records, offsets.stop, offsets.stop, True, 0, 0)))
 
 
