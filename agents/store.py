@@ -13,8 +13,10 @@ import errno
 import fcntl
 import glob
 import logging
+import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -53,6 +55,8 @@ IS_DAMAGE = re.compile(
     r"|invalid (argument.*(options|column famil|comparator)|block|footer)|too short|truncated|not an sstable",
     re.IGNORECASE,
 )
+IS_FILE = re.compile(r".+\.(sst|log|json|json\.new)|(MANIFEST-|OPTIONS-|LOG).*|CURRENT|IDENTITY|LOCK").fullmatch
+"""What a store's folder has of files."""
 IS_HELD = re.compile(r"lock file|lock hold|resource temporarily unavailable", re.IGNORECASE)
 
 _cache = Cache(CACHE_BYTES)
@@ -71,6 +75,7 @@ class RocksStore:
         self._folder = folder
         self._seal = Seal(folder)
         with self._disk():
+            _check_files(folder)
             self._seal.check()
             self._db = Rdict(str(folder), _options())
             self._seal.note()
@@ -145,6 +150,17 @@ class RocksStore:
             del self._db  # which closes it, where RocksDB would not for what is damaged
 
 
+def _check_files(folder: Path) -> None:
+    """Raises StoreDamaged if a file of the store has become a folder, a link, a pipe or a device.
+
+    RocksDB takes some of these for a failing disk, and waits for others.
+    """
+    for path in folder.iterdir() if folder.is_dir() else ():
+        with suppress(FileNotFoundError):
+            if IS_FILE(path.name) and not stat.S_ISREG(path.lstat().st_mode) and not _is_held(folder):
+                raise StoreDamaged(place=str(folder), seen=f"{path.name} is no file any more")
+
+
 def _store_error(folder: Path, text: str) -> StoreError:
     if IS_HELD.search(text):
         return StoreHeld(place=str(folder), seen="another process has it open", mend="end it, or name another --state")
@@ -180,6 +196,8 @@ class Stores:
         place = self.folder / f"{name}-{partition}"
         if place in self._condemned:
             self._set_aside(place, "damage was found in it", partition)
+        elif os.path.lexists(place) and not place.is_dir():
+            self._set_aside(place, "it is no folder", partition)
         self._make(place)
         try:
             store = RocksStore(place)
@@ -238,12 +256,12 @@ class Stores:
         """Renames a damaged folder, in the place of an older one; it is removed where the disk has no room for both."""
         aside = place.with_name(place.name + DAMAGED)
         try:
-            shutil.rmtree(aside, ignore_errors=True)
-            if place.exists():
+            _remove(aside)
+            if os.path.lexists(place):
                 place.rename(aside)
             else:  # the whole folder is gone: there is nothing to keep of it
                 aside.mkdir(parents=True)
-            size = sum(file.stat().st_size for file in aside.iterdir())
+            size = sum(file.lstat().st_size for file in aside.iterdir()) if aside.is_dir() else 0
             if shutil.disk_usage(self.folder).free < 2 * size:
                 shutil.rmtree(aside, ignore_errors=True)
         except OSError as error:
@@ -266,8 +284,19 @@ class Stores:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
+def _remove(path: Path) -> None:
+    """Removes a folder, or what is in its place, as far as that can be removed."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _is_held(folder: Path) -> bool:
-    with suppress(OSError), (folder / "LOCK").open("a") as lock:
+    lock_file = folder / "LOCK"
+    if not stat.S_ISREG(lock_file.lstat().st_mode if os.path.lexists(lock_file) else 0):
+        return False
+    with suppress(OSError), lock_file.open("a") as lock:
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import resource
 import shutil
@@ -104,6 +105,42 @@ def test_what_is_read_is_whole_or_older_or_nothing(kind: str, how: str, state: P
         assert read(again.open("inference", 0)) == WHOLE and again.set_aside == 0, "the second start rebuilds nothing"
         again.close()
         assert {found.name.partition(".")[0] for found in state.iterdir()} == {"inference-0"}
+
+
+REPLACED: dict[str, Callable[[Path], object]] = {
+    "a folder": lambda path: path.mkdir(),
+    "a link that leads nowhere": lambda path: path.symlink_to("/nowhere/at/all"),
+    "a link to itself": lambda path: path.symlink_to(path.name),
+    "a link to a device": lambda path: path.symlink_to("/dev/zero"),
+    "a pipe": lambda path: os.mkfifo(path),
+}
+
+
+@pytest.mark.parametrize("how", list(REPLACED))
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_has_become_of_a_file_is_set_aside_with_its_folder(kind: str, how: str, state: Path) -> None:
+    path = min((state / "inference-0").glob(kind))
+    path.unlink()
+    REPLACED[how](path)
+    _assert_set_aside_once(state)
+
+
+@pytest.mark.parametrize("how", ["a file", *(how for how in REPLACED if how != "a folder")])
+def test_what_is_in_the_place_of_a_folder_is_set_aside(how: str, state: Path) -> None:
+    shutil.rmtree(state / "inference-0")
+    for _ in range(2):  # the second time there is something set aside already
+        shutil.rmtree(state / "inference-0", ignore_errors=True)
+        REPLACED.get(how, Path.touch)(state / "inference-0")
+        _assert_set_aside_once(state)
+
+
+def _assert_set_aside_once(state: Path) -> None:
+    for set_aside in (1, 0):
+        stores = Stores(state)
+        store = stores.open("inference", 0)
+        assert stores.set_aside == set_aside and read(store) == ({} if set_aside else batch(0))
+        store.write(batch(0))
+        stores.close()
 
 
 def test_an_undamaged_folder_is_read_as_it_is(state: Path) -> None:
