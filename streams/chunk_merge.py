@@ -13,7 +13,7 @@ from typing import Generic, NamedTuple, TypeVar
 import msgspec
 
 from streams.cells import MOST_COUNT, Cells, Segmentation, Takes, checked_part, opened
-from streams.config import MAX_MODELS
+from streams.config import MAX_MODELS, OTHER
 from streams.duration import DAY_MS
 from streams.errors import SketchError
 from streams.fingerprint import PartPrint, span_of
@@ -51,12 +51,14 @@ ChunkPart = tuple[int, int, int]
 class BooksState(msgspec.Struct):
     """Folded books of a bucket: per source partition the last folded chunk, per model the sums up to it.
 
-    `lost`: per source partition the records that were gone before they could be counted.
+    `lost`: per source partition the records that were gone before they could be counted. `unnamed`: per model and
+    source partition the last folded chunk in which the model was not declared, until it is judged after that.
     """
 
     folded: dict[int, int] = {}
     totals: dict[str, Books] = {}
     lost: dict[int, int] = {}
+    unnamed: dict[str, dict[int, int]] = {}
 
 
 @dataclass(slots=True)
@@ -121,6 +123,12 @@ class ModelBooks:
     """What was worked out last, and of which version of the sources, partitions, and arguments."""
     holds_up: int = 0
     """The source partition that was last the one that everything waits for."""
+    unnamed: dict[int, int] = field(default_factory=dict)
+    """Per source partition the last folded chunk that was counted while the model was not declared."""
+
+    def note_unnamed(self, partition: int, chunk: int) -> None:
+        """Takes a folded chunk that was counted while the model was not declared."""
+        self.unnamed[partition] = chunk
 
     @property
     def books(self) -> Books:
@@ -160,6 +168,28 @@ class ModelPanes(ModelBooks):
     """By source partition and chunk, the foreign publications that a rebuild has met; `settle` forgets them."""
     own_ends: dict[ChunkPart, int] = field(default_factory=dict)
     """End offsets of the publications that fit, while a rebuild meets them."""
+    named_from_ms: dict[int, int] = field(default_factory=dict)
+    """Of the partitions in `unnamed` the first pane with on-time events in a later chunk."""
+
+    def note_unnamed(self, partition: int, chunk: int) -> None:
+        ModelBooks.note_unnamed(self, partition, chunk)
+        self.named_from_ms.pop(partition, None)
+
+    def note_named(self, partial: PanePartial, part: PanePart) -> None:
+        """Takes a part of a pane of the model, of a chunk that is not folded."""
+        at = partial.partition
+        if at in self.unnamed and partial.chunk > self.unnamed[at] and part.on_time:
+            self.named_from_ms[at] = min(partial.pane_ms, self.named_from_ms.get(at, partial.pane_ms))
+
+    def whole_from_ms(self) -> int:
+        """From here on a pane holds the events of all partitions; earlier ones may lack those of folded chunks in which
+        the model was not declared. NO_MARK: no pane lacks any.
+
+        Events are out of order by the grace at the most: those of the chunk before may be as much later than the mark
+        at its end as the first ones of the next chunk are earlier.
+        """
+        config = self.plan.config
+        return max((at + config.pane_ms + 2 * config.grace_ms for at in self.named_from_ms.values()), default=NO_MARK)
 
     def meet(self, place: ChunkPart, partial: PanePartial, part: PanePart) -> None:
         """Notes a publication that a rebuild reads, whether it fits or not."""
@@ -218,6 +248,8 @@ class ChunkMerge(Generic[M]):
         """By source partition, of the books of open chunks, and the names that they have."""
         self._open_panes: dict[int, dict[ChunkPart, dict[int, set[str]]]] = {}
         """By source partition, for each open chunk the models that have something of it, by the pane's start."""
+        self._declared: dict[tuple[int, int], frozenset[str]] = {}
+        """By source partition and chunk, the names in the books that say that it is full: all that were declared."""
         self.lost: dict[int, int] = {}
         """Per source partition, records that were gone before they could be counted."""
 
@@ -253,6 +285,7 @@ class ChunkMerge(Generic[M]):
                 continue
             if self.is_parked(part.model):
                 continue
+            model.note_named(partial, part)
             if partial.pane_ms < model.expired_before_ms:
                 continue
             pane = model.panes.setdefault(partial.pane_ms, PaneState(model.plan.segmentation))
@@ -326,6 +359,8 @@ class ChunkMerge(Generic[M]):
             return
         told = frozenset(part.model for part in partial.models)
         open_ends[place] = partial.end_offset, told
+        if partial.complete:
+            self._declared[partial.partition, partial.chunk] = told
         for name in names - told:  # under another configuration its records are those of another name
             self._model(name).open_books.pop(place, None)
         for part in partial.models:
@@ -350,6 +385,16 @@ class ChunkMerge(Generic[M]):
                     with self.parking.guard(model_of(name), Phase.FOLD):
                         if start_ms in self.models[name].panes:
                             self.models[name].panes[start_ms].fold(place)
+        self._note_unnamed(partition, chunk)
+
+    def _note_unnamed(self, partition: int, chunk: int) -> None:
+        """Notes the full chunks up to this one for the models that were not declared when they were counted."""
+        full = sorted(place for place in self._declared if place[0] == partition and place[1] <= chunk)
+        once = {name: books for name, books in self.others.items() if name not in ("", OTHER)}
+        known: dict[str, ModelBooks] = {**self.models, **once}
+        for place in full:
+            for name in known.keys() - self._declared.pop(place):
+                known[name].note_unnamed(*place)
 
     def is_parked(self, name: str) -> bool:
         """Whether the model that books of this name are of is parked."""
@@ -446,7 +491,8 @@ class ChunkMerge(Generic[M]):
         models: dict[str, ModelBooks] = {**self.models, **self.others}
         folded = {at: max(source.folded_chunk, source.booked_chunk) for at, source in self.sources.items()}
         totals = {name: model.folded_books for name, model in models.items()}
-        return BooksState(folded, totals, dict(self.lost))
+        unnamed = {name: dict(model.unnamed) for name, model in models.items() if model.unnamed}
+        return BooksState(folded, totals, dict(self.lost), unnamed)
 
     def restore_books(self, state: BooksState) -> None:
         """Must come before the first `apply`."""
@@ -455,6 +501,9 @@ class ChunkMerge(Generic[M]):
         self.lost = dict(state.lost)
         for name, books in state.totals.items():
             self._model(name).folded_books = books
+            self._model(name).unnamed = dict(state.unnamed.get(name, {}))
+        for name in self.models.keys() - state.totals.keys():
+            self.models[name].unnamed = dict(state.folded)
 
 
 def _is_other(model: ModelBooks, clock_ms: int, idle_after_ms: int, replay: Replay | None) -> bool:

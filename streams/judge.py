@@ -16,7 +16,7 @@ import msgspec
 from streams.ack import Ack, Acks
 from streams.action import Action, action_of, layer_of
 from streams.cells import Cells
-from streams.chunk_merge import BooksState
+from streams.chunk_merge import BooksState, ChunkMerge, ModelPanes
 from streams.decide import BEGINNINGS, ENDS, Decision, Judged, Reason, Situation, decide
 from streams.errors import NewerError
 from streams.facts.history import History
@@ -391,9 +391,20 @@ class BucketJudge:
         """By model, roll-ups that were left out, by stream."""
 
     def apply(self, partial: Partial, key: bytes = b"", *, fresh: bool = True) -> None:
-        """Takes a publication; SketchError if it is none of this bucket's."""
-        facts = self.facts.topic(partial.topic)
-        (self.merge if facts is None else facts).apply(partial, key, fresh=fresh)
+        """Takes a publication; SketchError if it is none of this bucket's. Side inputs that no model declares any more
+        are left out: should one declare them again, their partials are still on the topic."""
+        merge = self._merge_of(partial.topic)
+        if merge is not None:
+            merge.apply(partial, key, fresh=fresh)
+
+    def _merge_of(self, topic: str) -> BucketMerge | ChunkMerge[ModelPanes] | None:
+        """What a topic's partials and books belong to; None: to a side input that is not read."""
+        facts = self.facts.topic(topic)
+        if facts is not None:
+            return facts
+        plan = self.merge.plan
+        is_side_input = topic != self.merge.topic and topic in map(plan.topic_of, Facts)
+        return None if is_side_input else self.merge
 
     def stand_still(self, error: NewerError) -> list[str]:
         """Parks all models of the bucket, whose names it gives: a record of theirs is of a later release."""
@@ -578,6 +589,7 @@ class BucketJudge:
         self._follow_replay(name, model)
         # Before too: after a rebuild every judged pane may have changed, and closing many forgets what was told.
         yield from self._revisions(name, model)
+        self._begin_whole(name, model)
         for pane in self.merge.close(model):
             told = self.facts.take(name, pane.start_ms)
             if model.replay is not None and not self.facts.has_runs(name):
@@ -601,6 +613,23 @@ class BucketJudge:
         if model.plan.outcomes is not None and self.merge.awaits_labels(model):
             topics.append(self.merge.plan.config.kafka.labels)
         return tuple(topics)
+
+    def _begin_whole(self, name: str, model: ModelMerge) -> None:
+        """Where chunks were counted while the model was not declared: moves its clock to the first pane that lacks none
+        of their events. Until then no partition's part is known, and the watermark stands."""
+        from_ms = model.whole_from_ms()
+        if from_ms == NO_MARK or self.merge.watermark_ms(model) is None:
+            return
+        from_ms = next_start(from_ms, model.plan.config.pane_ms)
+        judge = self.judges[name]
+        if judge.state is None:
+            model.begin_at(from_ms)
+        elif from_ms > judge.state.judged_until_ms:
+            before_ms = judge.state.judged_until_ms
+            judge.state = events_restarted(judge.state, model.plan, judge.made, from_ms)
+            why = "chunks of the source were counted while the model was not declared"
+            self.restarts.append((name, events_restart(judge.state, before_ms, why)))
+            self._follow(name)
 
     def _labelled(self, name: str, model: ModelMerge) -> Iterator[Outcome]:
         """What the labels say: cohorts and arrival panes that became known, and the panes that can be judged."""
@@ -651,8 +680,9 @@ class BucketJudge:
 
     def restore_books(self, topic: str, state: BooksState) -> None:
         """Must come before the first `apply`."""
-        facts = self.facts.topic(topic)
-        (self.merge if facts is None else facts).restore_books(state)
+        merge = self._merge_of(topic)
+        if merge is not None:
+            merge.restore_books(state)
 
     def _revisions(self, name: str, model: ModelMerge) -> Iterator[Outcome]:
         for pane in self.merge.revised(model):

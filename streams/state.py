@@ -141,7 +141,13 @@ def unpack_state(data: bytes, kind: type[State], key: bytes = b"") -> State:
         _check(state)
     else:
         _require(len(state.folded) <= 1 << 20 and len(state.totals) <= MAX_KEYS, "books of too many")
-        _require(all(0 <= at < 1 << 20 and -1 <= chunk <= 1 << 62 for at, chunk in state.folded.items()), "a chunk")
+        chunks = [state.folded, *state.unnamed.values()]
+        _require(
+            len(state.unnamed) <= MAX_KEYS and all(len(found) <= 1 << 20 for found in chunks), "chunks of too many"
+        )
+        _require(
+            all(0 <= at < 1 << 20 and -1 <= c <= 1 << 62 for found in chunks for at, c in found.items()), "a chunk"
+        )
     return state
 
 

@@ -22,15 +22,25 @@ PANES = ("30s", "1m", "2m", "3m", "5m", "15m", "1h")
 OVERS = ("5m", "7m", "15m", "1h", "12h", "1d")
 
 
+def parsed(text: str) -> Document:
+    """The document of a configuration's text."""
+    document: Document = yaml.safe_load(text)
+    return document
+
+
+def written(document: Document) -> str:
+    """The text of a document, its keys in their order."""
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+
+
 def applied(edit: Edit, text: str, drawn: random.Random) -> str | None:
     """The text after an edit; None: it has nothing to change there, or changes nothing."""
-    document = yaml.safe_load(text)
+    document, before = parsed(text), parsed(text)
     if not edit(document, drawn):
         return None
-    before = yaml.safe_load(text)
     if document == before and list(_order(document)) == list(_order(before)):
         return None
-    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+    return written(document)
 
 
 def _order(value: Any) -> Any:
@@ -121,8 +131,9 @@ def rule_renamed(document: Document, drawn: random.Random) -> bool:
 
 
 def rule_added(document: Document, drawn: random.Random) -> bool:
-    rules = _model(document, drawn).setdefault("rules", [])
-    rules.append({"name": f"more-{len(rules)}", "signals": ["null_rate"], "response": "human_review", "over": "7m"})
+    model = _model(document, drawn)
+    rules, over = model.setdefault("rules", []), format_ms(7 * parse_ms(model["pane"]))
+    rules.append({"name": f"more-{len(rules)}", "signals": ["null_rate"], "response": "human_review", "over": over})
     return True
 
 
@@ -236,6 +247,91 @@ def threshold(document: Document, drawn: random.Random) -> bool:
     return True
 
 
+def classes_turned(document: Document, drawn: random.Random) -> bool:
+    """The score is the probability of the other class."""
+    labels = _model(document, drawn).get("labels")
+    if not labels or labels.get("task") != "binary":
+        return False
+    labels["classes"] = labels["classes"][::-1]
+    return True
+
+
+def critical_classes(document: Document, drawn: random.Random) -> bool:
+    labels = _model(document, drawn).get("labels")
+    if not labels or not labels.get("classes"):
+        return False
+    labels["critical"] = [drawn.choice(labels["classes"])]
+    return True
+
+
+def kpi_renamed(document: Document, drawn: random.Random) -> bool:
+    """Nobody writes it under its new name."""
+    model = _model(document, drawn)
+    kpis = model.get("kpis") or {}
+    if not kpis:
+        return False
+    name = drawn.choice(list(kpis))
+    model["kpis"] = {f"{key}-anew" if key == name else key: item for key, item in kpis.items()}
+    for item in model["kpis"].values():
+        if "of" in item:
+            item["of"] = [f"{part}-anew" if part == name else part for part in item["of"]]
+    for rule in model.get("rules") or []:
+        if rule.get("features") == [name]:
+            rule["features"] = [f"{name}-anew"]
+    return True
+
+
+def kpi_added(document: Document, drawn: random.Random) -> bool:
+    """One that is written already, or one that is not, with a rule."""
+    model, name = _model(document, drawn), drawn.choice(("requests_served", "refunds"))
+    model.setdefault("kpis", {})[name] = {"aggregate": "sum", "better": drawn.choice(("lower", "higher"))}
+    rule = {"name": f"{name}-off", "signals": ["kpi"], "features": [name], "response": "human_review"}
+    model.setdefault("rules", []).append(rule)
+    return True
+
+
+def kpi_turned(document: Document, drawn: random.Random) -> bool:
+    """What was better is worse."""
+    kpis = _model(document, drawn).get("kpis") or {}
+    if not kpis:
+        return False
+    item = kpis[drawn.choice(list(kpis))]
+    item["better"] = "lower" if item["better"] == "higher" else "higher"
+    return True
+
+
+def kpi_of_other_parts(document: Document, drawn: random.Random) -> bool:
+    ratios = [item for item in (_model(document, drawn).get("kpis") or {}).values() if "of" in item]
+    if not ratios:
+        return False
+    ratios[0]["of"] = ratios[0]["of"][::-1]
+    return True
+
+
+def kpi_target(document: Document, drawn: random.Random) -> bool:
+    kpis = _model(document, drawn).get("kpis") or {}
+    if not kpis:
+        return False
+    kpis[drawn.choice(list(kpis))] |= {"target": drawn.choice((0.3, 0.9)), "tolerance": drawn.choice((0.05, 0.3))}
+    return True
+
+
+def kpis_removed(document: Document, drawn: random.Random) -> bool:
+    """All of them, and what was served: their topic is read no more."""
+    model = _model(document, drawn)
+    known = [model.pop(name, None) for name in ("kpis", "served")]
+    _without_rules(model, lambda rule: bool({"kpi", "capture_ratio"} & set(rule["signals"])))
+    return any(known)
+
+
+def served_renamed(document: Document, drawn: random.Random) -> bool:
+    model = _model(document, drawn)
+    if "served" not in model:
+        return False
+    model["served"] += "-anew"
+    return True
+
+
 def kpi_removed(document: Document, drawn: random.Random) -> bool:
     model = _model(document, drawn)
     kpis = model.get("kpis") or {}
@@ -275,12 +371,57 @@ def feedback_removed(document: Document, drawn: random.Random) -> bool:
     return True
 
 
+def feedback_added(document: Document, drawn: random.Random) -> bool:
+    feedback = _model(document, drawn).setdefault("feedback", {})
+    missing = [name for name in ("complaint", "override", "workflow_step") if name not in feedback]
+    if missing:
+        feedback[drawn.choice(missing)] = {}
+    return bool(missing)
+
+
+def feedback_ends(document: Document, drawn: random.Random) -> bool:
+    """All of it: its topic is read no more."""
+    model = _model(document, drawn)
+    names = [f"{name}_rate" for name in model.pop("feedback", None) or {}]
+    _without_rules(model, lambda rule: bool({*names} & set(rule["signals"])))
+    return bool(names)
+
+
+def feedback_usual(document: Document, drawn: random.Random) -> bool:
+    feedback = _model(document, drawn).get("feedback") or {}
+    if not feedback:
+        return False
+    feedback[drawn.choice(list(feedback))]["usual"] = drawn.choice((0.001, 0.2))
+    return True
+
+
 def feedback_values(document: Document, drawn: random.Random) -> bool:
     feedback = _model(document, drawn).get("feedback") or {}
     if not feedback:
         return False
     item = feedback[drawn.choice(list(feedback))]
     item["values"] = [*item.get("values", []), "another"]
+    return True
+
+
+def job_renamed(document: Document, drawn: random.Random) -> bool:
+    model = _model(document, drawn)
+    if not model.get("jobs"):
+        return False
+    model["jobs"] = {f"{name}-anew": item for name, item in model["jobs"].items()}
+    return True
+
+
+def job_added(document: Document, drawn: random.Random) -> bool:
+    _model(document, drawn).setdefault("jobs", {})["training"] = {"every": "1d"}
+    return True
+
+
+def job_times(document: Document, drawn: random.Random) -> bool:
+    jobs = _model(document, drawn).get("jobs") or {}
+    if not jobs:
+        return False
+    jobs[drawn.choice(list(jobs))] |= {"every": drawn.choice(("10m", "1d")), "longest": drawn.choice(("1m", "9m"))}
     return True
 
 
@@ -349,8 +490,11 @@ EDITS: Mapping[str, Edit] = {
             *(rule_removed, rule_renamed, rule_added, rule_of_other_signals),
             *(feature_removed, feature_added, features_reordered, feature_widened),
             *(segment_removed, segment_added, dimension_removed, dimension_added),
-            *(labels_removed, horizon, threshold, kpi_removed, kpi_of_another_kind, served_removed),
-            *(feedback_removed, feedback_values, jobs_removed),
+            *(labels_removed, horizon, threshold, classes_turned, critical_classes),
+            *(kpi_removed, kpi_renamed, kpi_added, kpi_turned, kpi_target, kpi_of_another_kind, kpi_of_other_parts),
+            *(kpis_removed, served_removed, served_renamed),
+            *(feedback_removed, feedback_added, feedback_ends, feedback_usual, feedback_values),
+            *(jobs_removed, job_renamed, job_added, job_times),
             *(baseline_removed, model_renamed, model_added, model_removed),
         )
     },
