@@ -7,6 +7,7 @@ This module imports nothing that takes time, so that a signal during the imports
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import signal
 import threading
@@ -36,8 +37,18 @@ _state = _State()
 
 
 def install() -> None:
-    """From now on SIGTERM ends the process with exit code 0. May be called more than once, in the main thread."""
+    """From now on SIGTERM ends the process with exit code 0. May be called more than once, in the main thread.
+
+    One that comes when the command is done and its threads have ended changes nothing: the interpreter, on its way
+    out, would take its handler away and die of the signal.
+    """
     signal.signal(signal.SIGTERM, _on_sigterm)
+    atexit.unregister(_ignore)
+    atexit.register(_ignore)
+
+
+def _ignore() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _on_sigterm(number: int, frame: object) -> None:

@@ -197,3 +197,20 @@ def installed(pid: int) -> None:
     while not caught() >> (signal.SIGTERM - 1) & 1:
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize("code", [0, 1, 2])
+def test_on_its_way_out_the_command_keeps_its_own_exit_code(code: int) -> None:
+    """The signal comes while the interpreter takes its modules apart, after its own handlers are gone."""
+    script = (
+        "import os, signal, sys\n"
+        "from agents import ending\n"
+        "class Late:\n"
+        "    def __init__(self): self.kill, self.args = os.kill, (os.getpid(), signal.SIGTERM)\n"
+        "    def __del__(self): self.kill(*self.args)\n"
+        "late = Late()\n"
+        "ending.install()\n"
+        f"sys.exit({code})\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], timeout=60, check=False)
+    assert done.returncode == code
