@@ -33,7 +33,7 @@ ENDLESS_TIMES = 10
 LEAST_CPU_S = 10.0
 MOST_BY_CLOCK_S = 1_200.0
 MOST_BYTES = 6 << 30
-MOST_EXAMPLES = 50
+MOST_EXAMPLES = 30
 POLL_S = 0.05
 OPTIONS = ("-q", "-x", "-p", "no:cacheprovider", "--hypothesis-profile=unshrunk", "--timeout=0", "--no-header")
 

@@ -63,7 +63,8 @@ MODULES: Mapping[str, tuple[tuple[str, ...], str]] = {
     "chunk": (("streams/chunk.py", "streams/source.py"), f"{KERNEL} tests/unit/test_sketch_stage.py"),
     "merge": (
         ("streams/chunk_merge.py", "streams/merge.py"),
-        f"{KERNEL} tests/laws/test_labels_behind.py tests/unit/test_exact_terms.py",
+        "tests/unit/test_merge.py tests/laws/test_stage_two.py tests/laws/test_windows.py "
+        "tests/unit/test_exact_terms.py",
     ),
     "join": (
         ("streams/join/fold.py", "streams/join/cells.py", "streams/join/histories.py"),
@@ -73,10 +74,8 @@ MODULES: Mapping[str, tuple[tuple[str, ...], str]] = {
     ),
     "judge": (
         ("streams/judge.py", "streams/judge_outcomes.py"),
-        "tests/laws/test_windows.py tests/laws/test_stage_two.py tests/laws/test_labels_behind.py "
-        "tests/laws/test_merge_stage_kills.py "
-        "tests/replay/test_inhibition.py tests/replay/test_open_incidents.py tests/unit/test_boundaries.py "
-        "tests/unit/test_exact_terms.py",
+        "tests/laws/test_windows.py tests/laws/test_stage_two.py tests/replay/test_inhibition.py "
+        "tests/unit/test_boundaries.py tests/unit/test_exact_terms.py",
     ),
     "decide": (("streams/decide.py", "streams/inhibit.py"), "tests/unit/test_decide.py tests/unit/test_inhibit.py"),
     "ledger": (
