@@ -235,7 +235,9 @@ class SourceFold(ChunkFold):
 
     def _is_replay(self, join: JoinFold, clock_ms: int) -> bool:
         """Whether predictions of a past were read a while ago at the most, or labels."""
-        known = [(self.marks_ms[name], self._seen_at_ms[name]) for name in join.models if name in self._seen_at_ms]
+        # A model whose records were all rejected has been heard of, and has no mark.
+        names = join.models.keys() & self.marks_ms.keys() & self._seen_at_ms.keys()
+        known = [(self.marks_ms[name], self._seen_at_ms[name]) for name in names]
         heard_ms = max([join.seen_at_ms, *(seen_at_ms for _, seen_at_ms in known)])
         return clock_ms - heard_ms < PAUSE_MS and any(seen_at_ms - mark >= BEHIND_MS for mark, seen_at_ms in known)
 
