@@ -293,10 +293,11 @@ class Worker:
             return True, {"waits": self._waits}
         flows = {stage: intake.snapshot() for stage, intake in self._intakes().items()}
         stages = {stage: (_position(found), _lag(found)) for stage, found in flows.items()}
-        # A partition that no broker leads waits for Kafka, one of a later release's for that: not for a restart.
+        # A partition that no broker leads waits for Kafka, one of a later release's for that, one that is held back for
+        # another topic: not for a restart.
         later = {TopicPartition(*place) for place in self.sketch.later}
         led = {
-            stage: {tp: flow for tp, flow in flows[stage].items() if intake.has_leader(tp) and tp not in later}
+            stage: {tp: flow for tp, flow in flows[stage].items() if intake.can_read(tp) and tp not in later}
             for stage, intake in self._intakes().items()
         }
         readable = {stage: (_position(flows[stage]), _lag(found)) for stage, found in led.items()}

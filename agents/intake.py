@@ -258,6 +258,10 @@ class Intake(Service):
             return {}
         return dict(found)
 
+    def can_read(self, tp: TopicPartition) -> bool:
+        """Whether records of a partition would be handed over: a broker leads it, and it is not held back."""
+        return tp not in self._waiting and self.has_leader(tp)
+
     def hold_back(self, tp: TopicPartition, waits: bool) -> None:
         """Whether a partition has to wait: what is fetched of it stays here, and no more is. A rebalance ends it."""
         if waits and tp in self._held:

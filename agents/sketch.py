@@ -308,23 +308,39 @@ class SketchStage:
         await self._note_lag(fold, batch)
         self._tell_rebuild(fold)
         if self._is_due(fold, place, batch):
-            is_over = Turn()
-            for _ in fold.flushed():
-                if is_over():
-                    await asyncio.sleep(0)  # or no heartbeat would be sent
-                    if not self._is_current(batch):
-                        return
-            self._published_ms[place] = now_ms()
-            ended = self.draining and self._is_at_end(fold, place)
-            caught_up_ms = self._caught_up.get(place)
-            clock_ms = now_ms() if caught_up_ms is None else caught_up_ms
-            step = fold.publish(clock_ms, caught_up=caught_up_ms is not None, final=ended)
-            report(fold.parking.news())
-            self._tell_ahead(fold)
-            await self._execute(step, lambda: self._is_current(batch), place)
-            self._note_end(place, ended)
+            await self._publish(fold, place, batch)
+        await self._look_at_feedback(place, batch)
         self.work.batches += 1
         self.work.seconds += time.perf_counter() - began
+
+    async def _publish(self, fold: ChunkFold, place: Place, batch: Batch) -> None:
+        """Publishes what a fold has counted, unless its partition is not ours any more."""
+        is_over = Turn()
+        for _ in fold.flushed():
+            if is_over():
+                await asyncio.sleep(0)  # or no heartbeat would be sent
+                if not self._is_current(batch):
+                    return
+        self._published_ms[place] = now_ms()
+        ended = self.draining and self._is_at_end(fold, place)
+        caught_up_ms = self._caught_up.get(place)
+        clock_ms = now_ms() if caught_up_ms is None else caught_up_ms
+        step = fold.publish(clock_ms, caught_up=caught_up_ms is not None, final=ended)
+        report(fold.parking.news())
+        self._tell_ahead(fold)
+        await self._execute(step, lambda: self._is_current(batch), place)
+        self._note_end(place, ended)
+
+    async def _look_at_feedback(self, place: Place, batch: Batch) -> None:
+        """Counts feedback that need not wait for its events any longer, where so much waits that no more of it is read:
+        no batch of its own comes then. `place`: that of the batch."""
+        for other, fold in list(self.facts.items()):
+            if other == place or other[1] != batch.partition or not isinstance(fold, FeedbackFold) or not fold.is_full:
+                continue
+            self._pace_feedback(fold, other)
+            if self._is_due(fold, other, batch) and self._is_current(batch):
+                await self._publish(fold, other, batch)
+                self._pace_feedback(fold, other)
 
     @property
     def parked(self) -> list[Parked]:
@@ -356,10 +372,7 @@ class SketchStage:
             self._pace(fold.join)
             fold.join.caught_up_ms = self._caught_up.get((self.labels, batch.partition))
         if isinstance(fold, FeedbackFold):
-            fold.events_caught_up_ms = self._caught_up.get((self.source, batch.partition))
-            if self.intake is not None:
-                tp = TopicPartition(batch.topic, batch.partition)
-                self.intake.hold_back(tp, fold.is_full and fold.events_caught_up_ms is None)
+            self._pace_feedback(fold, place)
 
     def _tell_ahead(self, fold: ChunkFold) -> None:
         """Reports records that were ahead of the others; every few seconds at most."""
@@ -377,12 +390,21 @@ class SketchStage:
         end = self._ends.get(TopicPartition(batch.topic, batch.partition))
         return end is not None and batch.position >= end
 
+    def _pace_feedback(self, fold: FeedbackFold, place: Place) -> None:
+        """Feedback waits for the predictions that it is about: no more of it is read than may wait."""
+        fold.events_caught_up_ms = self._caught_up.get((self.source, fold.partition))
+        comes_first = fold.awaits_events and not self.draining
+        if self.intake is not None:
+            waits = fold.is_full and (comes_first or fold.events_caught_up_ms is None)
+            self.intake.hold_back(TopicPartition(*place), waits)
+
     def _pace(self, join: JoinFold) -> None:
         """Labels wait for the predictions of their time, so that few have to be remembered without one."""
         if self.intake is None:
             return
         place = (self.labels, join.partition)
-        waits = join.is_ahead and (self.source, join.partition) not in self._caught_up
+        come_first = join.awaits_predictions and not self.draining
+        waits = join.is_ahead and (come_first or (self.source, join.partition) not in self._caught_up)
         self.intake.hold_back(TopicPartition(*place), waits)
 
     def _tell_rebuild(self, fold: ChunkFold) -> None:

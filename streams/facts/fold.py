@@ -146,6 +146,11 @@ class FeedbackFold(FactFold):
         """Whether enough waits for events that are still to be read."""
         return len(self._waiting) >= MAX_WAITING
 
+    @property
+    def awaits_events(self) -> bool:
+        """Whether what waits is of a past, whose events may be sent after it."""
+        return any(since_ms - item.ts_ms >= BEHIND_MS for item, _, since_ms in self._waiting[-1:])
+
     def _read_until_ms(self, name: str) -> int | None:
         mark = super()._read_until_ms(name)
         return mark if mark is None else min(mark, self._waits_from_ms.get(name, mark + 1) - 1)

@@ -36,6 +36,7 @@ from streams.partial import LabelBooks, LabelBooksPart, LabelBooksPartial, Outco
 from streams.plan import ModelPlan, Plan
 from streams.position import generation_of
 from streams.records import Records, RejectedRecord
+from streams.replaying import BEHIND_MS
 from streams.resume import SourceLog
 from streams.sketch.outcomes import PREDICTIONS, RECEIVED, Prediction, class_text
 from streams.store import Changes, Store
@@ -253,6 +254,12 @@ class JoinFold:
     def is_ahead(self) -> bool:
         """Whether labels were read that are newer than all predictions that were."""
         return self.meta.label_mark_ms > self.reached_ms
+
+    @property
+    def awaits_predictions(self) -> bool:
+        """Whether labels of a past were sent before all predictions, and half as many wait for them as may."""
+        is_past = self.seen_at_ms - self.meta.label_mark_ms >= BEHIND_MS
+        return is_past and self.reached_ms == NO_MARK and self.meta.pending >= MAX_PENDING // 2
 
     # Predictions
 
