@@ -68,12 +68,14 @@ class Case:
 CASES = [Case(task, bool(n & 1), bool(n & 2), bool(n & 4)) for task in TASKS for n in (0, 3, 5, 6)]
 
 
-def _row(case: Case, number: int, drawn: random.Random, worse: bool) -> tuple[dict[str, Any], Any]:
+def _row(
+    case: Case, number: int, drawn: random.Random, worse: bool, every_ms: int = EVERY_MS
+) -> tuple[dict[str, Any], Any]:
     """An event and its label."""
     x = drawn.gauss(0, 1) + (1.0 if worse else 0.0)
     row: dict[str, Any] = {
         "event_id": f"{case.name}-{number}",
-        "ts": START_MS + number * EVERY_MS,
+        "ts": START_MS + number * every_ms,
         "model": case.name,
         "features": {"x": round(x, 3), "colour": drawn.choice(("red", "green"))},
         "latency_ms": round(drawn.lognormvariate(2, 0.3), 2),
@@ -94,12 +96,12 @@ def _row(case: Case, number: int, drawn: random.Random, worse: bool) -> tuple[di
 
 
 def stream(
-    case: Case, seed: int, minutes: int = MINUTES, change_at: int = CHANGE_AT
+    case: Case, seed: int, minutes: int = MINUTES, change_at: int = CHANGE_AT, every_ms: int = EVERY_MS
 ) -> tuple[list[bytes], list[bytes]]:
     """Events, and labels in the order of their times: some corrected, some withdrawn."""
     drawn, events, labels = random.Random(seed), [], []
-    for number in range(minutes * MINUTE_MS // EVERY_MS):
-        row, label = _row(case, number, drawn, number * EVERY_MS >= change_at * MINUTE_MS)
+    for number in range(minutes * MINUTE_MS // every_ms):
+        row, label = _row(case, number, drawn, number * every_ms >= change_at * MINUTE_MS, every_ms)
         events.append(json.dumps(row).encode())
         if case.task != "none":
             at_ms = row["ts"] + drawn.randrange(60_000)
@@ -114,17 +116,19 @@ def stream(
     return events, [json.dumps(row | {"model": case.name}).encode() for row in rows]
 
 
-def side_inputs(case: Case, seed: int, minutes: int = MINUTES) -> dict[Facts, list[bytes]]:
+def side_inputs(
+    case: Case, seed: int, minutes: int = MINUTES, change_at: int = CHANGE_AT, every_ms: int = EVERY_MS
+) -> dict[Facts, list[bytes]]:
     """Feedback, KPIs and runs, in the order of their times."""
     if not case.side:
         return {}
     drawn = random.Random(seed)
     feedback, kpis, runs = [], [], []
     for minute in range(minutes):
-        start_ms, worse = START_MS + minute * MINUTE_MS, minute >= CHANGE_AT
+        start_ms, worse = START_MS + minute * MINUTE_MS, minute >= change_at
         for _ in range(20 if worse else 3):
             at_ms, kind = start_ms + drawn.randrange(MINUTE_MS), drawn.choice(("complaint", "override"))
-            number = (at_ms - START_MS) // EVERY_MS
+            number = (at_ms - START_MS) // every_ms
             feedback.append({"event_id": f"{case.name}-{number}", "model": case.name, "ts": at_ms, "kind": kind})
         for second in range(0, 60, 2):
             one = {"model": case.name, "ts": start_ms + second * 1_000}
@@ -132,7 +136,7 @@ def side_inputs(case: Case, seed: int, minutes: int = MINUTES) -> dict[Facts, li
             kpis.append(one | {"kpi": "loss", "value": drawn.random()})
             kpis.append(one | {"kpi": "paid", "value": drawn.random() * (3 if worse else 1)})
             kpis.append(one | {"kpi": "sold", "value": drawn.random()})
-        served = MINUTE_MS // EVERY_MS * (2 if worse else 1)
+        served = MINUTE_MS // every_ms * (2 if worse else 1)
         kpis.append({"model": case.name, "ts": start_ms + 59_000, "kpi": "requests_served", "value": served})
         if minute % 5 == 0:
             runs += [_run(start_ms - 1_000, "START", minute), _run(start_ms, "FAIL" if worse else "COMPLETE", minute)]
@@ -150,14 +154,14 @@ def _run(at_ms: int, turn: str, minute: int) -> dict[str, Any]:
 
 
 @cache
-def reference(case: Case) -> Learned:
-    events, labels = stream(case, 1, 2 * MINUTES, 2 * MINUTES)
+def reference(case: Case, minutes: int = 2 * MINUTES, every_ms: int = EVERY_MS) -> Learned:
+    events, labels = stream(case, 1, minutes, minutes, every_ms)
     return learn(case.name, lambda: events, labels=labels or None)
 
 
-def text(case: Case) -> str:
+def text(case: Case, minutes: int = 2 * MINUTES, every_ms: int = EVERY_MS) -> str:
     """The configuration."""
-    found = foreshock_yaml(reference(case), "reference.ndjson", f"{case.name}.baseline")
+    found = foreshock_yaml(reference(case, minutes, every_ms), "reference.ndjson", f"{case.name}.baseline")
     return found.replace("    rules:\n", f"{SIDE_INPUTS}    rules:\n{SIDE_RULES}") if case.side else found
 
 

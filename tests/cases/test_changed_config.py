@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from agents.clients import Connection
+from streams.state import ModelState, rule_cell, unpack_state
 from tests.faults.cluster import Record, create_topic, read_topic, send_records
 from tests.faults.harness import MODEL, START_MS, WorkerProcess, edit_config, event, write_config
 
@@ -51,6 +52,13 @@ def states(connection: Connection) -> dict[str, tuple[str, str]]:
     return {data["rule"]: (data["state"], data["reason"]) for data in whole}
 
 
+def is_kept(connection: Connection) -> bool:
+    """Whether the state that a restart goes on from has the incident: it is published after the action."""
+    kept = [record for record in read_topic(connection, "state") if record.key == MODEL.encode() and record.value]
+    state = unpack_state(kept[-1].value or b"", ModelState) if kept else None
+    return state is not None and any(rule.firing and rule_cell(key).rule == RULE for key, rule in state.rules.items())
+
+
 @pytest.mark.parametrize("name", EDITS)
 def test_an_open_incident_has_its_end(connection: Connection, tmp_path: Path, name: str) -> None:
     config = write_config(tmp_path / "worker", connection.prefix)
@@ -58,7 +66,7 @@ def test_an_open_incident_has_its_end(connection: Connection, tmp_path: Path, na
     create_topic(connection, "inference", 2)
     send(connection, 0, OPEN)
     with WorkerProcess(config, connection.broker) as worker:
-        worker.until(lambda: states(connection).get(RULE, ("", ""))[0] == "firing", 90)
+        worker.until(lambda: states(connection).get(RULE, ("", ""))[0] == "firing" and is_kept(connection), 90)
         assert worker.terminate() == 0, worker.said
     text = config.read_text(encoding="utf-8")
     after = EDITS[name](text)
