@@ -1,12 +1,16 @@
-"""Addresses that we call: where what an action says may go."""
+"""Addresses that we call or listen at: whether there can be such, and where what an action says may go."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from streams.errors import ConfigError
+
+_HOST = re.compile(rb"[A-Za-z0-9_.-]{1,253}")
+_PORT = re.compile(r"[0-9]{1,5}")
 
 
 def check_address(url: str, hosts: Iterable[str]) -> str:
@@ -16,11 +20,16 @@ def check_address(url: str, hosts: Iterable[str]) -> str:
         ConfigError: if it is no URL, its host is not among `hosts` (where there are any), or it is neither https, nor
             on loopback, nor to one of `hosts`: a signature does not hide what an action says.
     """
-    parts, allowed = urlsplit(url), tuple(hosts)
+    allowed = tuple(hosts)
+    try:
+        parts = urlsplit(url)
+        sound = is_host(parts.hostname or "") and parts.port != 0
+    except ValueError:  # of brackets that do not close, or a port beyond 65535
+        parts, sound = urlsplit(""), False
     host = parts.hostname or ""
-    if parts.scheme not in ("http", "https") or not host or parts.username or parts.password:
+    if not sound or parts.scheme not in ("http", "https") or parts.username or parts.password:
         raise ConfigError(
-            place="--url", seen=repr(url), expected="https://host/path, without a password", mend="correct it"
+            place="--url", seen=repr(url)[:100], expected="https://host/path, without a password", mend="correct it"
         )
     if parts.scheme == "http" and not is_loopback(host) and host not in allowed:
         raise ConfigError(
@@ -34,6 +43,24 @@ def check_address(url: str, hosts: Iterable[str]) -> str:
             mend="allow it, or correct it",
         )
     return url
+
+
+def is_host(text: str) -> bool:
+    """Whether a resolver can be asked for it: an IP address, or a name whose labels are neither empty nor too long."""
+    try:
+        ip_address(text[1:-1] if text[:1] == "[" and text[-1:] == "]" else text)
+        return True
+    except ValueError:
+        pass
+    try:
+        return _HOST.fullmatch(text.encode("idna")) is not None
+    except UnicodeError:
+        return False
+
+
+def is_port(text: str) -> bool:
+    """Whether it is a number of a port, 0 among them."""
+    return _PORT.fullmatch(text) is not None and int(text) < 65_536
 
 
 def is_loopback(host: str) -> bool:

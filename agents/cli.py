@@ -29,7 +29,7 @@ from agents import delivery, ending, follow, logs, reports, topic_watch
 from agents import demo as demonstration
 from agents import ledger as books
 from agents import webhook as webhooks
-from agents.address import check_address, is_loopback
+from agents.address import check_address, is_host, is_loopback, is_port
 from agents.app import WebOptions, Worker
 from agents.clients import Connection
 from agents.clients import Security as ClientSecurity
@@ -706,8 +706,8 @@ def web_options(config: Config, listen: str | None, is_open: bool = False) -> We
 
 def _address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
-        raise ConfigError(seen=f"listen address {text!r}", expected="host:port", mend="such as 127.0.0.1:6066")
+    if not is_host(host) or not is_port(port):
+        raise ConfigError(seen=f"listen address {text[:100]!r}", expected="host:port", mend="such as 127.0.0.1:6066")
     return host.strip("[]"), int(port)
 
 

@@ -29,6 +29,7 @@ from aiokafka.helpers import create_ssl_context
 from aiokafka.protocol.metadata import MetadataRequest
 
 from agents import patches
+from agents.address import is_host, is_port
 from agents.clock import Seldom as Seldom
 from agents.reading import MAX_SECRET_BYTES, read_bytes
 from agents.refusals import AdvertisedUnreachable, is_final, refusal
@@ -218,7 +219,7 @@ class Connection:
 
     def __post_init__(self) -> None:
         if not self.servers or not all(_is_address(server) for server in self.servers):
-            raise _unusable("broker", repr(self.broker), "host:port[,host:port]")
+            raise _unusable("broker", repr(self.broker)[:100], "host:port[,host:port]")
 
     @property
     def reads_uncommitted(self) -> bool:
@@ -351,7 +352,7 @@ def _unusable(what: str, seen: str, expected: str) -> ConfigError:
 
 def _is_address(server: str) -> bool:
     host, _, port = server.rpartition(":")
-    return bool(host) and "/" not in host and port.isascii() and port.isdigit() and 0 < int(port) < 65_536
+    return is_host(host) and is_port(port) and int(port) > 0
 
 
 def _read_secret(what: str, path: str) -> str:

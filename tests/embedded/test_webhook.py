@@ -429,6 +429,12 @@ def test_a_plain_secret_is_the_key_itself() -> None:
         ("https://me:secret@example.com/x", (), "without a password"),
         ("ftp://example.com/x", (), "https://host/path"),
         ("example.com", (), "https://host/path"),
+        ("https://[::1/", (), "https://host/path"),
+        ("https://example.com:99999/", (), "https://host/path"),
+        ("https://example.com:" + "9" * 5_000, (), "https://host/path"),
+        ("https://a..b/", (), "https://host/path"),
+        ("https://" + "a" * 64 + ".org/", (), "https://host/path"),
+        ("https://x y/", (), "https://host/path"),
         ("http://127.0.0.2.example.com/", (), "http to 127.0.0.2.example.com"),
     ],
 )

@@ -217,3 +217,33 @@ def test_requests_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     logging.getLogger("aiokafka.conn").debug("Request to %s:%d %d: %s", "h", 1, 2, PLANTED)
     logging.getLogger("aiokafka.conn").info("Authenticated as %s via %s", "u", "PLAIN")
     assert PLANTED not in caplog.text and "Authenticated as u" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "a" * 64 + ":9092",
+        "a..b:9092",
+        "x y:9092",
+        ":9092",
+        "a:" + "9" * 5_000,
+        "a:99999",
+        "a:\u00b2",
+        "a\x1b[31m:1",
+        "[::1:1",
+    ],
+)
+def test_an_address_that_cannot_be_is_refused_in_one_line(address: str) -> None:
+    with pytest.raises(ConfigError, match=r"expected host:port"):
+        Connection(broker=address)
+    with pytest.raises(ConfigError, match=r"expected host:port"):
+        cli._address(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["kafka:9092", "kafka_1.svc.cluster.local.:9092", "127.0.0.1:9092", "[::1]:9092", "b\u00fccher.example:9092"],
+)
+def test_an_address_that_can_be_is_taken(address: str) -> None:
+    assert Connection(broker=address).servers == [address]
+    assert cli._address(address)[1] == 9092
