@@ -52,6 +52,14 @@ class TestShare:
                 true = float(np.mean((span[0] <= made) & (made < span[1])))
                 assert share == pytest.approx(true, abs=0.01)
 
+    def test_the_slowest_labels_are_taken_to_be_spread_up_to_twice_the_last_edge(self) -> None:
+        came = np.zeros(DELAYS, np.int64)
+        came[-1] = 10
+        last = int(DELAY_EDGES_MS[-1])
+        made_from = (-last, -3 * last // 2, -2 * last, -3 * last)
+        shares = [share_made_in(came, 0, 1, from_ms, 10 * last) for from_ms in made_from]
+        assert shares == pytest.approx([0.0, 0.5, 1.0, 1.0], abs=1e-6)
+
 
 def labelled(delays: dict[int, int]) -> CellResult:
     """A cell that is wrong, with labels by delay."""
