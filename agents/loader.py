@@ -74,6 +74,8 @@ async def read_to_end(
         raise reading.failure(f"its end was not reached: no progress within {deadline_s:g} s") from None
     except (KafkaError, OSError) as error:
         raise reading.failure(words(error, "READ")) from None
+    except _TakeFailed as failed:
+        raise failed.error from None
     finally:
         await reader.stop()
         if (task := asyncio.current_task()) is not None and task.cancelling():
@@ -91,6 +93,14 @@ async def started(consumer: AIOKafkaConsumer) -> None:
             return
         except KafkaConnectionError:
             await asyncio.sleep(RETRY_S)
+
+
+class _TakeFailed(Exception):
+    """What `take` raised, which is no outage of Kafka whatever its class: a closed pipe, a full disk."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class _Reading:
@@ -147,7 +157,10 @@ class _Reading:
         while unpacking is not None and not unpacking.is_done:
             columns = unpacking.take(MAX_RECORDS, Budget(PIECE_BYTES))
             if columns.offsets:
-                self.take(consumer_records(answer.log.tp, columns))
+                try:
+                    self.take(consumer_records(answer.log.tp, columns))
+                except (KafkaError, OSError) as error:
+                    raise _TakeFailed(error) from error
             answer.log.position = unpacking.next_fetch_offset
             await asyncio.sleep(0)
 

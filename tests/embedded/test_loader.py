@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import pytest
+from aiokafka.errors import KafkaConnectionError
 
 from agents import topics
 from agents.clients import Connection
@@ -89,3 +90,22 @@ def test_what_takes_the_records_may_fail(connection: Connection, topic: str) -> 
             await read_to_end(connection, topic, [0], take, deadline_s=20)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(), OSError(28, "No space left on device"), KafkaConnectionError()])
+def test_what_fails_to_take_records_is_no_outage(connection: Connection, topic: str, error: Exception) -> None:
+    """It is raised at once, and no record is handed over again."""
+    taken: list[int] = []
+
+    def take(records: list[Any]) -> None:
+        taken.extend(record.offset for record in records)
+        raise error
+
+    async def main() -> None:
+        await fill(connection, topic, 50, 1)
+        await read_to_end(connection, topic, [0], take, deadline_s=5)
+
+    with pytest.raises(type(error)) as raised:
+        asyncio.run(main())
+    assert raised.value is error
+    assert taken == sorted(set(taken))
