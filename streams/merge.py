@@ -121,6 +121,8 @@ class ModelMerge(ModelPanes):
     first_pane_ms: int | None = None
     last_event_pane_ms: int | None = None
     """The last pane with events that was judged before the restart: from it a silence is measured."""
+    reached_ms: int = NO_MARK
+    """The latest mark that was seen. A slow stream's is behind until it pauses again (`ChunkFold._read_until_ms`)."""
     latest_at: int = 0
     """The source partition that had the highest mark when all of them were looked at."""
     replay: Replay | None = None
@@ -426,14 +428,17 @@ class BucketMerge(ChunkMerge[ModelMerge]):
             )
 
     def old_marks(self, model: ModelMerge) -> list[tuple[int, int]]:
-        """Of each source partition the mark, and stage 1's clock at the last event; none, at little cost, if the latest
-        mark is no older than that of a live stream."""
+        """Of each source partition the latest mark of all, and stage 1's clock at the last event; none, at little cost,
+        if that mark is no older than a live stream's."""
         latest = model.marks.get(model.latest_at)
-        if latest is not None and latest.mark_ms is not None and self.clock_ms - latest.mark_ms < BEHIND_MS:
+        if latest is not None and latest.mark_ms is not None:
+            model.reached_ms = max(model.reached_ms, latest.mark_ms)
+        if self.clock_ms - model.reached_ms < BEHIND_MS:
             return []
         known = {at: (part.mark_ms, part.seen_at_ms) for at, part in model.marks.items() if part.mark_ms is not None}
         model.latest_at = max(known, key=known.__getitem__, default=model.latest_at)
-        return list(known.values())
+        model.reached_ms = max([model.reached_ms, *(mark for mark, _ in known.values())])
+        return [(model.reached_ms, seen_at_ms) for _, seen_at_ms in known.values()]
 
     def held_bytes(self, model: ModelMerge) -> int:
         """About what the panes take that are still to be judged."""

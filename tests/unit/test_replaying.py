@@ -6,6 +6,7 @@ import pytest
 
 from streams.backtest import Backtest
 from streams.join.fold import JoinFold
+from streams.partial import Books, BooksPart
 from streams.records import Records
 from streams.replaying import BEHIND_MS, MAX_WAIT_MS, PAUSE_MS, Replay, Replays, is_silent
 from streams.source import SourceFold
@@ -86,6 +87,19 @@ class TestTheWait:
         worker.send("inference")
         worker.passes(IDLE_MS + 2_000)
         assert worker.actions and not worker.judge.awaited
+
+    def test_the_mark_of_a_slow_stream_goes_back_with_each_event_and_begins_no_replay(self) -> None:
+        """It is behind until so many records have come as stream time asks for: days."""
+        merge = Worker(LIVE_MS).judge.merge
+        model = merge.models[MODEL]
+
+        def note(mark_ms: int, clock_ms: int) -> bool:
+            model.marks, merge.clock_ms = {0: BooksPart(MODEL, Books(), mark_ms, clock_ms)}, clock_ms
+            return Replays().note(MODEL, merge.old_marks(model), []) is not None
+
+        assert note(LIVE_MS - 3 * BEHIND_MS, LIVE_MS)
+        assert not note(LIVE_MS, LIVE_MS)
+        assert not note(LIVE_MS - 3 * BEHIND_MS, LIVE_MS + 1_000)
 
     def test_no_more_waits_than_memory_allows(self, monkeypatch: pytest.MonkeyPatch) -> None:
         worker = Worker()
