@@ -108,6 +108,7 @@ class ModelJudge:
         self.facts.history.gaps = self.gaps
         for name, clock in self.kpis.items():
             clock.follow_gaps(gaps.get(name, []))
+            clock.first_ms = self.state.kpis_first_ms.get(name) if self.state else None
 
     def _made(self, units: Iterable[Unit]) -> list[Unit]:
         """The units with the fingerprints of what they depend on."""
@@ -272,10 +273,15 @@ class ModelJudge:
         """Judges a pane of a KPI. Every pane of events up to its end has been judged before."""
         assert self.state is not None
         clock, before = self.kpis[name], self.state
+        firsts_ms = before.kpis_first_ms
+        if name not in before.kpis_until_ms:
+            firsts_ms = {**firsts_ms, name: pane.start_ms}
+            clock.first_ms = pane.start_ms
         units = clock.resume(pane)
         windows, decisions = clock.close(pane, self.rules, self.incidents)
         end_ms = pane.start_ms + self.plan.config.pane_ms
-        self.state = msgspec.structs.replace(before, kpis_until_ms={**before.kpis_until_ms, name: end_ms})
+        untils_ms = {**before.kpis_until_ms, name: end_ms}
+        self.state = msgspec.structs.replace(before, kpis_until_ms=untils_ms, kpis_first_ms=firsts_ms)
         self._note(before, len(windows), decisions)
         forgotten = [unit for history in clock.histories for unit in history.forget(end_ms)]
         return Outcome(self.plan.name, windows, *self._actions(decisions), self._made(units), forgotten, self.state)
@@ -308,7 +314,7 @@ class ModelJudge:
         if state.labels_until_ms is None and before:
             state.labels_until_ms = before.labels_until_ms
         if not state.kpis_until_ms and before:
-            state.kpis_until_ms = before.kpis_until_ms
+            state.kpis_until_ms, state.kpis_first_ms = before.kpis_until_ms, before.kpis_first_ms
         state.jobs = dict(self.facts.jobs)
         state.windows = (before.windows if before else 0) + windows
         state.rules = dict(self.rules)

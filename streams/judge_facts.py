@@ -13,7 +13,7 @@ import numpy as np
 
 from streams.baseline import WHOLE, SegmentKey
 from streams.cells import Cells
-from streams.config import CAPTURE
+from streams.config import CAPTURE, Aggregate
 from streams.decide import Decision, Judged, RuleState, Situation, decide
 from streams.facts.history import History, Stretch
 from streams.facts.layout import EVENTS, KPI_LENGTH, OBSERVED, Counter
@@ -108,6 +108,8 @@ class KpiClock:
         self.seen = Seen(plan.config.pane_ms, self.overs_ms[-1]) if self.capture else None
         self.histories = [_history(plan, self.overs_ms[-1], f"kpi/{name}/{part}") for part in plan.config.made_of(name)]
         self.gaps: Sequence[tuple[int, int]] = ()
+        self.first_ms: int | None = None
+        """Start of the first pane that was judged; None: not known."""
         self.told: dict[int, int] = {}
         """Observations of the panes that were judged, as long as late ones may still come."""
         self.latest: list[CellResult] = []
@@ -120,7 +122,13 @@ class KpiClock:
             history.gaps = gaps
 
     def _is_whole(self, end_ms: int, over_ms: int) -> bool:
-        """Whether all of a window is known: a sum over less would be taken for a fall."""
+        """Whether all of a window is known: a sum over less would be taken for a fall.
+
+        So would one that reaches back beyond the first observation. To a mean or a ratio such time adds nothing.
+        """
+        is_sum = self.kpi is not None and self.kpi.kpi.aggregate is Aggregate.SUM
+        if is_sum and self.first_ms is not None and end_ms - over_ms < self.first_ms:
+            return False
         return not any(end_ms - over_ms < until_ms and from_ms < end_ms for from_ms, until_ms in self.gaps)
 
     def resume(self, pane: KpiPane) -> list[Unit]:
@@ -186,7 +194,8 @@ class KpiClock:
         before = _stretches([history.before(window.start_ms) for history in self.histories])
         for place in dict.fromkeys([(None, WHOLE), *(place for part in now for place in part)]):
             vectors = [part.get(place, _nothing()) for part in now]
-            result = kpi.evaluate(vectors, window.over_ms, _at(place, past), _at(place, before))
+            of_part = place != (None, WHOLE)
+            result = kpi.evaluate(vectors, window.over_ms, _at(place, past), _at(place, before), of_part=of_part)
             yield _cell(*place, vectors, result)
 
     def _of_capture(self, capture: CaptureJudge, seen: Seen, window: Window, served: Cells) -> CellResult:

@@ -206,7 +206,8 @@ def _restore_kpis(found: Restored, plan: ModelPlan, now: Made) -> None:
         )
         until_ms[name] = bound_ms
     gaps = {clock: kept for clock, kept in found.state.gaps.items() if clock == EVENTS_GAP or clock in now.kpis}
-    found.state = msgspec.structs.replace(found.state, kpis_until_ms=until_ms, gaps=gaps)
+    firsts_ms = {name: at for name, at in state.kpis_first_ms.items() if name in until_ms}
+    found.state = msgspec.structs.replace(found.state, kpis_until_ms=until_ms, kpis_first_ms=firsts_ms, gaps=gaps)
 
 
 def kpi_restarted(state: ModelState, plan: ModelPlan, name: str, until_ms: int, *, alike: bool = True) -> ModelState:

@@ -71,6 +71,8 @@ class ModelState(msgspec.Struct, kw_only=True):
     jobs: dict[str, JobState] = {}
     kpis_until_ms: dict[str, int] = {}
     """Panes of each KPI up to here are judged."""
+    kpis_first_ms: dict[str, int] = {}
+    """Start of the first pane of each KPI that was judged; a KPI that an earlier release judged has none."""
     made: Made | None = None
     """The configuration that it was made under; None: of release 0.1, which did not say it."""
     gaps: dict[str, list[Gap]] = {}
@@ -160,6 +162,7 @@ def _check(state: ModelState) -> None:
     """Raises SketchError unless every time, number, text and size is one that a worker can have written."""
     _require(_is_name(state.model), "a name of a model")
     times = [state.judged_until_ms, state.first_pane_ms, state.last_event_pane_ms, *state.kpis_until_ms.values()]
+    times += state.kpis_first_ms.values()
     times += [] if state.labels_until_ms is None else [state.labels_until_ms]
     times += [at for gaps in state.gaps.values() for gap in gaps for at in gap]
     _require(_are_times(times), "a time")
@@ -169,7 +172,8 @@ def _check(state: ModelState) -> None:
     _require(all(len(gaps) <= MAX_GAPS and all(a <= b for a, b in gaps) for gaps in state.gaps.values()), "a gap")
     tallies = (state.decisions, state.actions, state.resolved, state.suppressed, state.shadow)
     _require(all(0 <= n <= 1 << 62 for tally in tallies for n in (*tally.values(), state.windows)), "a count")
-    sizes = (*tallies, state.rules, state.sums, state.calibrations, state.jobs, state.kpis_until_ms, state.gaps)
+    kpis = (state.kpis_until_ms, state.kpis_first_ms)
+    sizes = (*tallies, state.rules, state.sums, state.calibrations, state.jobs, *kpis, state.gaps)
     _require(all(len(found) <= MAX_KEYS for found in sizes), "a number of entries")
     _check_rules(state)
     _check_labels(state)

@@ -112,14 +112,25 @@ class KpiJudge:
         return replace(SIGNALS["kpi"], lower=lower, two_sided=near)
 
     def evaluate(
-        self, parts: Sequence[Counter], span_ms: int, past: Sequence[Past], before: Sequence[Past]
+        self,
+        parts: Sequence[Counter],
+        span_ms: int,
+        past: Sequence[Past],
+        before: Sequence[Past],
+        *,
+        of_part: bool = False,
     ) -> Result | None:
-        """None: nothing was observed. `past`: the same hours of earlier weeks; `before`: the time before the window. A
-        target is judged even while there is no past."""
+        """None: nothing was observed. A target is judged even while there is no past.
+
+        Parameters:
+            past: the same hours of earlier weeks.
+            before: the time before the window.
+            of_part: of a version or a segment: the target of a sum is the whole model's, and says nothing of it.
+        """
         now = estimated(self.kpi, parts)
         if now is None:
             return None
-        base, regular = self._base(span_ms, past), self._regular(before)
+        base, regular = self._base(span_ms, past, of_part), self._regular(before)
         groups = [parts, *(item.parts for item in (*past, *before))]
         mean, deviates = self.kpi.aggregate is Aggregate.MEAN, -float(special.ndtri(self.alpha))
         if regular is not None:
@@ -144,10 +155,11 @@ class KpiJudge:
         n, _, square = _pooled([group[0] for group in groups])
         return n >= LEAST_OBSERVED and square > 0 if self.kpi.aggregate is Aggregate.SUM else now.n >= LEAST_OBSERVED
 
-    def _base(self, span_ms: int, past: Sequence[Past]) -> _Base:
+    def _base(self, span_ms: int, past: Sequence[Past], of_part: bool) -> _Base:
         """The target; without one what the same hours of earlier weeks were."""
-        if self.kpi.target is not None:
-            return _Base(self.kpi.target * (span_ms / DAY_MS if self.kpi.aggregate is Aggregate.SUM else 1.0))
+        is_sum = self.kpi.aggregate is Aggregate.SUM
+        if self.kpi.target is not None and not (is_sum and of_part):
+            return _Base(self.kpi.target * (span_ms / DAY_MS if is_sum else 1.0))
         known = [found for item in past if (found := self._scaled(item, span_ms)) is not None]
         values = [item.value for item in known]
         if len(values) < 2:
