@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry
 from agents.front import HEAD_WITHIN_S, WHOLE_WITHIN_S, Front, connection_limit
 from agents.page import MetricsPage
 from streams.errors import ForeshockError
-from streams.text import html_text
+from streams.text import html_text, plain
 
 log = logging.getLogger(__name__)
 
@@ -179,7 +179,7 @@ class Web(Service):
 
     async def _tell_ready(self, request: web.Request) -> web.Response:
         reason = self._ready()
-        told = f"not ready: {reason}\n" if self._may(request) else "not ready\n"
+        told = f"not ready: {plain(reason)}\n" if self._may(request) else "not ready\n"
         return web.Response(status=503 if reason else 200, text=told if reason else "ready\n")
 
     async def _index(self, request: web.Request) -> web.Response:

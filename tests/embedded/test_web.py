@@ -52,6 +52,14 @@ def test_ready_is_a_status(ready: bool, status: int) -> None:
     visit(visitor, ready=lambda: "" if ready else "waits", token="secret")
 
 
+def test_ready_says_no_control_character() -> None:
+    async def visitor(session: aiohttp.ClientSession, url: str) -> None:
+        async with session.get(f"{url}/ready") as answer:
+            assert await answer.text() == "not ready: Kafka at \\x1b[31m\\u202e x\n"
+
+    visit(visitor, ready=lambda: "Kafka at \x1b[31m\u202e\nx")
+
+
 @pytest.mark.parametrize(("healthy", "status", "word"), [(True, 200, "ok"), (False, 503, "failing")])
 def test_health_is_a_status_and_what_there_is_to_tell(healthy: bool, status: int, word: str) -> None:
     async def visitor(session: aiohttp.ClientSession, url: str) -> None:
