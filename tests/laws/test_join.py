@@ -50,7 +50,7 @@ models:
     labels: {task: binary, classes: ["0", "1"], horizon: 1h}
     features: {amount: {type: numeric}}
   beta:
-    pane: 2m
+    pane: 10m
     grace: 30s
     lateness: 5m
     labels: {task: regression, horizon: 1h}
