@@ -40,6 +40,13 @@ from streams.times import instants_ms
 Index = NDArray[np.int64]
 
 MAX_LEARNED_EXTRAS = 64
+MAX_LEARNED_NAME = 256
+"""A longer name of an unknown field is never learned."""
+FEW_MODELS, RECORDS_A_MODEL = 64, 8
+"""Of few models names are learned at once. Of more, compiling takes so long that it is done once for so many records
+with unknown names as there are models, times the latter: a stream of new names costs a record no more than that."""
+MAX_LEARNERS = 64
+"""So many models learn at a time: compiling holds the event loop."""
 
 
 def _nan(payload: int) -> float:
@@ -161,7 +168,9 @@ class ModelCodec:
         room = MAX_LEARNED_EXTRAS - len(self.extra_names)
         taken = {*self.extra_names, *(_FEATURES + column.name for column in self.features)}
         taken |= {_SEGMENTS + name for name in self.dimensions}
-        new = [name for name in dict.fromkeys(names) if name not in taken and not _ESCAPED & set(name)]
+        new = [
+            n for n in dict.fromkeys(names) if n not in taken and len(n) <= MAX_LEARNED_NAME and not _ESCAPED & set(n)
+        ]
         if not new or not room:
             return False
         self.extra_names += new[:room]
@@ -238,6 +247,9 @@ class Decoder:
         self.max_record_bytes = max_record_bytes
         self.future_ms = future_ms
         self._other = ModelCodec(OTHER, (), ())
+        self._careful = 0
+        """Records with unknown names that were read carefully since the structs were compiled."""
+        self._compile_after = 0 if len(self.codecs) <= FEW_MODELS else RECORDS_A_MODEL * len(self.codecs)
         self._compile()
 
     def _compile(self) -> None:
@@ -319,7 +331,9 @@ class Decoder:
 
     def _note_extras(self, decoded: Decoded, extras: Mapping[int, list[str]]) -> None:
         """Names of unknown fields: of carefully read events, and of those in the slots that the decoder learned."""
-        changed = False
+        changed, learners = False, 0
+        self._careful += len(extras)
+        learns = self._careful > self._compile_after
         for model, rows in decoded.models.items():
             codec = self.codecs.get(model)
             if codec is None:
@@ -331,8 +345,11 @@ class Decoder:
                     (at, name) for at, index in enumerate(rows.indices.tolist()) for name in extras.get(index, ())
                 ]
                 rows.extras += [item for item in careful if _section(item[1]) != _SEGMENTS]
-                changed |= codec.learn([name for _, name in careful])
+                if learns and careful and learners < MAX_LEARNERS:
+                    learned = codec.learn([name for _, name in careful])
+                    changed, learners = changed or learned, learners + learned
         if changed:
+            self._careful = 0
             self._compile()
 
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import streams.chunk
 from streams.chunk_merge import Source
 from streams.configure import load
+from streams.decode import Decoder
 from streams.judge import BucketJudge, Outcome
 from streams.partial import Books, BooksPart, BooksPartial, Partial, key_of, pack, unpack
 from streams.plan import Plan, compile_plan
@@ -72,6 +73,30 @@ def test_structs_are_compiled_once_for_all_partitions(monkeypatch: pytest.Monkey
     for fold in made:
         fold.take(event("m1", 0, colour="red"), CLOCK_MS)
     assert len(compiled) == 3 * (MODELS + 1) + 3, "an unknown field is learned once"
+
+
+def test_a_stream_of_new_names_does_not_have_all_models_compiled_at_each_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many names there are: once for as many records as that takes."""
+    models = 200
+    fold = SourceFold(plan(models), "inference", 0, None, CLOCK_MS)
+    whole, structs = counting(monkeypatch, Decoder, "_compile"), counting(monkeypatch, msgspec, "defstruct")
+    for block in range(20):
+        offsets = range(block * 200, block * 200 + 200)
+        rows = [
+            {"event_id": f"e{n}", "ts": CLOCK_MS, "model": f"m{n % models}", "features": {f"x{n}": 1}} for n in offsets
+        ]
+        fold.take(Records(offsets, [CLOCK_MS] * 200, [json.dumps(row).encode() for row in rows]), CLOCK_MS)
+    assert 1 <= len(whole) <= 20 * 200 // (8 * models)
+    assert len(structs) <= 3 * 64 * len(whole)
+    fold.publish(CLOCK_MS, caught_up=True)
+    assert sum(share.books.counted for share in fold.shares.values()) == 20 * 200
+
+
+def test_a_long_name_is_not_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    fold = SourceFold(plan(1), "inference", 0, None, CLOCK_MS)
+    structs = counting(monkeypatch, msgspec, "defstruct")
+    fold.take(event("m0", 0, **{"x" * 10_000: 1}), CLOCK_MS)
+    assert not structs
 
 
 def test_the_reference_of_a_model_is_opened_at_its_first_window(monkeypatch: pytest.MonkeyPatch) -> None:
