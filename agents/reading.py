@@ -14,7 +14,7 @@ from typing import IO, cast
 from streams.errors import ConfigError, DataError
 
 MIB = 1 << 20
-MAX_CONFIG_BYTES = 8 * MIB
+MAX_CONFIG_BYTES = 24 * MIB
 MAX_BASELINE_BYTES = 256 * MIB
 MAX_SECRET_BYTES = 64 * 1024
 MAX_RESULT_BYTES = 256 * MIB

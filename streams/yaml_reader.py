@@ -25,7 +25,7 @@ _BLOCK_SCALAR = re.compile(r"[|>][-+0-9]*[ \t]*(?:#.*)?$", re.MULTILINE)
 
 MAX_DEPTH = 100
 """Levels of nesting: no configuration needs a tenth of them, and the parser written in C recurses into each."""
-MAX_EVENTS = 750_000
+MAX_EVENTS = 1_000_000
 """Keys, values, and begins and ends of collections in a file, as YAML's parser counts them: some seconds' work."""
 
 

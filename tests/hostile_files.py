@@ -176,7 +176,7 @@ def commands(folder: Path, sound: Path, bombs: Iterable[tuple[Path, bool]]) -> I
     for name, text in CONFIGS.items():
         path = folder / f"{name}.yaml"
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        yield ["check", "-c", str(path)], None if name in ("comments",) else True
+        yield ["check", "-c", str(path)], None if name in ("a comment", "comments") else True
     for path in (Path("/dev/zero"), folder, folder / "pipe.yaml"):
         if path.name == "pipe.yaml":
             os.mkfifo(path)
