@@ -44,6 +44,7 @@ from streams.restore import (
     overlaps,
     restored,
     retired_model,
+    with_gap,
 )
 from streams.rollup import Rollup, Unit, UnitId, merged_cells
 from streams.seen import Seen
@@ -51,7 +52,7 @@ from streams.signals.estimate import Estimate
 from streams.signals.evaluate import CellResult, Judge, Window
 from streams.signals.names import judges_labels
 from streams.sketch.layout import requests
-from streams.state import EVENTS_GAP, MAX_JUDGED, ModelState, fits, is_folded
+from streams.state import EVENTS_GAP, MAX_JUDGED, Gap, ModelState, fits, is_folded
 from streams.window import WindowRecord, window_record
 
 MAX_HELD_BYTES = 128 << 20
@@ -94,6 +95,8 @@ class ModelJudge:
         self.rollup = Rollup(plan.config.pane_ms, self._overs_ms, plan.segmentation)
         self.facts = FactsJudge(plan, kinds, self._overs_ms, state.jobs if state else {})
         self.kpis = kpi_clocks(plan, kinds)
+        self.first_gaps: dict[str, list[Gap]] = {}
+        """Of a model that nothing was judged of: what its state begins with."""
         self.follow_gaps()
         self.incidents = Incidents(state.incidents if state else ())
         self.told: dict[int, int] = {}
@@ -103,7 +106,7 @@ class ModelJudge:
 
     def follow_gaps(self) -> None:
         """Tells those that look back what the state says is not known."""
-        gaps = self.state.gaps if self.state else {}
+        gaps = self.state.gaps if self.state else self.first_gaps
         self.gaps = gaps.get(EVENTS_GAP, [])
         self.facts.history.gaps = self.gaps
         for name, clock in self.kpis.items():
@@ -141,7 +144,7 @@ class ModelJudge:
             first_pane_ms=since_ms,
             last_event_pane_ms=last_event_ms,
             made=self.made,
-            gaps=before_state.gaps if before_state else {},
+            gaps=before_state.gaps if before_state else self.first_gaps,
             judged_events=self._judged_events(end_ms, self.told[pane.start_ms]),
         )
         self._note(before_state, len(windows), decisions)
@@ -629,6 +632,9 @@ class BucketJudge:
         from_ms = next_start(from_ms, model.plan.config.pane_ms)
         judge = self.judges[name]
         if judge.state is None:
+            # In the state too: a restart meets those panes again, and must not take them for late ones.
+            judge.first_gaps = with_gap({}, EVENTS_GAP, (min(model.named_from_ms.values()), from_ms))
+            judge.follow_gaps()
             model.begin_at(from_ms)
         elif from_ms > judge.state.judged_until_ms:
             before_ms = judge.state.judged_until_ms
