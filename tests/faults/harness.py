@@ -54,6 +54,8 @@ MODEL = "shop"
 WELCOME_MS = 180_000
 """How far behind a welcome event is: beyond the grace, within the lateness."""
 AHEAD_MS = 59 * PANE_MS
+LATENESS_MS = 30 * PANE_MS
+"""Of the configuration that `write_config` writes."""
 WEEK_MS = 7 * 86_400_000
 FUTURE_MS = 4_102_444_800_000
 """The year 2100."""
@@ -122,6 +124,9 @@ class Traits:
     """A partition without events from a third of the stream to two thirds."""
     ahead: float = 0.0
     """This share of the events is dated 59 minutes ahead, after a while."""
+    behind: float = 0.0
+    """This share of the events, from where events may be late, is dated `behind_ms` behind."""
+    behind_ms: int = 0
     strangers: int = 0
     """So many events of models that nobody declared, each of another one."""
     second_version_at: float = 0.5
@@ -150,6 +155,12 @@ def make_stream(n: int, seed: int, **having: Any) -> Stream:
                 stream.panes[(start, version)] += 1
         if traits.silent is not None and n // 3 <= i < n * 2 // 3 and partition_of(key) == traits.silent:
             continue
+        if traits.behind and i > late_from and rng.random() < traits.behind:
+            if traits.behind_ms > LATENESS_MS:
+                stream.late += 1
+                stream.pairs.append((key, event(event_id, ts - traits.behind_ms, rng, pane, panes)))
+                continue
+            ts -= traits.behind_ms
         if traits.garbage and rng.random() < 0.001:
             reason, value = _broken(event(event_id, ts, rng, pane, panes), rng)
             stream.broken[(reason, value)] += 1

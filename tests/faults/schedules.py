@@ -54,6 +54,11 @@ CHUNK = 2_048
 STRANGERS = 100_000
 AHEAD_SHARES = (0.0005, 0.05)
 """A record now and then, or one producer of twenty."""
+BEHIND_SHARE = 0.05
+"""One producer of twenty. Of more the stream time of a partition depends on how its records are mixed, and what is on
+time in the one partition of a backtest need not be so in each of several."""
+BEHIND_MS = (4 * 60_000, 11 * 60_000, 45 * 60_000)
+"""Beyond the grace, for long, and beyond the lateness."""
 GROWN = PARTITIONS + 2
 BETWEEN_S = (0.5, 3.5)
 START_S = 3.0
@@ -76,6 +81,7 @@ STREAMS = {
     "many names": "16",
     "transactions": "21",
     "fast clock": "23",
+    "slow clock": "23",
     "odd batches": "22",
 }
 """What a stream may have, and the row of the table of faults that it is about."""
@@ -85,7 +91,7 @@ WRITTEN_ODDLY = {"transactions": fill_in_transactions, "odd batches": fill_in_od
 KINDS = (
     *FAULTS,
     *("silent partition", "lagging partition", "late topic", "added partitions", "many names"),
-    *(*WRITTEN_ODDLY, "fast clock"),
+    *(*WRITTEN_ODDLY, "fast clock", "slow clock"),
 )
 """Each is the first of every so many seeds."""
 BROKER_FAULTS = ("broker", "outage", "node", "refuse", "hang")
@@ -131,6 +137,8 @@ class Schedule:
             evolving="schema change" in self.streams,
             silent=self.seed % PARTITIONS if "silent partition" in self.streams else None,
             ahead=AHEAD_SHARES[self.seed % len(AHEAD_SHARES)] if "fast clock" in self.streams else 0.0,
+            behind=BEHIND_SHARE if "slow clock" in self.streams else 0.0,
+            behind_ms=BEHIND_MS[self.seed % len(BEHIND_MS)],
             strangers=STRANGERS if "many names" in self.streams else 0,
         )
 

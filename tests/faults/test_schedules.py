@@ -20,7 +20,7 @@ SHORT = (
     ("kill", "store", "stop", "kill", "labels", "repeats", "delete"),
     ("compact", "hostile", "labels", "transactions"),
     ("freeze", "edit", "schema change", "repeats"),
-    ("guests", "twin", "odd batches"),
+    ("guests", "twin", "odd batches", "slow clock"),
     ("broker", "hang", "labels", "lagging partition"),
     ("node", "kill", "late topic"),
     ("disk", "labels", "repeats"),
