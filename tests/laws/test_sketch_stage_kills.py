@@ -151,7 +151,7 @@ class Intake:
         return {TopicPartition(topic, 0): len(log) for topic, log in LOGS.items()}
 
 
-async def life(kafka: Kafka, folder: Path) -> SketchStage:
+async def life(kafka: Kafka, folder: Path, drain: Sequence[str] = (*LOGS, *LOGS)) -> SketchStage:
     """A worker from its start until it is drained, or killed."""
     producer, stores = Mock(), Stores(folder)
     producer.partitions_for = lambda topic: asyncio.sleep(0, {0})
@@ -163,11 +163,13 @@ async def life(kafka: Kafka, folder: Path) -> SketchStage:
         at = {tp.topic: start or 0 for tp, start in starts.items()}
         while any(at[topic] < len(log) for topic, log in LOGS.items()):
             for topic, log in LOGS.items():
-                await stage.process(batch(topic, log[at[topic] : at[topic] + PORTION], at[topic]))
+                values, sent = log[at[topic] : at[topic] + PORTION], len(kafka.sent)
+                await stage.process(batch(topic, values, at[topic]))
+                assert not values or len(kafka.sent) > sent, "what was read is published"
                 at[topic] = min(len(log), at[topic] + PORTION)
         assert not stage.drained.is_set()
         stage.draining = True
-        for topic in [*LOGS, *LOGS]:
+        for topic in drain:
             await stage.process(batch(topic, [], at[topic]))
         assert stage.drained.is_set()
         return stage
@@ -187,13 +189,19 @@ def test_what_the_stage_has_done_is_counted(tmp_path: Path) -> None:
     assert all(offsets == sorted(offsets) and offsets for offsets in commits.values())
 
 
+def test_feedback_has_not_ended_before_the_events_that_it_is_about(tmp_path: Path) -> None:
+    kafka = run(tmp_path, drain=["feedback", "inference", "labels", "feedback", "inference"])
+    ended = [one.topic for one in kafka.partials() if isinstance(one, BooksPartial) and one.final]
+    assert set(ended) == {"inference", "feedback"} and ended[0] == "inference"
+
+
 def batch(topic: str, values: Sequence[bytes], first: int) -> Batch:
     offsets, end = range(first, first + len(values)), len(LOGS[topic])
     records = Records(offsets, [NOW_MS] * len(values), values)
     return Batch(topic, 0, records, offsets.stop, end, offsets.stop == end, now_ms(), 0)
 
 
-def run(folder: Path, kill_before: int = -1) -> Kafka:
+def run(folder: Path, kill_before: int = -1, drain: Sequence[str] = (*LOGS, *LOGS)) -> Kafka:
     """What is on the topics in the end; and, of the last life, the stage."""
     kafka = Kafka(kill_before=kill_before)
     with pytest.MonkeyPatch.context() as patch:
@@ -201,9 +209,10 @@ def run(folder: Path, kill_before: int = -1) -> Kafka:
         patch.setattr(agents.resuming, "publish", kafka.publish)
         patch.setattr(agents.resuming, "read_to_end", kafka.read)
         patch.setattr(agents.sketch, "PUBLISH_EVERY_MS", 0)
+        patch.setattr(agents.sketch, "Turn", lambda: lambda: True)  # as if everything took long
         while True:
             try:
-                kafka.stage = asyncio.run(life(kafka, folder))
+                kafka.stage = asyncio.run(life(kafka, folder, drain))
                 return kafka
             except Killed:
                 continue
