@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +17,7 @@ from streams.config import Feedback
 from streams.facts.fold import FactFold, fact_fold
 from streams.facts.layout import kpi_vector, score_bin
 from streams.fingerprint import counted
-from streams.partial import Books, BooksPartial, PanePartial, Partial
+from streams.partial import Books, BooksPart, BooksPartial, PanePartial, Partial
 from streams.plan import Facts, kpi_name
 from streams.records import Records
 from streams.sketch.profile import Profile
@@ -232,6 +231,10 @@ class Worker:
             found.ahead = 0  # stream time has a law of its own
         return {name: found for name, found in books.items() if found.read}, self.cells(panes.values())
 
+    def last_books(self) -> list[BooksPart]:
+        """Those of the last publication, which is of every name."""
+        return [part for one in self.sent if isinstance(one, BooksPartial) and one.final for part in one.models]
+
     def cells(self, panes: Any) -> dict[Any, Any]:
         found: dict[Any, Any] = {}
         for partial in panes:
@@ -266,5 +269,7 @@ def test_every_record_is_counted_once_in_its_pane(kind: Facts, data: st.DataObje
     assert books == plain.books
     assert cells.keys() == plain.cells.keys()
     assert all(np.array_equal(cells[place], plain.cells[place]) for place in cells)
-    ends = Counter(type(partial) for partial in worker.sent)
-    assert ends[BooksPartial] and all(one.balanced() for one in books.values())
+    assert all(one.balanced() for one in books.values())
+    marks = {part.model: part.mark_ms for part in worker.last_books() if part.mark_ms is not None}
+    assert marks == {name: time.mark for name, time in plain.times.items()}
+    assert all(type(mark_ms) is int for mark_ms in marks.values())
