@@ -14,13 +14,16 @@ from hypothesis import strategies as st
 
 from streams.chunk import Progress, Step
 from streams.config import Feedback
-from streams.facts.fold import FactFold, fact_fold
+from streams.facts.fold import FactFold, FeedbackFold, fact_fold
 from streams.facts.layout import kpi_vector, score_bin
 from streams.fingerprint import counted
+from streams.join.fold import JoinFold
 from streams.partial import Books, BooksPart, BooksPartial, PanePartial, Partial
 from streams.plan import Facts, kpi_name
 from streams.records import Records
+from streams.replaying import BEHIND_MS, MAX_WAIT_MS
 from streams.sketch.profile import Profile
+from streams.store import MemoryStore
 from tests.plain_time import PlainTime, without_votes
 from tests.strategies import CLOCK_MS, MINUTE_MS, START_MS, plan_of
 
@@ -273,3 +276,22 @@ def test_every_record_is_counted_once_in_its_pane(kind: Facts, data: st.DataObje
     marks = {part.model: part.mark_ms for part in worker.last_books() if part.mark_ms is not None}
     assert marks == {name: time.mark for name, time in plain.times.items()}
     assert all(type(mark_ms) is int for mark_ms in marks.values())
+
+
+@pytest.mark.parametrize("behind_ms", [M, BEHIND_MS - 1, BEHIND_MS])
+@pytest.mark.parametrize("since_ms", [CLOCK_MS, CLOCK_MS + 12_345, CLOCK_MS + 299_999])
+def test_feedback_waits_for_its_prediction_until_the_events_have_been_silent_for_as_long_as_makes_idle(
+    since_ms: int, behind_ms: int
+) -> None:
+    labels = '    labels: {task: binary, classes: ["0", "1"]}\n    feedback: {complaint: {usual: 0.1}}\n'
+    plan = plan_of(f"models:\n  alpha:\n    pane: 1m\n    features: {{}}\n{labels}", chunk_size=64)
+    idle_ms = plan.models["alpha"].config.idle_ms
+    if behind_ms >= BEHIND_MS:
+        idle_ms = max(idle_ms, MAX_WAIT_MS)
+    found = FeedbackFold(plan, "feedback", 0, None, since_ms, JoinFold(plan, "labels", 0, MemoryStore(), since_ms))
+    row = {"model": "alpha", "ts": since_ms - behind_ms, "kind": "complaint", "event_id": "never"}
+    found.take(Records(range(1), [STAMP_MS], [json.dumps(row).encode()]), since_ms)
+    for silent_ms in (None, 0, idle_ms - 1, idle_ms):
+        found.events_caught_up_ms = None if silent_ms is None else since_ms + silent_ms
+        panes = [one for one in found.publish(since_ms, caught_up=True).partials if isinstance(one, PanePartial)]
+        assert len(panes) == (silent_ms == idle_ms)

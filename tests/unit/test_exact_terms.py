@@ -15,7 +15,9 @@ from streams.baseline import WHOLE
 from streams.cells import cap_versions
 from streams.chunk_merge import BooksState, PaneState
 from streams.duration import HOUR_MS
-from streams.facts.merge import FactsMerge
+from streams.facts.layout import kpi_vector
+from streams.facts.merge import FactsMerge, KpiPane
+from streams.inhibit import Incidents
 from streams.judge import ModelJudge
 from streams.judge_facts import FEEDBACK_STREAM
 from streams.merge import BucketMerge
@@ -26,7 +28,9 @@ from streams.signals.evaluate import Judge, Window, effect_of
 from streams.signals.feedback import _design_effect
 from streams.signals.label_flow import FlowJudge, LabelFlow, Made
 from streams.signals.reference import BLOCK_ALPHA, upper_limit
+from streams.sketch.counts import Counts
 from streams.sketch.outcomes import DELAY_EDGES_MS, DELAYS
+from streams.sketch.profile import Profile
 from streams.state import ModelState
 from tests.laws.test_join import PLAN as LABELLED
 from tests.strategies import MINUTE_MS, START_MS, plan_of
@@ -151,3 +155,26 @@ class TestHorizons:
         assert merge.take("m", START_MS + M).runs == []
         runs.changed.add(START_MS)
         assert [len(merge.take("m", START_MS + at * M).runs) for at in (2, 3)] == [1, 0]
+
+    @pytest.mark.parametrize("behind_ms", [0, HOUR_MS])
+    def test_runs_are_kept_for_an_hour_and_the_panes_that_are_judged_in_a_silence(self, behind_ms: int) -> None:
+        compiled = plan_of(CONFIG.format("    jobs: {features: {every: 1h}}\n"))
+        facts = FactsMerge(compiled, compiled.config.bucket("m"), {Facts.RUNS: 1})
+        runs, events = facts.topics[Facts.RUNS].models["m"], self.merge().models
+        runs.judged_until_ms = START_MS
+        runs.marks[0] = BooksPart("m", Books(), START_MS - behind_ms, 0)
+        facts.expire(events)
+        assert runs.expired_before_ms == START_MS - behind_ms - HOUR_MS - 5 * M
+
+
+def test_the_figure_of_a_kpi_for_the_metrics_is_that_of_its_last_pane() -> None:
+    rules = "    rules:\n      - {name: r, signals: [kpi], features: [loss], over: [1m, 5m], response: human_review}\n"
+    kpis = "    kpis: {loss: {aggregate: sum, better: lower, target: 100}}\n"
+    text = f"models:\n  m:\n    pane: 1m\n    features: {{}}\n{kpis}{rules}"
+    clock = ModelJudge(plan_of(text).models["m"], kinds={Facts.OUTCOMES}).kpis["loss"]
+    for number in range(1, 8):
+        whole = {("", "", ""): Profile(Counts.of(kpi_vector(float(number))))}
+        pane = KpiPane(START_MS + number * M, [whole], [{}])
+        clock.resume(pane)
+        clock.close(pane, {}, Incidents())
+        assert [float(cell.results[0].value[0]) for cell in clock.latest] == [float(number)]
