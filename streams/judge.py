@@ -610,7 +610,9 @@ class BucketJudge:
         """Notes whether a past is replayed: then events wait for topics that are silent, while memory allows it."""
         labels = (known.seen_at_ms for known in self.merge.label_sources.values())
         heard_ms = chain(self.facts.heard_ms(name), labels)
-        model.replay = replay = self._replays.note(name, self.merge.old_marks(model), heard_ms)
+        model.replay = replay = self._replays.note(
+            name, model.plan.config.idle_ms, self.merge.old_marks(model), heard_ms
+        )
         is_full = replay is not None and self.merge.held_bytes(model) >= MAX_HELD_BYTES
         model.limit_ms = self.facts.limit_ms(name, None if is_full else replay)
         self.awaited.pop(name, None)

@@ -11,21 +11,28 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from streams.duration import HOUR_MS, UNITS_MS, format_ms
+from streams.duration import HOUR_MS, UNITS_MS
 
 BEHIND_MS = 12 * HOUR_MS
 """Events that are read so long after their time are of a past that is replayed."""
-PAUSE_MS = 3 * UNITS_MS["m"]
-"""A replay is over when no topic of the model had a record for so long."""
+MIN_PAUSE_MS, MAX_PAUSE_MS = 10 * UNITS_MS["s"], 2 * UNITS_MS["m"]
 MAX_WAIT_MS = 30 * UNITS_MS["m"]
 """A topic that is silent is waited for no longer than this, however long the replay of the others lasts."""
 
 
 class Replay(NamedTuple):
-    """A replay of one model, by stage 1's clock: when it was noticed, and the last record on any topic."""
+    """A replay of one model, by stage 1's clock: when it was noticed, the last record on any topic, and the pause after
+    it that ends the replay."""
 
     since_ms: int
     heard_ms: int
+    pause_ms: int
+
+
+def pause_ms(idle_ms: int) -> int:
+    """So long no topic of a model has a record when a replay is over: twice `idle`, 10 seconds to 2 minutes; or `idle`,
+    where that is longer."""
+    return max(idle_ms, min(MAX_PAUSE_MS, max(MIN_PAUSE_MS, 2 * idle_ms)))
 
 
 def is_silent(clock_ms: int, seen_at_ms: int, idle_ms: int, replay: Replay | None) -> bool:
@@ -35,7 +42,7 @@ def is_silent(clock_ms: int, seen_at_ms: int, idle_ms: int, replay: Replay | Non
     """
     if clock_ms - seen_at_ms < idle_ms:
         return False
-    if replay is None or clock_ms - replay.heard_ms >= PAUSE_MS:
+    if replay is None or clock_ms - replay.heard_ms >= replay.pause_ms:
         return True
     return clock_ms - max(seen_at_ms, replay.since_ms) >= MAX_WAIT_MS
 
@@ -46,7 +53,9 @@ class Replays:
     def __init__(self) -> None:
         self._known: dict[str, Replay] = {}
 
-    def note(self, model: str, events: Iterable[tuple[int, int]], heard_ms: Iterable[int]) -> Replay | None:
+    def note(
+        self, model: str, idle_ms: int, events: Iterable[tuple[int, int]], heard_ms: Iterable[int]
+    ) -> Replay | None:
         """The replay that a model is in; None: its events are not that old.
 
         `events`: of each partition that has had some the time that has been reached, and the clock at the last record.
@@ -58,9 +67,9 @@ class Replays:
             return None
         latest_ms = max([*heard_ms, *(clock for _, clock in known)])
         before = self._known.get(model)
-        goes_on = before is not None and latest_ms - before.heard_ms < PAUSE_MS
+        goes_on = before is not None and latest_ms - before.heard_ms < before.pause_ms
         since_ms = before.since_ms if before is not None and goes_on else latest_ms
-        self._known[model] = found = Replay(since_ms, latest_ms)
+        self._known[model] = found = Replay(since_ms, latest_ms, pause_ms(idle_ms))
         return found
 
 
@@ -68,5 +77,5 @@ def waiting_text(topics: Sequence[str]) -> str:
     """What is said while topics are waited for."""
     return (
         f"a past is replayed: silence of {', '.join(topics)} is not judged until they have records, "
-        f"or nothing of the model was read for {format_ms(PAUSE_MS)}"
+        "or nothing of the model was read for twice its 'idle'"
     )

@@ -21,7 +21,7 @@ from streams.parking import NOT_OF_ONE_MODEL, Phase, longest
 from streams.partial import Partial
 from streams.plan import ModelPlan, Plan
 from streams.records import Records, RejectedRecord
-from streams.replaying import BEHIND_MS, PAUSE_MS
+from streams.replaying import BEHIND_MS, pause_ms
 from streams.stream_time import StreamTime
 
 MAX_BUFFERED_ROWS = 8_192
@@ -237,9 +237,12 @@ class SourceFold(ChunkFold):
         """Whether predictions of a past were read a while ago at the most, or labels."""
         # A model whose records were all rejected has been heard of, and has no mark.
         names = join.models.keys() & self.marks_ms.keys() & self._seen_at_ms.keys()
-        known = [(self.marks_ms[name], self._seen_at_ms[name]) for name in names]
-        heard_ms = max([join.seen_at_ms, *(seen_at_ms for _, seen_at_ms in known)])
-        return clock_ms - heard_ms < PAUSE_MS and any(seen_at_ms - mark >= BEHIND_MS for mark, seen_at_ms in known)
+        heard_ms = max([join.seen_at_ms, *(self._seen_at_ms[name] for name in names)])
+        return any(
+            self._seen_at_ms[name] - self.marks_ms[name] >= BEHIND_MS
+            and clock_ms - heard_ms < pause_ms(self.plan.models[name].config.idle_ms)
+            for name in names
+        )
 
 
 def _offsets(records: Records, rows: Rows) -> Sequence[int]:

@@ -47,8 +47,8 @@ async def watched(broker: EmbeddedBroker, topic: str) -> tuple[Any, Any, Any, se
         zeros = await samples(worker, "foreshock_model_parked")
         pairs = [(str(number).encode(), line) for number, line in enumerate(stream()["events"])]
         await generate(connection, connection.topic("inference"), pairs)
-        await until(lambda: worker.merge.parked, 30)
-        await until(lambda: worker.merge.judges[0].judges[GOOD].state is not None, 30)
+        await until(lambda: worker.merge.parked, 60)
+        await until(lambda: worker.merge.judges[0].judges[GOOD].state is not None, 60)
         shown = await shown_parked(worker)
         health = json.loads(await page(worker, "/health"))
         models = {window["model"] for window in await on_topic(connection, "windows")}

@@ -37,6 +37,7 @@ BAD, GOOD = "bad", "good"
 MODEL = """
     pane: 1m
     grace: 10s
+    idle: 1s
     features: {age: {type: numeric}, plan: {type: categorical}}
     segments: {region: [north, south]}
     labels: {task: binary, classes: ["0", "1"], horizon: 10m}

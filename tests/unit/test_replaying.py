@@ -8,44 +8,55 @@ from streams.backtest import Backtest
 from streams.join.fold import JoinFold
 from streams.partial import Books, BooksPart
 from streams.records import Records
-from streams.replaying import BEHIND_MS, MAX_WAIT_MS, PAUSE_MS, Replay, Replays, is_silent
+from streams.replaying import BEHIND_MS, MAX_PAUSE_MS, MAX_WAIT_MS, MIN_PAUSE_MS, Replay, Replays, is_silent, pause_ms
 from streams.source import SourceFold
 from streams.store import MemoryStore
 from tests.laws.test_topics_in_any_order import NOW_MS, Worker, plan, values
 from tests.replay.test_labelled_streams import MODEL, START_MS
 
 IDLE_MS = 60_000
+PAUSE_MS = 120_000
+"""Twice that."""
 LIVE_MS = START_MS + 90 * 60_000
 """Soon after the last event."""
 
 
 class TestWhatIsAReplay:
     def test_events_that_are_read_soon_after_their_time_are_none(self) -> None:
-        assert Replays().note("m", [(0, BEHIND_MS - 1)], [10**12]) is None
+        assert Replays().note("m", IDLE_MS, [(0, BEHIND_MS - 1)], [10**12]) is None
 
     def test_half_a_day_later_they_are(self) -> None:
-        assert Replays().note("m", [(0, BEHIND_MS), (-5, 3)], [7]) == Replay(BEHIND_MS, BEHIND_MS)
+        assert Replays().note("m", IDLE_MS, [(0, BEHIND_MS), (-5, 3)], [7]) == Replay(BEHIND_MS, BEHIND_MS, PAUSE_MS)
 
     def test_no_events_are_none(self) -> None:
-        assert Replays().note("m", [], [7]) is None
+        assert Replays().note("m", IDLE_MS, [], [7]) is None
 
     def test_it_began_when_it_was_noticed_and_goes_on_with_every_record(self) -> None:
         replays = Replays()
-        replays.note("m", [(0, BEHIND_MS)], [])
+        replays.note("m", IDLE_MS, [(0, BEHIND_MS)], [])
         later_ms = BEHIND_MS + PAUSE_MS - 1
-        assert replays.note("m", [(0, BEHIND_MS)], [later_ms]) == Replay(BEHIND_MS, later_ms)
+        assert replays.note("m", IDLE_MS, [(0, BEHIND_MS)], [later_ms]) == Replay(BEHIND_MS, later_ms, PAUSE_MS)
 
     def test_after_a_pause_another_one_begins(self) -> None:
         replays = Replays()
-        replays.note("m", [(0, BEHIND_MS)], [])
+        replays.note("m", IDLE_MS, [(0, BEHIND_MS)], [])
         later_ms = BEHIND_MS + PAUSE_MS
-        assert replays.note("m", [(0, later_ms)], []) == Replay(later_ms, later_ms)
+        assert replays.note("m", IDLE_MS, [(0, later_ms)], []) == Replay(later_ms, later_ms, PAUSE_MS)
 
     def test_events_that_reach_the_present_end_it(self) -> None:
         replays = Replays()
-        replays.note("m", [(0, BEHIND_MS)], [])
-        assert replays.note("m", [(BEHIND_MS, BEHIND_MS + 1)], []) is None
-        assert replays.note("m", [(0, BEHIND_MS + 2)], []) == Replay(BEHIND_MS + 2, BEHIND_MS + 2)
+        replays.note("m", IDLE_MS, [(0, BEHIND_MS)], [])
+        assert replays.note("m", IDLE_MS, [(BEHIND_MS, BEHIND_MS + 1)], []) is None
+        assert replays.note("m", IDLE_MS, [(0, BEHIND_MS + 2)], []) == Replay(BEHIND_MS + 2, BEHIND_MS + 2, PAUSE_MS)
+
+
+class TestThePause:
+    @pytest.mark.parametrize(
+        ("idle_ms", "pause"),
+        [(1_000, MIN_PAUSE_MS), (20_000, 40_000), (60_000, MAX_PAUSE_MS), (90_000, MAX_PAUSE_MS), (600_000, 600_000)],
+    )
+    def test_it_follows_idle_within_bounds(self, idle_ms: int, pause: int) -> None:
+        assert pause_ms(idle_ms) == pause
 
 
 class TestWhatIsSilent:
@@ -55,12 +66,12 @@ class TestWhatIsSilent:
 
     @pytest.mark.parametrize("after_ms", [PAUSE_MS - 1, PAUSE_MS])
     def test_in_a_replay_when_nothing_was_read_on_any_topic_for_a_while(self, after_ms: int) -> None:
-        assert is_silent(10**9 + after_ms, 0, IDLE_MS, Replay(10**9, 10**9)) == (after_ms >= PAUSE_MS)
+        assert is_silent(10**9 + after_ms, 0, IDLE_MS, Replay(10**9, 10**9, PAUSE_MS)) == (after_ms >= PAUSE_MS)
 
     @pytest.mark.parametrize("after_ms", [MAX_WAIT_MS - 1, MAX_WAIT_MS])
     def test_and_at_the_latest_when_it_has_gone_on_for_long(self, after_ms: int) -> None:
         clock_ms = 10**9 + after_ms
-        assert is_silent(clock_ms, 0, IDLE_MS, Replay(10**9, clock_ms)) == (after_ms >= MAX_WAIT_MS)
+        assert is_silent(clock_ms, 0, IDLE_MS, Replay(10**9, clock_ms, PAUSE_MS)) == (after_ms >= MAX_WAIT_MS)
 
 
 class TestTheWait:
@@ -95,7 +106,7 @@ class TestTheWait:
 
         def note(mark_ms: int, clock_ms: int) -> bool:
             model.marks, merge.clock_ms = {0: BooksPart(MODEL, Books(), mark_ms, clock_ms)}, clock_ms
-            return Replays().note(MODEL, merge.old_marks(model), []) is not None
+            return Replays().note(MODEL, IDLE_MS, merge.old_marks(model), []) is not None
 
         assert note(LIVE_MS - 3 * BEHIND_MS, LIVE_MS)
         assert not note(LIVE_MS, LIVE_MS)

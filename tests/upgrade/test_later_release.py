@@ -265,7 +265,7 @@ def test_a_worker_lives_parks_the_model_and_evaluates_the_other(broker: Embedded
         async with running(plan(), connection) as worker:
             pairs = [(str(number).encode(), line) for number, line in enumerate(stream()["events"])]
             await generate(connection, connection.topic("inference"), pairs)
-            await until(lambda: worker.merge.judges and worker.merge.judges[0].judges[GOOD].state is not None, 30)
+            await until(lambda: worker.merge.judges and worker.merge.judges[0].judges[GOOD].state is not None, 60)
             health = json.loads(await page(worker, "/health"))
             assert worker.merge.work.rejects == {"bad_partial": 1}
             later = await samples(worker, "foreshock_later_release_records")
