@@ -97,6 +97,8 @@ MODULES: Mapping[str, tuple[tuple[str, ...], str]] = {
 """By name: the modules, and the tests about them."""
 
 EQUIVALENT: Mapping[str, Sequence[str]] = {
+    # No time is before the one that stands for none.
+    "streams/judge.py": ("if from_ms <= NO_MARK or self.merge.watermark_ms(model) is None:",),
     # The clock counts from the start of the machine: the remainder is the difference.
     "agents/sketch.py": ("self.work.seconds += time.perf_counter() % began",),
     # A pane closes when the mark passes its end, which is later than the time of every record in it.

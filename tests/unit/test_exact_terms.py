@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -20,7 +21,8 @@ from streams.facts.merge import FactsMerge, KpiPane
 from streams.inhibit import Incidents
 from streams.judge import ModelJudge
 from streams.judge_facts import FEEDBACK_STREAM
-from streams.merge import BucketMerge
+from streams.judge_outcomes import LabelledJudge
+from streams.merge import BucketMerge, OutcomePane
 from streams.partial import Books, BooksPart
 from streams.plan import Facts
 from streams.rollup import Unit
@@ -171,10 +173,38 @@ def test_the_figure_of_a_kpi_for_the_metrics_is_that_of_its_last_pane() -> None:
     rules = "    rules:\n      - {name: r, signals: [kpi], features: [loss], over: [1m, 5m], response: human_review}\n"
     kpis = "    kpis: {loss: {aggregate: sum, better: lower, target: 100}}\n"
     text = f"models:\n  m:\n    pane: 1m\n    features: {{}}\n{kpis}{rules}"
-    clock = ModelJudge(plan_of(text).models["m"], kinds={Facts.OUTCOMES}).kpis["loss"]
+    judge = ModelJudge(plan_of(text).models["m"], kinds={Facts.OUTCOMES})
+    clock = judge.kpis["loss"]
     for number in range(1, 8):
         whole = {("", "", ""): Profile(Counts.of(kpi_vector(float(number))))}
         pane = KpiPane(START_MS + number * M, [whole], [{}])
         clock.resume(pane)
         clock.close(pane, {}, Incidents())
         assert [float(cell.results[0].value[0]) for cell in clock.latest] == [float(number)]
+
+
+def test_a_span_of_truth_is_told_when_the_horizon_after_its_end_is_reached_and_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = LABELLED.models["alpha"]
+    labelled = LabelledJudge(model, None, {}, {}, None)
+    outcomes = BucketMerge(LABELLED, LABELLED.config.bucket("alpha"), "inference", 1).models["alpha"].outcomes
+    starts = [model.truth_start(START_MS) + number * model.truth_ms for number in range(3)]
+    outcomes.cohorts = {at: OutcomePane(model.segmentation) for at in starts}
+    monkeypatch.setattr(labelled, "_truth", lambda _, start_ms: [start_ms])
+    ends = [at + model.truth_ms + model.horizon_ms for at in starts]
+    spans = [(ends[0] - 2, ends[0] - 1), (ends[0] - 1, ends[0]), (ends[0], ends[0] + 1), (ends[0], ends[2])]
+    told: list[Any] = [labelled.settle(outcomes, *span) for span in spans]
+    assert told == [[], starts[:1], [], starts[1:]]
+
+
+@pytest.mark.parametrize(("until_ms", "needed_ms"), [(START_MS, 5 * M), (START_MS - HOUR_MS, HOUR_MS + 5 * M)])
+def test_incidents_are_remembered_as_long_as_the_longest_window_of_a_kpi_may_be_about_them(
+    until_ms: int, needed_ms: int
+) -> None:
+    rules = "    rules:\n      - {name: r, signals: [kpi], features: [loss], over: [1m, 5m], response: human_review}\n"
+    kpis = "    kpis: {loss: {aggregate: sum, better: lower, target: 100}}\n"
+    model = plan_of(f"models:\n  m:\n    pane: 1m\n    features: {{}}\n{kpis}{rules}").models["m"]
+    state = ModelState(model="m", judged_until_ms=START_MS, first_pane_ms=0, last_event_pane_ms=START_MS - M)
+    state.kpis_until_ms = {"loss": until_ms}
+    assert ModelJudge(model, state, {Facts.OUTCOMES})._needed_from_ms(state) == START_MS - needed_ms
