@@ -27,7 +27,7 @@ from streams.config import MAX_VERSION, OTHER, bucket_of
 from streams.decode import Rows
 from streams.errors import UNREADABLE
 from streams.fingerprint import counted, outcomes_print
-from streams.join.cells import OutcomeCells, View, layout_of
+from streams.join.cells import OutcomeCells, Place, View, layout_of
 from streams.join.histories import Entry, Histories, History, keys_of
 from streams.labels import Label, read_labels
 from streams.panes import NO_MARK, Timeliness, timeliness
@@ -595,13 +595,28 @@ class JoinFold:
         return [*found, *self._books_partials(clock_ms, final, everywhere)]
 
     def _drop(self) -> None:
-        """Lets go of cells that nothing can change any more; all of them are published."""
-        for place in list(self.cells.vectors):
+        """Lets go of cells that nothing can change any more; all of them are published.
+
+        A record has the cells of all models of its bucket and replaces the one before as a whole, so they go together.
+        """
+        over: dict[tuple[bool, int, int], list[Place]] = {}
+        kept: set[tuple[bool, int, int]] = set()
+        for place in self.cells.vectors:
             view, model, start_ms = place
-            plan, mark = self.models[model], self.meta.marks_ms.get(model, NO_MARK)
-            reach_ms = plan.horizon_ms + plan.cohort_ms if view is View.COHORT else 2 * plan.config.lateness_ms
-            if start_ms + reach_ms < min(self._over_before_ms, mark - plan.horizon_ms):
+            record = view is View.COHORT, start_ms, self._bucket(model)
+            if self._is_over(place):
+                over.setdefault(record, []).append(place)
+            else:
+                kept.add(record)
+        for record in over.keys() - kept:
+            for place in over[record]:
                 self.cells.drop(place)
+
+    def _is_over(self, place: Place) -> bool:
+        view, model, start_ms = place
+        plan, mark = self.models[model], self.meta.marks_ms.get(model, NO_MARK)
+        reach_ms = plan.horizon_ms + plan.cohort_ms if view is View.COHORT else 2 * plan.config.lateness_ms
+        return start_ms + reach_ms < min(self._over_before_ms, mark - plan.horizon_ms)
 
     def _books_partials(self, clock_ms: int, final: bool, everywhere: bool) -> list[LabelBooksPartial]:
         """As in `ChunkFold._books`, but a record with models has all of its bucket: it is the only one of its key."""
