@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import Counter
@@ -43,6 +44,9 @@ EXPIRE_EVERY_S = 30.0
 TELL_EVERY_S = 10.0
 LOOKING, MAX_WAIT_S = 0.25, 1.0
 """So small a part of the time goes into looking for panes to close, about; a batch waits no longer to be judged."""
+
+FINISH_WITHIN_S = 3.0
+"""So long a publication that is half out is waited for when its bucket is given back."""
 
 Wanted = Callable[[], bool]
 
@@ -90,6 +94,10 @@ class MergeStage:
         """Buckets of which something may be there to be judged since it was looked for."""
         self._judge_from: dict[int, float] = {}
         """Per bucket, by the monotonic clock, when it is worth while to look again."""
+        self._is_whole = asyncio.Event()
+        """No publication is half out."""
+        self._is_whole.set()
+        self._finish_by = 0.0
 
     async def on_assigned(self, tps: AbstractSet[TopicPartition]) -> Mapping[TopicPartition, int | None]:
         """Buckets that were ours are gone on with; others are rebuilt from state and partials before they are judged.
@@ -198,7 +206,15 @@ class MergeStage:
             yield
 
     async def on_revoked(self, tps: AbstractSet[TopicPartition]) -> None:
-        """Nothing is lost: the next owner rebuilds from the log. If that is us, what is whole is gone on with."""
+        """Nothing is lost: the next owner rebuilds from the log. If that is us, what is whole is gone on with.
+
+        A publication that is half out is finished: else the next owner, who may have another configuration, would not
+        find in `state` what is open on `actions`.
+        """
+        self._finish_by = time.monotonic() + FINISH_WITHIN_S
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FINISH_WITHIN_S):
+                await self._is_whole.wait()
         cut_off = {bucket for bucket, judge in self.judges.items() if self.too_large.keys() & judge.parking.models}
         whole = self.positions.keys() & self.judges.keys() - self._at_work - cut_off
         self._kept = {bucket: (self.judges[bucket], self.positions[bucket]) for bucket in whole}
@@ -297,22 +313,37 @@ class MergeStage:
         with judge.parking.guard(outcome.model, Phase.PACK):
             groups = list(publications(outcome))
         report(judge.parking.news() if outcome.parked is None else [outcome.parked])
+        self._is_whole.clear()
+        try:
+            await self._send(bucket, judge, outcome, groups, wanted)
+        finally:
+            self._is_whole.set()
+
+    async def _send(
+        self, bucket: int, judge: BucketJudge, outcome: Outcome, groups: Sequence[Sequence[Record]], wanted: Wanted
+    ) -> None:
         for number, group in enumerate(groups):
+            is_begun = number > 0
             records = [
                 Outgoing(
                     self.connection.topic(item.topic), item.key, item.value, bucket if item.topic == "state" else None
                 )
                 for item in group
             ]
+            going_on = partial(self._goes_on, wanted) if is_begun else wanted
             try:
-                await publish(self.producer, records, wanted, self.work.retried, TOO_LARGE_S)
+                sent = await publish(self.producer, records, going_on, self.work.retried, TOO_LARGE_S)
             except TooLarge as error:
                 self._park_too_large(judge, outcome.model, max((records[at] for at in error.at), key=lambda r: r.bytes))
                 return
-            if not wanted():
+            if not sent:
                 return
-            if number == 0:
+            if not is_begun:
                 _tell(outcome)
+
+    def _goes_on(self, wanted: Wanted) -> bool:
+        """Whether a publication that is half out is still to be finished."""
+        return wanted() or time.monotonic() < self._finish_by
 
     def _park_too_large(self, judge: BucketJudge, model: str, record: Outgoing) -> None:
         """Parks a model of which a record is larger than its topic takes: the others go on."""

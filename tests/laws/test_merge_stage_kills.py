@@ -58,7 +58,7 @@ class Kafka:
                 raise Killed
             self.sent.append((record.topic, record.key, record.value is None))
             self._keep(record)
-        return {}
+        return {(record.topic, 0): 0 for record in records}
 
     def _keep(self, record: Outgoing) -> None:
         key = record.key or b""
@@ -200,3 +200,55 @@ def test_the_record_that_says_that_a_pane_is_judged_comes_after_all_that_it_spea
             assert tombstone
     evicted = next(at for at, (topic, _, _) in enumerate(sent) if topic == "partials")
     assert any(key is not None and key.startswith(BOOKS_KEY) for topic, key, _ in sent[:evicted] if topic == "state")
+
+
+@dataclass
+class GivenBack(Kafka):
+    """The bucket is given back while the first action is on its way, and `publish` sends what is wanted alone."""
+
+    stage: MergeStage | None = None
+    leaving: asyncio.Task[None] | None = None
+    sent_when_left: int = -1
+
+    async def publish(self, producer: Any, records: Sequence[Outgoing], *rest: Any) -> dict[tuple[str, int], int]:
+        if not rest[0]():
+            return {}
+        last = await super().publish(producer, records)
+        if self.leaving is None and any(record.topic == "actions" for record in records):
+            self.leaving = asyncio.create_task(self._leave())
+            await asyncio.sleep(0)
+        return last
+
+    async def _leave(self) -> None:
+        assert self.stage is not None
+        self.stage.intake = Mock(unbroken=False, **{"current.return_value": False})
+        await self.stage.on_revoked({TopicPartition("partials", BUCKET)})
+        self.sent_when_left = len(self.sent)
+
+
+def test_a_publication_that_is_half_out_is_finished_before_the_bucket_is_given_back(
+    batches: list[list[tuple[bytes, bytes]]],
+) -> None:
+    """Else another configuration would find nothing in `state` of what is open on `actions`."""
+    kafka = GivenBack()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(agents.merge, "publish", kafka.publish)
+        patch.setattr(agents.merge, "read_to_end", kafka.read)
+        kafka.stage = stage_of(kafka)
+
+        async def all_of_it() -> None:
+            assert kafka.stage is not None
+            for batch in batches:
+                records = Records(range(len(batch)), [0] * len(batch), [v for _, v in batch], (), [k for k, _ in batch])
+                kafka.stage._judge_from.clear()
+                await kafka.stage.process(Batch("partials", BUCKET, records, len(batch), len(batch), True, 0, 0))
+                if kafka.leaving is not None:
+                    break
+            assert kafka.leaving is not None
+            await kafka.leaving
+
+        asyncio.run(all_of_it())
+    action = next(at for at, (topic, _, _) in enumerate(kafka.sent) if topic == "actions")
+    assert ("state", MODEL.encode(), False) in kafka.sent[action:]
+    assert kafka.sent_when_left == len(kafka.sent), "nothing is sent after the bucket was given back"
+    assert sum(topic == "state" and key == MODEL.encode() for topic, key, _ in kafka.sent[action:]) == 1
