@@ -15,6 +15,7 @@ from aiokafka import TopicPartition
 
 from agents.clients import Connection, Seldom
 from agents.clock import Turn
+from agents.follow import read_all
 from agents.intake import Batch, Intake, taken_apart
 from agents.loader import Records as Loaded
 from agents.loader import read_to_end
@@ -22,9 +23,9 @@ from agents.parked import MAX_NAMED, report
 from agents.publish import TOO_LARGE_S, Outgoing, Producer, TooLarge, publish
 from agents.sketch import Work
 from streams.ack import Ack, Acks
-from streams.action import action_line, advice
+from streams.action import action_line, advice, read_action
 from streams.compaction import CompactedLog
-from streams.errors import NewerError, RecordTooLarge, SketchError
+from streams.errors import BrokerError, NewerError, RecordTooLarge, SketchError
 from streams.judge import BucketJudge, Outcome
 from streams.kept import park_for, restore_record
 from streams.parking import Parked, Phase, printable
@@ -116,6 +117,7 @@ class MergeStage:
                 await asyncio.sleep(0)
         await self._load_state(judges)
         starts = await self._load_partials(judges)
+        await self._close_unknown(judges)
         for judge in judges.values():
             for _ in judge.resume():
                 await asyncio.sleep(0)  # or no heartbeat would be sent, and the group would give our buckets away
@@ -151,6 +153,28 @@ class MergeStage:
                 pass
 
         return await self._read("partials", judges, fold)
+
+    async def _close_unknown(self, judges: Mapping[int, BucketJudge]) -> None:
+        """Closes what is open on the actions topic, and neither known to a state nor named by the configuration."""
+        logged = {bucket: found for bucket, judge in judges.items() if (found := judge.logged_incidents()) is not None}
+        if not logged:
+            return
+
+        def take(records: Loaded) -> None:
+            for record in records:
+                action = read_action(record.value) if isinstance(record.value, bytes) else None
+                if action is not None and (found := logged.get(self.plan.config.bucket(action.subject))) is not None:
+                    found.take(action)
+
+        try:
+            await read_all(self.connection, take)
+        except BrokerError as error:
+            log.warning("%s; incidents stay open that no state knows and no rule judges", plain(str(error)))
+            return
+        for bucket, found in logged.items():
+            if found.left_out:
+                log.warning("actions, bucket %d: too many incidents: %d actions left out", bucket, found.left_out)
+            judges[bucket].close_unknown(found)
 
     async def _read(
         self, name: str, judges: Mapping[int, BucketJudge], take: Callable[[Loaded], None]

@@ -27,6 +27,7 @@ from streams.judge_facts import FactsJudge, kpi_clocks
 from streams.judge_outcomes import LabelledJudge
 from streams.ledger import Ledger, LedgerState, terms_of
 from streams.merge import BucketMerge, ClosedPane, ModelMerge, ModelOutcomes
+from streams.orphans import LoggedIncidents, is_suspect, retirements
 from streams.panes import NO_MARK
 from streams.parking import Parked, Parking, Phase
 from streams.partial import Partial
@@ -394,6 +395,8 @@ class BucketJudge:
         nothing of the bucket is folded or deleted by this process."""
         self._opening: list[Outcome] = []
         """What is published before anything is judged: the ends of incidents that nothing judges any more."""
+        self._suspects: dict[str, ModelState | None] = {}
+        """Models whose state was kept under another configuration, or that are gone, with their states as kept."""
         self._labels_waiting: set[str] = set()
         """Models whose labels the join reads again: what was judged of them is taken up when it has."""
         self._unfit: dict[str, Counter[str]] = {}
@@ -433,6 +436,8 @@ class BucketJudge:
         model, judge = self.merge.models.get(state.model), self.judges.get(state.model)
         if model is not None and judge is None:
             return  # parked
+        if is_suspect(state, model.plan if model else None, judge.made if judge else None):
+            self._suspects[state.model] = state
         found = restored(state, model.plan, judge.made) if model is not None and judge else retired_model(state)
         self.restarts += [(state.model, restart) for restart in found.restarts]
         if model is not None:
@@ -441,6 +446,32 @@ class BucketJudge:
                 self._follow(state.model)
         if found.retired:
             self._opening.append(Outcome(state.model, (), found.retired, state=found.state))
+
+    def logged_incidents(self) -> LoggedIncidents | None:
+        """What must be read of the actions topic before `resume`, once state and partials are read; None: nothing.
+
+        A process that was killed may have published actions that no state knows of. Where the model is evaluated again
+        under the same configuration, it finds them again.
+        """
+        stateless = {name: None for name, judge in self.judges.items() if judge.state is None}
+        self._suspects |= {name: None for name in stateless if self.merge.models[name].panes}
+        plan, bucket, suspects = self.merge.plan, self.merge.bucket, self._suspects
+        if not suspects or self.stands_still:
+            return None
+
+        def is_wanted(name: str) -> bool:
+            return plan.config.bucket(name) == bucket and (name in suspects or name not in plan.models)
+
+        return LoggedIncidents(is_wanted)
+
+    def close_unknown(self, logged: LoggedIncidents) -> None:
+        """Closes the incidents that are open on the topic, that no state knows, and that the plan no longer names."""
+        states = {name: state for name, state in self._suspects.items() if state is not None}
+        for action in retirements(logged.open(), states, self.merge.plan.models):
+            text = f"{action.data.rule}: no state knows its open incident since {action.data.since}; it is closed"
+            self.restarts.append((action.subject, Restart(Kind.RULE, text)))
+            self._opening.append(Outcome(action.subject, (), [action]))
+        self._suspects = {}
 
     def _follow(self, name: str) -> None:
         """Moves the clocks of the merge to where a model's state says that it has been judged."""

@@ -238,7 +238,7 @@ def _restore_rules(found: Restored, plan: ModelPlan, now: Made) -> None:
     for key, rule_state in state.rules.items():
         cell = rule_cell(key)
         was = state.made.rules.get(cell.rule) if state.made else None
-        why = _why_gone(cell, rule_state, rules.get(cell.rule), was, plan)
+        why = why_gone(cell, rule_state, rules.get(cell.rule), was, plan)
         if why:
             gone[key] = rule_state
             _retire(found, cell, rule_state, was, why)
@@ -257,7 +257,7 @@ def _restore_rules(found: Restored, plan: ModelPlan, now: Made) -> None:
     _close(found, kept, gone)
 
 
-def _why_gone(cell: RuleCell, state: RuleState, rule: Rule | None, was: RulePrint | None, plan: ModelPlan) -> str:
+def why_gone(cell: RuleCell, state: RuleState, rule: Rule | None, was: RulePrint | None, plan: ModelPlan) -> str:
     """Why the state of a rule and cell cannot go on; empty: it can."""
     if rule is None:
         return "the rule is gone"

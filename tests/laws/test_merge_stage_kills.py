@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
@@ -22,12 +24,15 @@ from agents.clients import Connection
 from agents.intake import Batch
 from agents.merge import MergeStage
 from agents.publish import Outgoing
+from streams.errors import BrokerError
 from streams.partial import Books, key_of, pack
+from streams.plan import Plan
 from streams.publication import BOOKS_KEY, UNIT_KEY
 from streams.records import Records
 from streams.source import SourceFold
-from tests.laws.test_replay import NOW_MS, PLAN, SOON
-from tests.synthetic import MODEL, Event, events, lines
+from tests import config_edits
+from tests.laws.test_replay import NOW_MS, PLAN, SOON, edited
+from tests.synthetic import MODEL, Event, events, learned, lines, plan
 
 BUCKET = PLAN.config.bucket(MODEL)
 EVERY_MS = 500
@@ -49,6 +54,8 @@ class Kafka:
     sent: list[tuple[str, bytes | None, bool]] = field(default_factory=list)
     """Topic, key, and whether it was a tombstone."""
     kill_before: int = -1
+    has_no_actions: bool = False
+    """The actions topic cannot be read."""
 
     async def publish(self, producer: Any, records: Sequence[Outgoing], *rest: Any) -> dict[tuple[str, int], int]:
         """Stands in for `agents.publish.publish`: each record is on its topic, or the process is gone."""
@@ -86,6 +93,13 @@ class Kafka:
             take(records)
         return {BUCKET: len(records)}
 
+    async def read_actions(self, connection: Any, take: Callable[[list[Any]], None]) -> dict[TopicPartition, int]:
+        """Stands in for `read_all`."""
+        if self.has_no_actions:
+            raise BrokerError(seen="no topic actions", expected="one")
+        take([SimpleNamespace(value=msgspec.json.encode(action)) for action in self.actions])
+        return {}
+
     def compact(self) -> None:
         last = {key: at for at, (key, _) in enumerate(self.partials)}
         self.partials = [(key, value) for at, (key, value) in enumerate(self.partials) if last[key] == at and value]
@@ -101,8 +115,8 @@ class Kafka:
         return latest
 
 
-def stage_of(kafka: Kafka) -> MergeStage:
-    stage = MergeStage(PLAN, Connection(broker="none:1"), Mock(), 1, {})
+def stage_of(kafka: Kafka, plan: Plan = PLAN) -> MergeStage:
+    stage = MergeStage(plan, Connection(broker="none:1"), Mock(), 1, {})
     stage.intake = Mock(unbroken=False, **{"current.return_value": True})
     asyncio.run(stage.on_assigned({TopicPartition("partials", BUCKET)}))
     return stage
@@ -126,6 +140,7 @@ def run(batches: Sequence[Sequence[tuple[bytes, bytes]]], kill_before: int = -1,
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(agents.merge, "publish", kafka.publish)
         patch.setattr(agents.merge, "read_to_end", kafka.read)
+        patch.setattr(agents.merge, "read_all", kafka.read_actions)
         stage = stage_of(kafka)
         for batch in batches:
             new: Sequence[tuple[bytes, bytes]] | None = batch
@@ -143,6 +158,7 @@ def run(batches: Sequence[Sequence[tuple[bytes, bytes]]], kill_before: int = -1,
 def books_after_a_rebuild(kafka: Kafka) -> Books:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(agents.merge, "read_to_end", kafka.read)
+        patch.setattr(agents.merge, "read_all", kafka.read_actions)
         books: Books = stage_of(kafka).judges[BUCKET].merge.models[MODEL].books
     return books
 
@@ -252,3 +268,134 @@ def test_a_publication_that_is_half_out_is_finished_before_the_bucket_is_given_b
     assert ("state", MODEL.encode(), False) in kafka.sent[action:]
     assert kafka.sent_when_left == len(kafka.sent), "nothing is sent after the bucket was given back"
     assert sum(topic == "state" and key == MODEL.encode() for topic, key, _ in kafka.sent[action:]) == 1
+
+
+# A kill between an action and the state that knows of it, then another configuration
+
+
+def changed(edit: Callable[[dict[str, Any]], None]) -> Plan:
+    """The plan of a configuration in which the model was edited."""
+
+    def text(before: str) -> str:
+        document = config_edits.parsed(edited(before))
+        edit(document["models"])
+        return config_edits.written(document)
+
+    return plan(learned(), text)
+
+
+def without(rule: str) -> Plan:
+    def edit(models: dict[str, Any]) -> None:
+        models[MODEL]["rules"] = [item for item in models[MODEL]["rules"] if item["name"] != rule]
+
+    return changed(edit)
+
+
+def as_shadow(rule: str) -> Plan:
+    def edit(models: dict[str, Any]) -> None:
+        for item in models[MODEL]["rules"]:
+            item.update({"shadow": True} if item["name"] == rule else {})
+
+    return changed(edit)
+
+
+def without_model(rule: str) -> Plan:
+    """One of the same bucket takes its place."""
+    name = next(f"m{at}" for at in range(10_000) if PLAN.config.bucket(f"m{at}") == BUCKET)
+    return changed(lambda models: models.update({name: models.pop(MODEL)}))
+
+
+@pytest.fixture(scope="module")
+def unknown(batches: list[list[tuple[bytes, bytes]]]) -> list[tuple[Kafka, dict[str, Any]]]:
+    """What a kill between an action that opens an incident and the state leaves behind, and the action; by rule."""
+    calm = run(batches)
+    actions = iter(calm.actions)
+    found: dict[str, tuple[Kafka, dict[str, Any]]] = {}
+    for at, (topic, _, _) in enumerate(calm.sent):
+        action = next(actions) if topic == "actions" else None
+        if action and action["data"]["state"] == "firing" and action["data"]["rule"] not in found and len(found) < 3:
+            state_at = next(n for n in range(at, len(calm.sent)) if calm.sent[n][:2] == ("state", MODEL.encode()))
+            found[action["data"]["rule"]] = cut(batches, state_at), action
+    assert len(found) >= 2
+    return list(found.values())
+
+
+def cut(batches: Sequence[Sequence[tuple[bytes, bytes]]], kill_before: int) -> Kafka:
+    """The topics as a worker leaves them that is killed before a record, and not followed by another."""
+    kafka = Kafka(kill_before=kill_before)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(agents.merge, "publish", kafka.publish)
+        patch.setattr(agents.merge, "read_to_end", kafka.read)
+        patch.setattr(agents.merge, "read_all", kafka.read_actions)
+        stage = stage_of(kafka)
+        with pytest.raises(Killed):
+            for batch in batches:
+                process(stage, kafka, batch)
+    return kafka
+
+
+def go_on(kafka: Kafka, plan: Plan, kill_before: int = -1) -> None:
+    """A worker under another plan, until it has published what it can, or is killed."""
+    kafka.kill_before = len(kafka.sent) + kill_before if kill_before >= 0 else -1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(agents.merge, "publish", kafka.publish)
+        patch.setattr(agents.merge, "read_to_end", kafka.read)
+        patch.setattr(agents.merge, "read_all", kafka.read_actions)
+        with contextlib.suppress(Killed):
+            process(stage_of(kafka, plan), kafka, [])
+
+
+def ends_of(kafka: Kafka, opened: dict[str, Any]) -> list[dict[str, Any]]:
+    about = ("model", "rule", "model_version", "segment", "since")
+    same = [a for a in kafka.actions if all(a["data"][name] == opened["data"][name] for name in about)]
+    return [action for action in same if action["data"]["state"] == "resolved"]
+
+
+@pytest.mark.parametrize("edit", [without, as_shadow, without_model])
+def test_an_incident_that_no_state_knows_is_closed_once_when_nothing_judges_it(
+    edit: Callable[[str], Plan], unknown: list[tuple[Kafka, dict[str, Any]]]
+) -> None:
+    for left, opened in unknown:
+        kafka, after = copy.deepcopy(left), edit(opened["data"]["rule"])
+        assert not ends_of(kafka, opened)
+        for kill_before in (0, 1, -1, -1):  # before the action that closes it, after it, and not at all
+            go_on(kafka, after, kill_before)
+        ends = ends_of(kafka, opened)
+        assert [end["data"]["reason"] for end in ends] == ["retired"], opened["data"]
+        same = ("action", "severity", "layer", "owner", "runbook", "suppressed_by", "revision")
+        assert all(ends[0]["data"][name] == opened["data"][name] for name in same) and ends[0]["id"] != opened["id"]
+
+
+def test_the_end_of_an_incident_that_no_state_knows_has_the_same_id_whoever_publishes_it(
+    unknown: list[tuple[Kafka, dict[str, Any]]],
+) -> None:
+    """Two workers may both have read the topic before either of them published the end."""
+    left, opened = unknown[0]
+    ids = set()
+    for _ in range(2):
+        kafka = copy.deepcopy(left)
+        go_on(kafka, without(opened["data"]["rule"]))
+        ids |= {end["id"] for end in ends_of(kafka, opened)}
+    assert len(ids) == 1
+
+
+def test_an_incident_that_is_judged_again_is_not_closed(unknown: list[tuple[Kafka, dict[str, Any]]]) -> None:
+    """Under the same configuration, and under one that has its rule still."""
+    for left, opened in unknown:
+        for after in (PLAN, without("volume-low" if opened["data"]["rule"] != "volume-low" else "errors-lasting")):
+            kafka = copy.deepcopy(left)
+            go_on(kafka, after)
+            assert not [end for end in ends_of(kafka, opened) if end["data"]["reason"] == "retired"]
+            again = [action["id"] for action in kafka.actions].count(opened["id"])
+            assert again == 2, "it is found again"
+
+
+def test_a_worker_goes_on_with_a_line_where_the_actions_cannot_be_read(
+    unknown: list[tuple[Kafka, dict[str, Any]]], caplog: pytest.LogCaptureFixture
+) -> None:
+    left, opened = unknown[0]
+    kafka = copy.deepcopy(left)
+    kafka.has_no_actions = True
+    go_on(kafka, without(opened["data"]["rule"]))
+    assert not ends_of(kafka, opened)
+    assert "no topic actions" in caplog.text and "incidents stay open" in caplog.text

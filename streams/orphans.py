@@ -1,0 +1,98 @@
+"""Actions topic and kept states → the ends of incidents that are open on the topic and unknown to the states.
+
+Stage 2 publishes an action before the state that knows of it. A process that is killed in between is followed by one
+that judges the pane again, and finds the same incident; unless its configuration no longer has the rule or the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import msgspec
+
+from streams.action import Action, IncidentKey, State, incident_key
+from streams.baseline import WHOLE
+from streams.decide import Reason, RuleState, action_id
+from streams.fingerprint import Made
+from streams.plan import ModelPlan
+from streams.restore import why_gone
+from streams.state import ModelState, RuleCell
+from streams.times import NO_TIME, instant_ms
+
+MAX_INCIDENTS = 100_000
+"""So many incidents are kept in memory while the topic is read; of further ones nothing is closed."""
+
+
+class LoggedIncidents:
+    """The latest action of each incident of some models, whatever the order in which the actions are read."""
+
+    def __init__(self, is_wanted: Callable[[str], bool]) -> None:
+        """`is_wanted`: whether the incidents of a model of this name are kept."""
+        self._is_wanted = is_wanted
+        self._latest: dict[IncidentKey, tuple[tuple[int, bool, int], Action]] = {}
+        self.left_out = 0
+        """Actions that were not kept as there are too many incidents."""
+
+    def take(self, action: Action) -> None:
+        """Keeps the action if it is the latest of its incident: a later incident replaces an earlier one."""
+        data, since_ms = action.data, instant_ms(action.data.since)
+        if since_ms == NO_TIME or data.model != action.subject or not self._is_wanted(data.model):
+            return
+        key = incident_key(data.model, data.rule, data.model_version, data.segment)
+        rank = since_ms, data.state is State.RESOLVED, data.revision
+        if key not in self._latest and len(self._latest) >= MAX_INCIDENTS:
+            self.left_out += 1
+        elif key not in self._latest or rank >= self._latest[key][0]:
+            self._latest[key] = rank, action
+
+    def open(self) -> list[Action]:
+        """The latest actions of the incidents that are not resolved, in the order of their keys."""
+        latest = sorted(self._latest.items(), key=lambda item: item[0])
+        return [action for _, (rank, action) in latest if not rank[1]]
+
+
+def is_suspect(state: ModelState | None, plan: ModelPlan | None, made: Made | None) -> bool:
+    """Whether incidents may be open that the state does not know and that nothing judges again.
+
+    Parameters:
+        plan: of the model; None: the configuration does not name it.
+        made: `made_of(plan)`.
+    """
+    return plan is None or state is None or state.made != made
+
+
+def retirements(
+    logged: Iterable[Action], states: Mapping[str, ModelState], plans: Mapping[str, ModelPlan]
+) -> Iterator[Action]:
+    """The actions that close the open incidents that no state knows and no plan names. The same for the same incidents,
+    however often this is asked.
+
+    Parameters:
+        states: as they were kept, before they were restored under these plans.
+    """
+    for action in logged:
+        data, segment = action.data, next(iter((action.data.segment or {}).items()), WHOLE)
+        cell, since_ms = RuleCell(data.rule, data.model_version, *segment), instant_ms(data.since)
+        kept = states[data.model].rules.get(_key_of(cell)) if data.model in states else None
+        is_known = kept is not None and kept.firing and kept.since_ms >= since_ms
+        if not is_known and _is_gone(action, cell, plans.get(data.model)):
+            yield _retirement(action, cell, segment, since_ms)
+
+
+def _key_of(cell: RuleCell) -> str:
+    return msgspec.json.encode(cell).decode()
+
+
+def _is_gone(action: Action, cell: RuleCell, plan: ModelPlan | None) -> bool:
+    if plan is None:
+        return True
+    rule = next((rule for rule in plan.config.rules if rule.name == cell.rule), None)
+    evidence = {f"{signal.name}:{signal.feature}": 0.0 for signal in action.data.signals}
+    return bool(why_gone(cell, RuleState(firing=True, told=evidence), rule, None, plan))
+
+
+def _retirement(action: Action, cell: RuleCell, segment: tuple[str, str], since_ms: int) -> Action:
+    data = action.data
+    number = action_id(cell.rule, data.model, cell.version, segment, since_ms, State.RESOLVED, data.revision)
+    ended = msgspec.structs.replace(data, state=State.RESOLVED, reason=Reason.RETIRED, signals=())
+    return msgspec.structs.replace(action, id=number, time=data.window.end, data=ended)
