@@ -6,10 +6,12 @@ import functools
 import random
 import tempfile
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,8 +30,8 @@ from streams.sketch.profile import Profile
 from streams.source import SourceFold
 from streams.state import unpack_unit
 from streams.store import MemoryStore
-from streams.window import Clock
-from tests.faults.harness import MODEL, START_MS, event, labels_of, write_config
+from streams.window import Clock, WindowRecord
+from tests.faults.harness import MODEL, START_MS, edit_config, event, labels_of, write_config
 from tests.laws.test_replay import exact
 from tests.laws.test_stage_two import Topics, run
 
@@ -43,10 +45,12 @@ Portion = tuple[int, int]
 
 
 @functools.cache
-def plan() -> Plan:
+def plan(horizon: str = "30d") -> Plan:
     """A minute's pane, half an hour's lateness, cohorts of an hour."""
     with tempfile.TemporaryDirectory() as folder:
-        return read_plan(write_config(Path(folder), "", labelled=True))
+        config = write_config(Path(folder), "", labelled=True)
+        edit_config(config, ("horizon: 30d", f"horizon: {horizon}"))
+        return read_plan(config)
 
 
 @functools.cache
@@ -62,11 +66,12 @@ def stream(seed: int) -> tuple[Sequence[bytes], Sequence[bytes]]:
     return [value for _, value in events], [value for _, value in labels_of(events, seed)]
 
 
-def batches(seed: int, portions: Sequence[Portion]) -> list[list[tuple[bytes, bytes]]]:
+def batches(seed: int, portions: Sequence[Portion], compiled: Plan | None = None) -> list[list[tuple[bytes, bytes]]]:
     """What stage 1 writes when the two topics are read in these portions, and then to the end."""
     events, labels = stream(seed)
-    fold = SourceFold(plan(), TOPIC, 0, None, NOW_MS, join=JoinFold(plan(), "labels", 0, MemoryStore(), NOW_MS))
-    bucket, at = plan().config.bucket(MODEL), [0, 0]
+    compiled = compiled or plan()
+    fold = SourceFold(compiled, TOPIC, 0, None, NOW_MS, join=JoinFold(compiled, "labels", 0, MemoryStore(), NOW_MS))
+    bucket, at = compiled.config.bucket(MODEL), [0, 0]
     found = []
     for portion in (*portions, (len(events), len(labels))):
         steps = []
@@ -115,6 +120,24 @@ def test_labels_that_come_after_all_events_are_judged_as_if_they_had_come_with_t
     found = batches(1, [(len(events), 0)] + [(0, PORTION)] * (len(labels) // PORTION))
     assert judged(run(found, topics=Topics(plan(), MODEL))) == expected(1)
     assert judged(run(found, frozenset(range(50, 2_000, 150)), topics=Topics(plan(), MODEL))) == expected(1)
+
+
+@pytest.mark.parametrize("until", [4, 9])
+def test_labels_that_are_counted_anew_are_judged_as_if_they_had_always_been_counted_so(until: int) -> None:
+    """A worker goes on under another horizon: its join publishes when it has read both topics again."""
+    other = plan("20d")
+    before, after = batches(1, in_step(1)), batches(1, in_step(1), other)
+    topics = run(before[:until], topics=Topics(plan(), MODEL))
+    told, topics.plan = len(topics.windows), other
+    run([list(chain(*after[: until + 1])), *after[until + 1 :]], topics=topics)
+    found, whole = arrived(topics.windows[told:]), arrived(run(after, topics=Topics(other, MODEL)).windows)
+    assert len(found) > MINUTES // 2
+    assert found.items() <= whole.items()
+
+
+def arrived(windows: Sequence[WindowRecord]) -> dict[bytes, str]:
+    """Windows of labels by their arrival, as they were judged on time."""
+    return {w.key: repr(exact(w)) for w in windows if w.clock is Clock.ARRIVAL and w.revision == 0}
 
 
 def predicted(topics: Topics) -> dict[int, int]:

@@ -23,6 +23,7 @@ from streams.judge import ModelJudge
 from streams.judge_facts import FEEDBACK_STREAM
 from streams.judge_outcomes import LabelledJudge
 from streams.merge import BucketMerge, OutcomePane
+from streams.parking import Phase
 from streams.partial import Books, BooksPart
 from streams.plan import Facts
 from streams.rollup import Unit
@@ -121,7 +122,52 @@ class TestHorizons:
         for merge in (behind, level):
             merge.expire()
             ends.append(merge.models["m"].expired_before_ms)
-        assert ends[0] == ends[1] - HOUR_MS
+        assert ends == [START_MS - HOUR_MS - 10 * M, START_MS - 10 * M], "the window, and five empty panes"
+
+    @pytest.mark.parametrize(("versions", "values", "panes"), [(0, 0, 1), (1, 0, 3), (2, 1, 3), (3, 2, 7)])
+    def test_what_waits_is_a_vector_for_every_version_segment_and_pane_that_is_to_be_judged(
+        self, versions: int, values: int, panes: int
+    ) -> None:
+        names, regions = [f"v{at}" for at in range(versions)], [f"r{at}" for at in range(values)]
+        segments = f"{{region: {regions}}}" if values else "{}"
+        text = f"models:\n  m: {{pane: 1m, versions: {names}, segments: {segments}, features: {{}}}}\n"
+        compiled = plan_of(text)
+        merge = BucketMerge(compiled, compiled.config.bucket("m"), "inference", 1)
+        model = merge.models["m"]
+        model.panes = {START_MS + at * M: PaneState(model.plan.segmentation) for at in range(-2, panes)}
+        cells = max(1, versions) * (1 + (values + 1 if values else 0))
+        assert merge.held_bytes(model) == (panes + 2) * cells * model.length * 8
+        model.judged_until_ms = START_MS
+        assert merge.held_bytes(model) == panes * cells * model.length * 8
+
+    @pytest.mark.parametrize("name", ["alpha", "beta"])
+    @pytest.mark.parametrize("behind_ms", [0, 3 * HOUR_MS, 40 * HOUR_MS])
+    @pytest.mark.parametrize("parked", [False, True])
+    def test_outcomes_stay_as_long_as_a_label_may_change_what_is_told_of_them(
+        self, name: str, behind_ms: int, parked: bool
+    ) -> None:
+        """Of cohorts two horizons before the events that are needed for the labels to come, and the truth of their
+        span; of panes of arrival those that the flow of labels is looked at over. Of a parked model, for a week."""
+        merge = BucketMerge(LABELLED, LABELLED.config.bucket(name), "inference", 1)
+        model, pane_ms = merge.models[name], LABELLED.models[name].config.pane_ms
+        lateness_ms, cohort_ms, truth_ms = model.plan.config.lateness_ms, model.plan.cohort_ms, model.plan.truth_ms
+        model.judged_until_ms, model.outcomes.judged_until_ms = START_MS, START_MS - behind_ms
+        starts = range(START_MS - 24 * 24 * HOUR_MS, START_MS + M, 10 * M)
+        merge.outcome_keys = {(cohort, at): {b"%d %d" % (cohort, at)} for cohort in (False, True) for at in starts}
+        if parked:
+            merge.parking.park(name, Phase.FOLD, ValueError())
+        gone = merge.expire()
+        open_ms = (START_MS - min(behind_ms, 24 * HOUR_MS)) // cohort_ms * cohort_ms
+        needed_ms = min(START_MS - max(lateness_ms, pane_ms) - 5 * pane_ms, open_ms, START_MS - behind_ms)
+        reach_ms = 2 * HOUR_MS + cohort_ms + truth_ms
+        from_ms = {True: needed_ms - reach_ms, False: needed_ms - 2 * lateness_ms - 200 * pane_ms}
+        if parked:
+            from_ms = dict.fromkeys((True, False), starts[-1] - 7 * 24 * HOUR_MS - reach_ms)
+        assert {cohort: min(at for kept, at in merge.outcome_keys if kept == cohort) for cohort in from_ms} == {
+            cohort: min(at for at in starts if at >= from_ms[cohort]) for cohort in from_ms
+        }
+        assert len(gone) + len(merge.outcome_keys) == 2 * len(starts)
+        assert all(at < from_ms[bool(cohort)] for cohort, at in (map(int, key.split()) for key in gone))
 
     def test_panes_of_an_hour_stay_where_requests_are_counted_by_the_hour(self) -> None:
         ends = []

@@ -369,6 +369,29 @@ class TestRebuild:
         again.restore_books(merge.books_state())
         assert {name: other.books.read for name, other in again.others.items()} == {"__other__": 5, "": 5}
 
+    @pytest.mark.parametrize("complete", [False, True])
+    @pytest.mark.parametrize("own", [None, 1, 2, 3])
+    @pytest.mark.parametrize("other", [None, 1, 2, 3])
+    def test_what_was_counted_otherwise_is_made_up_for_only_by_what_reaches_as_far(
+        self, own: int | None, other: int | None, complete: bool
+    ) -> None:
+        """Of a full chunk nothing more will come; of an open one the marks wait until it has been counted again."""
+        merge = merge_of()
+        if own is not None:
+            apply(merge, pane(0, 5, end=own), fresh=False)
+        if other is not None:
+            partial = pane(2, 5, end=other)
+            partial.models[0].layout = "another"
+            apply(merge, partial, fresh=False)
+        model = apply(merge, books(5, end=3, complete=complete), fresh=False)
+        until_ms = merge.settle()
+        if complete:
+            assert until_ms == ({"a": START + 3 * M} if own is None and other is not None else {})
+            assert 0 in model.marks
+        else:
+            assert until_ms == {}
+            assert (0 in model.marks) == (other is None or (own is not None and own >= other))
+
 
 class TestExpiry:
     def log(self, minutes: int) -> list[Any]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from streams.backtest import Backtest
 from streams.chunk import Progress
 from streams.facts.fold import OutcomeFold
@@ -13,7 +16,7 @@ from streams.partial import BooksPartial, LabelBooksPartial
 from streams.records import Records
 from streams.source import SourceFold
 from streams.store import MemoryStore
-from streams.stream_time import PAUSE_MS, StreamTime
+from streams.stream_time import LIVE_MS, PAUSE_MS, SKEW_MS, StreamTime
 from tests.strategies import plan_of
 
 MINUTE_MS, START_MS = 60_000, 1_767_225_600_000
@@ -131,6 +134,32 @@ def test_the_join_says_of_a_slow_stream_what_the_events_say() -> None:
         if part.model == "shop"
     }
     assert marks == {START_MS + 5 * MINUTE_MS}
+
+
+IDLE_MS = PLAN.models["shop"].config.idle_ms
+
+
+@given(
+    age_ms=st.sampled_from([-1, 0, 1, MINUTE_MS, LIVE_MS - PAUSE_MS, LIVE_MS - PAUSE_MS + 1, LIVE_MS, 60 * MINUTE_MS]),
+    pause_ms=st.sampled_from([0, PAUSE_MS - 1, PAUSE_MS, PAUSE_MS + 1, IDLE_MS - 1, IDLE_MS, IDLE_MS + 1]),
+    caught_up=st.booleans(),
+)
+def test_labels_of_a_slow_stream_are_read_up_to_the_last_one_after_a_pause(
+    age_ms: int, pause_ms: int, caught_up: bool
+) -> None:
+    """Of two seconds while they are no older than ten minutes, of the model's idle if they are; until then up to the
+    stream time of one label alone. A label that the clock has not reached says nothing."""
+    label_ms, now_ms = START_MS, START_MS + age_ms
+    join = JoinFold(PLAN, "labels", 0, MemoryStore(), now_ms)
+    label = json.dumps({"event_id": "1", "label": 1, "label_ts": label_ms, "model": "shop"}).encode()
+    join.take_labels(records([label]), now_ms)
+    join.caught_up_ms = now_ms if caught_up else None
+    marks = {
+        item.mark_ms for item in join.partials(now_ms + pause_ms, final=False) if isinstance(item, LabelBooksPartial)
+    }
+    is_live = age_ms + pause_ms <= LIVE_MS
+    is_read = caught_up and age_ms >= 0 and pause_ms >= (PAUSE_MS if is_live else IDLE_MS)
+    assert marks == {label_ms if is_read else label_ms - SKEW_MS}
 
 
 def test_a_kpi_that_is_dated_ahead_makes_no_other_late() -> None:
