@@ -168,7 +168,7 @@ class Resuming:
         return newer
 
     async def outcomes(self, labels: str, partitions: AbstractSet[int]) -> dict[int, list[Joined]]:
-        """All that was published of the label joins of partitions, whose stores are lost and whose logs are cut."""
+        """All that was published of the label joins of partitions, whose logs begin after what their stores cover."""
         name = labels.removeprefix(self.connection.prefix)
         begins = {f"{name}/{partition}/".encode(): partition for partition in partitions}
         found: dict[int, list[Joined]] = {partition: [] for partition in partitions}
@@ -178,8 +178,8 @@ class Resuming:
                 found[partition].append(partial)
 
         log.warning(
-            "%s: the label joins of partitions %s have no store, and the topics do not reach back to their beginning: "
-            "what was published of them stands, and they go on from there",
+            "%s: the label joins of partitions %s have no store, or one that ends before the topics begin: "
+            "what was published of them stands, and they go on from there unless the store covers it",
             labels,
             ", ".join(map(str, sorted(partitions))),
             extra={"topic": labels},

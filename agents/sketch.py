@@ -190,19 +190,22 @@ class SketchStage:
         return joins
 
     async def _note_lost_labels(self, joins: Mapping[int, JoinFold], resumed: Mapping[Place, Resumption]) -> None:
-        """Labels that were gone before they were read are counted in the progress of their topic."""
+        """Labels that were gone before they were read are counted in the progress of their topic, and up to where:
+        a worker that dies before its store is written finds them again, and must not count them twice."""
         self.lost_labels = {}
         for (topic, partition), item in resumed.items():
             if topic != self.labels:
                 continue
-            new = joins[partition].lost_labels if partition in joins else 0
+            start = self._logs[topic, partition].start if (topic, partition) in self._logs else 0
+            uncounted = max(0, start - item.progress.next_offset)
+            new = min(joins[partition].lost_labels, uncounted) if partition in joins else 0
             self.lost_labels[partition] = item.progress.lost + new
             if new:
                 where = {"topic": topic, "partition": partition}
                 log.error(
                     "%s partition %d: %d labels were gone before they were read", *where.values(), new, extra=where
                 )
-                progress = msgspec.structs.replace(item.progress, lost=item.progress.lost + new)
+                progress = msgspec.structs.replace(item.progress, next_offset=start, lost=item.progress.lost + new)
                 await self.resuming.write((topic, partition), progress)
 
     def _fold(self, partition: int, progress: Progress, join: JoinFold | None) -> SourceFold:

@@ -167,22 +167,27 @@ class JoinFold:
         covered = meta.covered.inference, meta.covered.labels
         fit = [log is None or log.holds(at, known) for log, at, known in zip(logs, covered, meta.ids, strict=True)]
         if meta.plan != plan or not all(fit):
-            # All but what says that it is of another plan: the first commit replaces that.
-            stale = (key for key, _ in self.store.scan(b"") if key != _META)
-            while part := list(islice(stale, MAX_CLEARED)):
-                self.store.write(dict.fromkeys(part))
+            self._clear()
             meta, self.is_fresh = _Meta(plan=plan), True
         return meta
+
+    def _clear(self) -> None:
+        """Deletes all but the meta record: the first commit replaces that."""
+        stale = (key for key, _ in self.store.scan(b"") if key != _META)
+        while part := list(islice(stale, MAX_CLEARED)):
+            self.store.write(dict.fromkeys(part))
 
     def _begin(self, logs: tuple[SourceLog | None, SourceLog | None]) -> int:
         """Goes on in the logs as they are; how many labels were between what was read and the start of their log."""
         inference, labels = logs
         covered, lost = self.meta.covered, 0
+        self._stored = None if self.is_fresh else Covered(covered.inference, covered.labels)
         if inference is not None:
             covered.inference = max(covered.inference, inference.start)
         if labels is not None:
-            if not self.is_fresh and generation_of(covered.labels) == labels.generation:
-                lost = max(0, labels.start - covered.labels)
+            read = labels.began if self.is_fresh else covered.labels
+            if generation_of(read) == labels.generation:
+                lost = max(0, labels.start - read)
             covered.labels = max(covered.labels, labels.start)
         inference_id, labels_id = (log.ids[-1] if log and log.ids else "" for log in logs)
         self.meta.ids = (inference_id, labels_id)
@@ -192,8 +197,27 @@ class JoinFold:
 
     @property
     def lacks_published(self) -> bool:
-        """Whether a rebuild from the topics alone would cover less than may have been published."""
-        return self.is_fresh and any(log and (log.generation or log.start > log.began) for log in self._logs)
+        """Whether the store and the topics together may hold less than was published: the topics have forgotten records
+        that the store does not cover, and whoever had this partition since may have read them."""
+        if self._stored is None:
+            return any(log and (log.generation or log.start > log.began) for log in self._logs)
+        stored = self._stored.inference, self._stored.labels
+        return any(log and log.start > at for log, at in zip(self._logs, stored, strict=True))
+
+    def _begin_anew(self, covered: tuple[int, int]) -> bool:
+        """Whether the store is empty, or was emptied: forgotten records that it does not cover were published."""
+        if self._stored is None:
+            return True
+        stored = self._stored.inference, self._stored.labels
+        places = zip(self._logs, stored, covered, strict=True)
+        if not any(log and at < min(log.start, published) for log, at, published in places):
+            return False
+        self._clear()
+        self.meta, self.is_fresh = _Meta(plan=self.meta.plan), True
+        self._begin(self._logs)
+        self.cells = OutcomeCells(self.models, self.store, self.parking)
+        self._histories = Histories(self.store, 0)
+        return True
 
     @property
     def is_behind(self) -> bool:
@@ -202,7 +226,10 @@ class JoinFold:
         return covered.inference < base.inference or covered.labels < base.labels
 
     def go_on_from(self, partials: Iterable[OutcomePartial | LabelBooksPartial]) -> None:
-        """Takes what was published of this partition for counted: what is read again of it is remembered alone."""
+        """Takes what was published of this partition for counted: what is read again of it is remembered alone.
+
+        A store that covers all that was published and forgotten is gone on with instead.
+        """
         latest: dict[tuple[type, bool, int, int, bool], OutcomePartial | LabelBooksPartial] = {}
         for partial in partials:
             outcome = isinstance(partial, OutcomePartial)
@@ -214,6 +241,8 @@ class JoinFold:
         if not latest:
             return
         covered = max(partial.covered for partial in latest.values())
+        if not self._begin_anew(covered):
+            return
         labels, before = self._logs[1], self.meta.covered.labels
         self.meta.base = Covered(*covered)
         if labels is not None and generation_of(covered[1]) == labels.generation:

@@ -619,6 +619,16 @@ def lost_records(connection: Connection, config: Path) -> dict[int, int]:
     return found
 
 
+def lost_labels(connection: Connection) -> dict[int, int]:
+    """By partition of the labels, how many of them the workers say were gone before they were read."""
+    found: dict[int, int] = {}
+    for record in _ours(read_topic(connection, "progress")):
+        topic, _, partition = record.key.decode().partition("/")
+        if topic == "labels" and (lost := Progress.from_bytes(record.value, record.key).lost):
+            found[int(partition)] = max(lost, found.get(int(partition), 0))
+    return found
+
+
 def rebuilt(connection: Connection, config: Path) -> list[BucketMerge]:
     """Stage 2, by bucket, as the next worker would rebuild it from the topics."""
 

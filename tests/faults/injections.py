@@ -282,8 +282,8 @@ class Fault:
     """It strikes up to so many times in a schedule."""
     workers: int = 1
     labelled: bool = False
-    unlabelled: bool = False
-    """It is for streams without labels alone."""
+    deleting: bool = False
+    """It deletes records of logs, which a label join whose store is lost would need."""
     replicated: bool = False
     alone: bool = False
     """No other goes with it."""
@@ -310,7 +310,7 @@ FAULTS: dict[str, Fault] = {
     "hang": Fault(row="15", strike=hang, lasts_s=5.0),
     "bursts": Fault(row="17", strike=bursts, lasts_s=9.0, loaded=True),
     "compact": Fault(row="18", strike=compact, lasts_s=12.0),
-    "retention": Fault(row="18", strike=retention, lasts_s=7.0, unlabelled=True),
+    "retention": Fault(row="18", strike=retention, lasts_s=7.0, deleting=True),
     "edit": Fault(row="19", strike=edit, lasts_s=5.0, often=2),
     "twin": Fault(row="24", strike=twin, lasts_s=6.0),
     "hostile": Fault(row="22", strike=hostile, lasts_s=5.0),

@@ -299,11 +299,15 @@ def _depth(text: str) -> int:
 # --- Windows
 
 
-def window_errors(rules: ModelRules, expected: Expected, windows: Iterable[Mapping[str, Any]]) -> list[str]:
+def window_errors(
+    rules: ModelRules, expected: Expected, windows: Iterable[Mapping[str, Any]], most: Expected | None = None
+) -> list[str]:
     """Where windows contradict the logs: events, errors and nulls of panes; predictions and labels of cohorts.
 
     `windows`: the last revision of each. A pane or a cohort that has events needs one of each version and segment.
+    `most`: what cohorts may have at the most, by default what is expected.
     """
+    most = most or expected
     errors: list[str] = []
     panes, cohorts = dict(expected.panes), {span for span, _ in expected.cohorts}
     for window in windows:
@@ -314,9 +318,10 @@ def window_errors(rules: ModelRules, expected: Expected, windows: Iterable[Mappi
         elif window["clock"] == "cohort":
             cohorts.discard(span)
             said = window["counts"]["predictions"], window["counts"]["labels"]
-            should = expected.cohorts[span, "predictions"], expected.cohorts[span, "labels"]
-            if said != should:
-                errors.append(f"cohort {span}: {said} predictions and labels instead of {should}")
+            names = "predictions", "labels"
+            bounds = [(expected.cohorts[span, name], most.cohorts[span, name]) for name in names]
+            if not all(least <= number <= highest for number, (least, highest) in zip(said, bounds, strict=True)):
+                errors.append(f"cohort {span}: {said} predictions and labels instead of {bounds}")
     errors += [f"no window of pane {span}: {pane.events} events" for span, pane in panes.items() if pane.events]
     if rules.labelled:
         missing = {span for span in cohorts if span[1] is not None and expected.cohorts[span, "labels"]}

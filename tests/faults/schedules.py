@@ -162,7 +162,7 @@ def drawn(seed: int, wanted: Sequence[str] = (), events: int = EVENTS) -> Schedu
     streams |= {name for name in ("repeats", "schema change") if rng.random() < 0.5}
     streams |= always
     labelled = rng.random() < 0.5 or "labels" in always or any(FAULTS[name].labelled for name in faults)
-    if labelled and "added partitions" not in streams and not any(FAULTS[name].unlabelled for name in faults):
+    if labelled and "added partitions" not in streams:
         streams.add("labels")
     return Schedule(seed, tuple(faults), frozenset(streams), events)
 
@@ -188,7 +188,7 @@ def _agree(name: str, other: str) -> bool:
     single = {"broker", "outage", "hang"}
     return (
         not (one.alone or two.alone)
-        and not (one.unlabelled and two.labelled)
+        and not (one.deleting and two.labelled)
         and not (one.through and two.through)
         and min(one.lasts_s, two.lasts_s) < LONG_S
         and not (one.replicated and other in single)
@@ -216,7 +216,12 @@ def run(schedule: Schedule, ground: Ground, folder: Path) -> Verdict:
             _play(schedule, stage, stream, labels)
         drain(config, connection.broker)
     logs = logs_of(connection, stage.collected)
-    known = Circumstances(cut_at=stage.cut_at, edits=stage.edits, grown="added partitions" in schedule.streams)
+    known = Circumstances(
+        cut_at=stage.cut_at["inference"],
+        labels_cut_at=stage.cut_at["labels"],
+        edits=stage.edits,
+        grown="added partitions" in schedule.streams,
+    )
     with Stage(rng, kafka, connection, config, CHUNK) as stage:
         for fault in faults:
             if fault.afterwards:

@@ -74,8 +74,8 @@ class Stage:
     """By topic, what it held before a fault deleted records."""
     edits: list[str] = field(default_factory=list)
     """Of the configuration, by faults."""
-    cut_at: dict[int, int] = field(default_factory=dict)
-    """By partition of the events, the log's start after a fault deleted records."""
+    cut_at: dict[str, dict[int, int]] = field(default_factory=lambda: {"inference": {}, "labels": {}})
+    """By topic and partition, the log's start after a fault deleted records."""
 
     def __enter__(self) -> Stage:
         return self

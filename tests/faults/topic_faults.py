@@ -28,22 +28,29 @@ def compact(stage: Stage) -> None:
 
 
 def retention(stage: Stage) -> None:
-    """The head of the events' log is deleted, as retention does: what had been counted, or more, workers up or down."""
+    """Heads of the logs of events and of labels are deleted, as retention does: what had been counted, or more, workers
+    up or down."""
     stage.until(lambda: any(worker.read() for worker in stage.crew.values()))
     names = sorted(stage.crew) if stage.rng.random() < 0.5 else []
     for name in names:
         stage.dismiss(name)
     stage.live(0.5, 2.0)
-    stage.collect("inference")
-    ends = {partition: end for partition, (_, end) in bounds(stage.connection, "inference").items()}
-    collected = {
-        at: max((r.offset for r in stage.collected["inference"] if r.partition == at), default=-1) for at in ends
-    }
-    stage.cut_at = {at: stage.rng.randint(0, collected[at] + 1) for at in ends}
-    delete_records(stage.connection, "inference", stage.cut_at)
+    for topic in stage.cut_at:
+        if partitions_of_topic(stage.connection, topic):
+            _delete_head(stage, topic)
     for name in names:
         stage.start(name)
     stage.live(0.5, 2.0)
+
+
+def _delete_head(stage: Stage, topic: str) -> None:
+    """Of each partition another share, all of which was collected before."""
+    stage.collect(topic)
+    collected = dict.fromkeys(bounds(stage.connection, topic), -1)
+    for record in stage.collected[topic]:
+        collected[record.partition] = max(record.offset, collected[record.partition])
+    stage.cut_at[topic] = {at: stage.rng.randint(0, last + 1) for at, last in collected.items()}
+    delete_records(stage.connection, topic, stage.cut_at[topic])
 
 
 def _was_compacted(stage: Stage, name: str) -> bool:

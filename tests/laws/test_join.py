@@ -185,6 +185,15 @@ class Reader:
         assert self.fold.lacks_published
         self.fold.go_on_from(copy.deepcopy(self.sent))
 
+    def move_back(self, store: MemoryStore, starts: tuple[int, int]) -> None:
+        """Another worker read on meanwhile; the logs began before these offsets."""
+        self.store = store
+        self.logs = (SourceLog(("a",), starts[0], None, 0), SourceLog(("b",), starts[1], None, 0))
+        self._open()
+        if self.fold.lacks_published:
+            self.fold.go_on_from(copy.deepcopy(self.sent))
+            self.at = [self.fold.meta.covered.inference, self.fold.meta.covered.labels]
+
     def finish(self) -> None:
         self.read_events(len(self.events))
         self.read_labels(len(self.labels))
@@ -314,6 +323,60 @@ def test_what_was_published_is_not_replaced_by_less_when_the_logs_forgot_what_a_
         assert vector[PREDICTIONS] <= found[place][PREDICTIONS] == whole[place][PREDICTIONS]
     assert all(vector.min() >= 0 for vector in found.values())
     assert all(books.balanced() for books in other.fold.meta.books.values())
+
+
+@settings(max_examples=200)
+@given(logs(), actions, actions, actions, st.floats(0, 1), st.floats(0, 1))
+def test_what_was_published_is_not_replaced_by_less_when_the_logs_forgot_what_an_old_store_did_not_hold(
+    both: tuple[list[Event], list[Told]],
+    before: list[tuple[str, int]],
+    elsewhere: list[tuple[str, int]],
+    after: list[tuple[str, int]],
+    events_gone: float,
+    labels_gone: float,
+) -> None:
+    """The partition was with another worker for a while, and comes back to the store that it was left with."""
+    plain, other = Reader(*both), Reader(*both)
+    plain.finish()
+    perform(other, before, finish=False)
+    other.commit()
+    store = copy.deepcopy(other.store)
+    perform(other, elsewhere, finish=False)
+    other.commit()
+    stood, covered = cohorts_of(other), other.fold.covered
+    other.move_back(store, (int(events_gone * covered[0]), int(labels_gone * covered[1])))
+    perform(other, after)
+    whole, found = cohorts_of(plain), cohorts_of(other)
+    for place, vector in stood.items():
+        assert vector[PREDICTIONS] <= found[place][PREDICTIONS] == whole[place][PREDICTIONS]
+        assert vector[JOINED] <= found[place][JOINED] or labels_taken_back(both[1])
+    assert all(vector.min() >= 0 for vector in found.values())
+    assert all(books.balanced() for books in other.fold.meta.books.values())
+    assert other.fold.lost_labels == 0
+
+
+@settings(max_examples=200)
+@given(logs(), actions, st.floats(0, 1), st.floats(0, 1), st.booleans())
+def test_labels_that_were_gone_before_they_were_read_are_lost_and_no_others(
+    both: tuple[list[Event], list[Told]],
+    before: list[tuple[str, int]],
+    events_gone: float,
+    labels_gone: float,
+    store_lost: bool,
+) -> None:
+    reader = Reader(*both)
+    perform(reader, before, finish=False)
+    store, read = reader.store, reader.store.get_many([fold._META])[0]
+    covered = fold._meta(read).covered.labels if read else 0
+    if store_lost:  # then what was published says what was read
+        store, covered = MemoryStore(), max((item.covered for item in reader.sent), default=(0, 0))[1]
+    starts = int(events_gone * len(both[0])), int(labels_gone * len(both[1]))
+    reader.move_back(store, starts)
+    assert reader.fold.lost_labels == max(0, starts[1] - covered)
+
+
+def labels_taken_back(labels: Sequence[Told]) -> bool:
+    return any(told.label is None for told in labels)
 
 
 def cohorts_of(reader: Reader) -> dict[Any, Any]:
