@@ -38,6 +38,8 @@ class Source:
     clock_ms: int = 0
     caught_up: bool = False
     final: bool = False
+    folded_ms: int | None = None
+    """The clock at the publication by which the last folded chunk was full."""
     folded_chunk: int = -1
     """Chunks up to this one are full and folded: what else comes of them is a repeat."""
     booked_chunk: int = -1
@@ -53,12 +55,15 @@ class BooksState(msgspec.Struct):
 
     `lost`: per source partition the records that were gone before they could be counted. `unnamed`: per model and
     source partition the last folded chunk in which the model was not declared, until it is judged after that.
+    `unnamed_ms`: the clock of stage 1 when that chunk was full. `folded_ms`: the same of `folded`.
     """
 
     folded: dict[int, int] = {}
     totals: dict[str, Books] = {}
     lost: dict[int, int] = {}
     unnamed: dict[str, dict[int, int]] = {}
+    unnamed_ms: dict[str, dict[int, int]] = {}
+    folded_ms: dict[int, int] = {}
 
 
 @dataclass(slots=True)
@@ -126,9 +131,12 @@ class ModelBooks:
     unnamed: dict[int, int] = field(default_factory=dict)
     """Per source partition the last folded chunk that was counted while the model was not declared."""
 
-    def note_unnamed(self, partition: int, chunk: int) -> None:
+    unnamed_ms: dict[int, int] = field(default_factory=dict)
+    """The clock when each of these chunks was full: no record of it is of a later time, but for the limit of that."""
+
+    def note_unnamed(self, partition: int, chunk: int, clock_ms: int) -> None:
         """Takes a folded chunk that was counted while the model was not declared."""
-        self.unnamed[partition] = chunk
+        self.unnamed[partition], self.unnamed_ms[partition] = chunk, clock_ms
 
     @property
     def books(self) -> Books:
@@ -171,8 +179,8 @@ class ModelPanes(ModelBooks):
     named_from_ms: dict[int, int] = field(default_factory=dict)
     """Of the partitions in `unnamed` the first pane with on-time events in a later chunk."""
 
-    def note_unnamed(self, partition: int, chunk: int) -> None:
-        ModelBooks.note_unnamed(self, partition, chunk)
+    def note_unnamed(self, partition: int, chunk: int, clock_ms: int) -> None:
+        ModelBooks.note_unnamed(self, partition, chunk, clock_ms)
         self.named_from_ms.pop(partition, None)
 
     def note_named(self, partial: PanePartial, part: PanePart) -> None:
@@ -190,6 +198,23 @@ class ModelPanes(ModelBooks):
         """
         config = self.plan.config
         return max((at + config.pane_ms + 2 * config.grace_ms for at in self.named_from_ms.values()), default=NO_MARK)
+
+    def known_whole_from_ms(self, future_ms: int) -> int:
+        """The same where no partition is waited for: one that has no event since then may have some at any time, but
+        those of its folded chunks are at the most so far in the future of the clock of then."""
+        config = self.plan.config
+        bounds_ms: dict[int, list[int]] = {at: [] for at in self.unnamed}
+        for at, known in bounds_ms.items():
+            if at in self.named_from_ms:
+                known.append(self.named_from_ms[at] + config.pane_ms + 2 * config.grace_ms)
+            if at in self.unnamed_ms:
+                known.append(self.unnamed_ms[at] + future_ms)
+        return max((min(known, default=NO_MARK) for known in bounds_ms.values()), default=NO_MARK)
+
+    def forget_unnamed(self) -> None:
+        """What is judged from here on is whole, and its state says so."""
+        for known in (self.unnamed, self.unnamed_ms, self.named_from_ms):
+            known.clear()
 
     def meet(self, place: ChunkPart, partial: PanePartial, part: PanePart) -> None:
         """Notes a publication that a rebuild reads, whether it fits or not."""
@@ -373,7 +398,8 @@ class ChunkMerge(Generic[M]):
         """A chunk is full when it says so, or when a later one has begun."""
         if chunk <= self.sources[partition].folded_chunk:
             return
-        self.sources[partition].folded_chunk = chunk
+        source = self.sources[partition]
+        source.folded_chunk, source.folded_ms = chunk, source.clock_ms
         open_ends, open_panes = self._open_ends.get(partition, {}), self._open_panes.get(partition, {})
         for place in [place for place in open_ends if place[1] <= chunk]:
             for name in open_ends.pop(place)[1]:
@@ -394,7 +420,7 @@ class ChunkMerge(Generic[M]):
         known: dict[str, ModelBooks] = {**self.models, **once}
         for place in full:
             for name in known.keys() - self._declared.pop(place):
-                known[name].note_unnamed(*place)
+                known[name].note_unnamed(*place, self.sources[partition].clock_ms)
 
     def is_parked(self, name: str) -> bool:
         """Whether the model that books of this name are of is parked."""
@@ -492,18 +518,21 @@ class ChunkMerge(Generic[M]):
         folded = {at: max(source.folded_chunk, source.booked_chunk) for at, source in self.sources.items()}
         totals = {name: model.folded_books for name, model in models.items()}
         unnamed = {name: dict(model.unnamed) for name, model in models.items() if model.unnamed}
-        return BooksState(folded, totals, dict(self.lost), unnamed)
+        unnamed_ms = {name: dict(model.unnamed_ms) for name, model in models.items() if model.unnamed_ms}
+        folded_ms = {at: source.folded_ms for at, source in self.sources.items() if source.folded_ms is not None}
+        return BooksState(folded, totals, dict(self.lost), unnamed, unnamed_ms, folded_ms)
 
     def restore_books(self, state: BooksState) -> None:
         """Must come before the first `apply`."""
         for partition, chunk in state.folded.items():
-            self.sources[partition] = Source(booked_chunk=chunk)
+            self.sources[partition] = Source(booked_chunk=chunk, folded_ms=state.folded_ms.get(partition))
         self.lost = dict(state.lost)
         for name, books in state.totals.items():
             self._model(name).folded_books = books
             self._model(name).unnamed = dict(state.unnamed.get(name, {}))
+            self._model(name).unnamed_ms = dict(state.unnamed_ms.get(name, {}))
         for name in self.models.keys() - state.totals.keys():
-            self.models[name].unnamed = dict(state.folded)
+            self.models[name].unnamed, self.models[name].unnamed_ms = dict(state.folded), dict(state.folded_ms)
 
 
 def _is_other(model: ModelBooks, clock_ms: int, idle_after_ms: int, replay: Replay | None) -> bool:

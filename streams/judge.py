@@ -23,12 +23,12 @@ from streams.facts.history import History
 from streams.facts.merge import NOTHING_TOLD, FactsMerge, KpiPane, ToldPane
 from streams.fingerprint import made_of, unit_print
 from streams.inhibit import Incidents
-from streams.judge_facts import FactsJudge, kpi_clocks
+from streams.judge_facts import FactsJudge, KpiClock, kpi_clocks
 from streams.judge_outcomes import LabelledJudge
 from streams.ledger import Ledger, LedgerState, terms_of
 from streams.merge import BucketMerge, ClosedPane, ModelMerge, ModelOutcomes
 from streams.orphans import LoggedIncidents, is_suspect, retirements
-from streams.panes import NO_MARK
+from streams.panes import NO_MARK, next_start
 from streams.parking import Parked, Parking, Phase
 from streams.partial import Partial
 from streams.plan import Facts, ModelPlan, Plan
@@ -41,7 +41,6 @@ from streams.restore import (
     events_restart,
     events_restarted,
     kpi_restarted,
-    next_start,
     overlaps,
     restored,
     retired_model,
@@ -708,11 +707,23 @@ class BucketJudge:
         if watermark_ms is None:
             return
         for clock in judge.kpis.values():
-            for kpi_pane in self.facts.close(name, clock, watermark_ms, judge.state.first_pane_ms):
+            whole_ms = self.facts.whole_from_ms(name, clock)
+            for kpi_pane in self.facts.close(name, clock, watermark_ms, max(judge.state.first_pane_ms, whole_ms)):
+                self._begin_kpi(judge, clock, whole_ms)
                 yield judge.close_kpi(clock.name, kpi_pane)
             for kpi_pane in self.facts.revised(name, clock, judge.state.first_pane_ms):
                 yield Outcome(name, clock.revise(kpi_pane), ())
         self.facts.revisions_told(name)
+        self.facts.forget_unnamed(name, list(judge.kpis.values()))
+
+    def _begin_kpi(self, judge: ModelJudge, clock: KpiClock, from_ms: int) -> None:
+        """Before the first pane of a KPI that lacks no observation of chunks that were counted while it was not
+        declared: notes in the state that those of before may lack some."""
+        state = judge.state
+        if state is not None and from_ms > state.kpis_until_ms.get(clock.name, NO_MARK):
+            judge.state = kpi_restarted(state, judge.plan, clock.name, from_ms)
+            judge.follow_gaps()
+            self.facts.begin_at(judge.plan.name, clock, from_ms)
 
     def expire(self) -> list[bytes]:
         """Forgets what no window, revision or rebuild needs; gives the keys of the records to be deleted."""

@@ -261,8 +261,7 @@ class BucketMerge(ChunkMerge[ModelMerge]):
             partial = start == model.first_pane_ms or (watermark == FINAL_MARK and start == last)
             model.judged_until_ms = start + pane_ms
             yield ClosedPane(start, on_time, welcome, partial)
-            model.unnamed.clear()  # what is judged from here on is whole, and its state says so
-            model.named_from_ms.clear()
+            model.forget_unnamed()
 
     def _next_pane(self, model: ModelMerge, longest_ms: int) -> int | None:
         pane_ms = model.plan.config.pane_ms

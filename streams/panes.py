@@ -56,3 +56,12 @@ def levels_ms(pane_ms: int) -> tuple[int, ...]:
         if unit > levels[-1] and unit % levels[-1] == 0:
             levels.append(unit)
     return tuple(levels)
+
+
+def next_start(time_ms: int, pane_ms: int) -> int:
+    """The first bound of a pane that is no earlier than a time.
+
+    >>> next_start(60_001, 60_000), next_start(60_000, 60_000)
+    (120000, 60000)
+    """
+    return -(-time_ms // pane_ms) * pane_ms

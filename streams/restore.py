@@ -20,7 +20,7 @@ from streams.config import Response, Rule, Severity
 from streams.decide import FEATURE_FAMILIES, Reason, RuleState
 from streams.duration import format_ms
 from streams.fingerprint import Made, RulePrint, layer_of_evidence, made_of
-from streams.panes import hour_ms, pane_start
+from streams.panes import hour_ms, next_start, pane_start
 from streams.plan import ModelPlan
 from streams.signals.names import SIGNALS
 from streams.state import EVENTS_GAP, MAX_GAPS, Gap, ModelState, RuleCell, rule_cell
@@ -59,15 +59,6 @@ class Restored:
     """The last window of events that was judged before."""
     restarts: list[Restart] = field(default_factory=list)
     retired: list[Action] = field(default_factory=list)
-
-
-def next_start(time_ms: int, pane_ms: int) -> int:
-    """The first bound of a pane that is no earlier than a time.
-
-    >>> next_start(60_001, 60_000), next_start(60_000, 60_000)
-    (120000, 60000)
-    """
-    return -(-time_ms // pane_ms) * pane_ms
 
 
 def restored(state: ModelState, plan: ModelPlan, now: Made | None = None) -> Restored:

@@ -143,10 +143,9 @@ def unpack_state(data: bytes, kind: type[State], key: bytes = b"") -> State:
         _check(state)
     else:
         _require(len(state.folded) <= 1 << 20 and len(state.totals) <= MAX_KEYS, "books of too many")
-        chunks = [state.folded, *state.unnamed.values()]
-        _require(
-            len(state.unnamed) <= MAX_KEYS and all(len(found) <= 1 << 20 for found in chunks), "chunks of too many"
-        )
+        chunks = [state.folded, *state.unnamed.values(), state.folded_ms, *state.unnamed_ms.values()]
+        _require(len(state.unnamed) <= MAX_KEYS and len(state.unnamed_ms) <= MAX_KEYS, "chunks of too many")
+        _require(all(len(found) <= 1 << 20 for found in chunks), "chunks of too many")
         _require(
             all(0 <= at < 1 << 20 and -1 <= c <= 1 << 62 for found in chunks for at, c in found.items()), "a chunk"
         )

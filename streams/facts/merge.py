@@ -17,7 +17,7 @@ from streams.facts.layout import KPI_LENGTH, RUNS_LENGTH
 from streams.facts.read import is_run
 from streams.fingerprint import fact_print
 from streams.merge import MOST_EMPTY_PANES, ModelMerge, longest_over_ms
-from streams.panes import NO_MARK
+from streams.panes import NO_MARK, next_start
 from streams.parking import Parking
 from streams.plan import Facts, ModelPlan, Plan, kpi_name, model_of
 from streams.replaying import Replay
@@ -207,6 +207,31 @@ class FactsMerge:
             for part in parts:
                 part.judged_until_ms = max(start + pane_ms, part.judged_until_ms or start)
             yield self._pane(parts, start)
+
+    def whole_from_ms(self, model: str, clock: Clocked) -> int:
+        """From here on a pane of a KPI holds the observations of all partitions; earlier ones may lack those of folded
+        chunks in which it was not declared. NO_MARK: no pane lacks any.
+
+        It may become earlier as more is read, until the first pane is judged, and never later.
+        """
+        future_ms = self.topics[Facts.OUTCOMES].plan.config.limits.future_ms
+        parts = self._parts_of(model, clock.name)
+        from_ms = max(part.known_whole_from_ms(future_ms) for part in parts)
+        return from_ms if from_ms == NO_MARK else next_start(from_ms, parts[0].plan.config.pane_ms)
+
+    def begin_at(self, model: str, clock: Clocked, from_ms: int) -> None:
+        """Leaves out the panes of a KPI of before: they are not whole."""
+        self._kpis_from_ms[model, clock.name] = from_ms
+
+    def forget_unnamed(self, model: str, clocks: Sequence[Clocked]) -> None:
+        """Once all KPIs that are made of an observation are judged by whole panes, where it was not declared is
+        forgotten."""
+        waiting = [clock for clock in clocks if self._kpis_until_ms.get((model, clock.name)) is None]
+        waiting = [clock for clock in waiting if self.whole_from_ms(model, clock) > NO_MARK]
+        needed = {id(part) for clock in waiting for part in self._parts_of(model, clock.name)}
+        for part in self._kpi_panes.get(model, ()):
+            if part.unnamed and id(part) not in needed:
+                part.forget_unnamed()
 
     def judged(self, model: str, clock: Clocked) -> Iterator[KpiPane]:
         """Panes of a KPI that were judged before the restart."""
