@@ -171,9 +171,10 @@ async def until_answered(work: Callable[[], Awaitable[T]], on_wait: Callable[[st
 
 
 async def co_partitioned(connection: Connection, name: str, source: str) -> str:
-    """The name of a topic whose keys go where those of `source` go: it is created if it is missing.
+    """The name of a topic whose keys go where those of `source` go: it is created if it is missing, and given as many
+    partitions if it has fewer, as a worker that runs does.
 
-    BrokerError when it has another number of partitions: labels would look for their predictions in the wrong place.
+    BrokerError when it has more, or may not be altered: labels would look for their predictions in the wrong place.
     """
     async with admin(connection) as client:
         there = await partition_counts(client)
@@ -182,7 +183,9 @@ async def co_partitioned(connection: Connection, name: str, source: str) -> str:
     if name not in there:
         await create(connection, name, there[source])
         log.info("created topic %s with %d partitions, as %s has", name, there[source], source)
-    elif there[name] != there[source]:
+    elif there[name] < there[source]:
+        await _grow(connection, name, there, source)
+    elif there[name] > there[source]:
         raise BrokerError(
             place=f"topic {name}",
             seen=f"{there[name]} partitions",
@@ -190,6 +193,28 @@ async def co_partitioned(connection: Connection, name: str, source: str) -> str:
             mend=f"alter {name}, and write both with the same key and partitioner",
         )
     return name
+
+
+async def _grow(connection: Connection, name: str, there: Mapping[str, int], source: str) -> None:
+    """Adds partitions to a topic until it has those of `source`."""
+    async with admin(connection) as client:
+        answer = await client.create_partitions({name: NewPartitions(there[source])})
+        if for_code(answer.topic_errors[0][1]) is TopicAuthorizationFailedError:
+            raise BrokerError(
+                place=f"topic {name}",
+                seen=f"ALTER on it is not allowed to us, and it has {there[name]} partitions",
+                expected=f"{there[source]}, as {source} has: a label must be where its prediction is",
+                mend="add partitions to it by hand, or allow ALTER: see the ACLs of docs/security.md",
+            )
+        await _wait_until_visible(client, {name: there[source]})
+    log.warning(
+        "topic %s was given %d partitions, as %s has; records whose key is in another partition now do not find "
+        "predictions that were written before",
+        name,
+        there[source],
+        source,
+        extra={"topic": name},
+    )
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ from agents.clients import Connection
 from agents.topic_watch import Fault, TopicWatch, lines_of
 from deploy.kafka import Broker
 from streams.configure import load
+from streams.errors import BrokerError
 from streams.needs import needs_of
 from streams.plan import compile_plan
 from tests.faults.cluster import alter_topic, create_topic, delete_topic, grow_topic, partitions_of_topic, wait_until
@@ -47,6 +48,18 @@ def test_labels_are_given_the_partitions_that_the_events_are_given(connection: C
     grow_topic(connection, "inference", 4)
     asyncio.run(watch.look())
     assert partitions_of_topic(connection, "labels") == 4 and watch.faults == {}
+
+
+def test_a_worker_that_starts_gives_labels_the_partitions_that_they_lack(connection: Connection) -> None:
+    """The events' topic may have grown while no worker was up: none may refuse to start for it."""
+    source, labels = (connection.topic(name) for name in ("inference", "labels"))
+    grow_topic(connection, "inference", 4)
+    for _ in range(2):
+        assert asyncio.run(topics.co_partitioned(connection, labels, source)) == labels
+        assert partitions_of_topic(connection, "labels") == 4
+    grow_topic(connection, "labels", 5)
+    with pytest.raises(BrokerError, match="5 partitions; expected 4"):
+        asyncio.run(topics.co_partitioned(connection, labels, source))
 
 
 def test_more_labels_partitions_than_the_events_have_are_reported_until_they_have_as_many(
