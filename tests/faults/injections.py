@@ -17,7 +17,7 @@ from pathlib import Path
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from agents import topics
-from tests.faults.edited import edit
+from tests.faults.edited import edit, edit_layout
 from tests.faults.harness import PLAIN, committed, create, progress
 from tests.faults.hostile import hostile
 from tests.faults.pressure import bursts
@@ -284,6 +284,8 @@ class Fault:
     labelled: bool = False
     deleting: bool = False
     """It deletes records of logs, which a label join whose store is lost would need."""
+    relaid: bool = False
+    """Windows are held against what their time holds, not against the backtest."""
     replicated: bool = False
     alone: bool = False
     """No other goes with it."""
@@ -312,6 +314,7 @@ FAULTS: dict[str, Fault] = {
     "compact": Fault(row="18", strike=compact, lasts_s=12.0),
     "retention": Fault(row="18", strike=retention, lasts_s=7.0, deleting=True),
     "edit": Fault(row="19", strike=edit, lasts_s=5.0, often=2),
+    "layout": Fault(row="19", strike=edit_layout, lasts_s=6.0, often=2, relaid=True),
     "twin": Fault(row="24", strike=twin, lasts_s=6.0),
     "hostile": Fault(row="22", strike=hostile, lasts_s=5.0),
     "clock": Fault(row="16", strike=clock, lasts_s=3.0, often=3, through=lambda state: SETTABLE),

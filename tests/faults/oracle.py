@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,7 +20,7 @@ from agents.clients import Connection
 from streams.backtest import label_summary
 from streams.config import OTHER
 from streams.partial import Books
-from tests.faults.edited import orphans
+from tests.faults.edited import FINE_MS, layout_errors, orphans
 from tests.faults.harness import (
     MODEL,
     Pair,
@@ -100,7 +101,11 @@ class Circumstances:
     """The same of the labels."""
     edits: Sequence[str] = ()
     """Of the configuration's rules."""
-    grown: bool = False
+    layouts: AbstractSet[int] = frozenset()
+    """The panes, in ms, of configurations between which the layout was edited."""
+    text: str = ""
+    """The configuration before any edit; empty: as it is now."""
+    in_other_order: bool = False
     """The order of the events' log is not that of the backtest."""
 
 
@@ -121,7 +126,8 @@ def judge(
     known = circumstances or Circumstances()
     logs = logs_of(connection) if logs is None else logs
     found, kept = published(connection), books(connection, config)
-    rules = ModelRules.of(yaml.safe_load(config.read_text(encoding="utf-8")), MODEL, future_ms=FUTURE_TOLERANCE_MS)
+    text = known.text or config.read_text(encoding="utf-8")
+    rules = ModelRules.of(yaml.safe_load(text), MODEL, future_ms=FUTURE_TOLERANCE_MS)
     should = reference(rules, logs.events, logs.labels)
     most, wrong, letters_of_lost = should, [*_unlike(should, stream)], Counter[Any]()
     gone = {"inference": lost_records(connection, config), "labels": lost_labels(connection)}
@@ -135,17 +141,21 @@ def judge(
         # A join that had read events which were never published as counted knows them all the same.
         most = reference(rules, logs.events, left.labels)
     wrong += _unbalanced(kept, should)
-    wrong += window_errors(rules, should, found.windows.values(), most)
+    if known.layouts:
+        fine = reference(replace(rules, pane_ms=FINE_MS), logs.events)
+        wrong += layout_errors(rules, fine, known.layouts, found.windows.values())
+    else:
+        wrong += window_errors(rules, should, found.windows.values(), most)
     wrong += orphans(config, found.actions) if known.edits else incident_errors(rules, should, found.actions)
     if labels:
         least, highest = _books_of(should.labels), _books_of(most.labels)
         wrong += _not_between(_settled(label_books(connection, config)), least, highest)
-    lost, duplicated = _lost_and_duplicated(should, found, kept)
+    lost, duplicated = _lost_and_duplicated(should, found, kept, panes=not known.layouts)
     duplicated -= letters_of_lost  # written when they were read, before they were counted and so durable
     wrong += [f"lost {place}: {n}" for place, n in lost.items()]
     wrong += [f"duplicated {place}: {n}" for place, n in duplicated.items()]
     missing, surplus = set[str](), set[str]()
-    if not (any(gone.values()) or known.grown or known.edits):  # the backtest knows nothing of those
+    if not (any(gone.values()) or known.in_other_order or known.edits):  # the backtest knows nothing of those
         second = expected(config, stream, labels)
         wrong += [*_not_telling(second, labelled=bool(labels)), *differences(found.windows, second.windows)]
         missing, surplus = second.action_ids - found.action_ids, found.action_ids - second.action_ids
@@ -161,14 +171,16 @@ def _name(action: Mapping[str, Any]) -> str:
 
 
 def _lost_and_duplicated(
-    should: Expected, found: Published, kept: Mapping[str, Books]
+    should: Expected, found: Published, kept: Mapping[str, Books], *, panes: bool
 ) -> tuple[Counter[Any], Counter[Any]]:
     """Events by what became of them: those that the log has and the topics do not, and the other way round."""
-    whole = {key: pane for key, pane in should.panes.items() if key[1] is not None and key[2] is None}
-    log = Counter({("pane", start, version): pane.events for (start, version, _), pane in whole.items()})
+    whole = (
+        {} if not panes else {key: pane for key, pane in should.panes.items() if key[1] is not None and key[2] is None}
+    )
+    log: Counter[Any] = Counter({("pane", start, version): pane.events for (start, version, _), pane in whole.items()})
     log += Counter({"late": should.late, "duplicate": should.duplicate, OTHER: should.strangers})
     log += should.rejected
-    does = Counter({("pane", *pane): n for pane, n in found.panes().items()})
+    does: Counter[Any] = Counter({("pane", *pane): n for pane, n in found.panes().items() if panes})
     does += Counter({"late": kept[MODEL].late, "duplicate": kept[MODEL].duplicate})
     does += Counter({OTHER: kept[OTHER].counted if OTHER in kept else 0})
     does += Counter((letter.reason, letter.value) for letter in found.dead_letters.values())

@@ -72,6 +72,8 @@ class Stage:
     """Of writers."""
     collected: dict[str, list[LogRecord]] = field(default_factory=dict)
     """By topic, what it held before a fault deleted records."""
+    layouts: set[int] = field(default_factory=set)
+    """The panes, in ms, of the configurations between which faults edited the layout."""
     edits: list[str] = field(default_factory=list)
     """Of the configuration, by faults."""
     cut_at: dict[str, dict[int, int]] = field(default_factory=lambda: {"inference": {}, "labels": {}})

@@ -10,9 +10,11 @@ import pytest
 
 from deploy.kafka import Broker
 from tests.faults import hostile, schedules
-from tests.faults.harness import SEED
+from tests.faults.edited import FINE_MS, layout_errors
+from tests.faults.harness import MODEL, SEED
 from tests.faults.injections import FAULTS
 from tests.faults.oracle import Verdict
+from tests.faults.reference import Expected, ModelRules, Pane
 from tests.faults.schedules import ALWAYS, KINDS, STREAMS, Played, Schedule, drawn, repeat, run, table
 from tests.faults.stage import Ground
 
@@ -27,7 +29,8 @@ SHORT = (
     ("clock", "many names"),
     ("retention", "labels"),
     ("kill", "fast clock", "labels"),
-    ("kill", "added partitions"),
+    ("kill", "added partitions", "labels"),
+    ("layout", "labels"),
 )
 """What goes together, in the order in which it comes."""
 ELSEWHERE = {"outage", "silent partition", "refuse", "bursts"}
@@ -68,7 +71,7 @@ def test_a_seed_always_draws_the_same_schedule_and_few_draw_every_kind() -> None
         needs = [FAULTS[name] for name in schedule.faults]
         assert schedule.labelled or not any(fault.labelled for fault in needs)
         assert len({fault.through for fault in needs if fault.through}) <= 1
-        assert not schedule.labelled or "added partitions" not in schedule.streams
+        assert not {"labels", "added partitions", "repeats"} <= schedule.streams
         assert not any(one.deleting and two.labelled for one in needs for two in needs)
 
 
@@ -76,6 +79,24 @@ def test_values_of_any_size_are_damaged() -> None:
     for size in range(1, 40):
         rng, whole = random.Random(size), bytes(range(size))
         assert whole not in [hostile._value(rng, [whole]) for _ in range(100)]
+
+
+def test_panes_are_beside_each_other_and_hold_what_their_time_has() -> None:
+    rules = ModelRules(MODEL, 60_000, 0, 0, 0, 0, 0, False, "channel", frozenset(), ())
+    fine = Expected({(at * FINE_MS, None, None): Pane(events=3, on_time=2) for at in range(40)})
+
+    def wrong(*panes: tuple[int, int, int]) -> int:
+        """Of start and end in minutes, and events."""
+        windows = [
+            {"model": MODEL, "clock": "event", "version": None, "segment": None, "counts": {"events": events}}
+            | {"start": f"1970-01-01T00:{start:02}:00Z", "end": f"1970-01-01T00:{end:02}:00Z"}
+            for start, end, events in panes
+        ]
+        return len(layout_errors(rules, fine, {60_000, 180_000}, windows))
+
+    assert wrong((1, 2, 6), (2, 3, 4), (3, 6, 15)) == wrong((1, 2, 6), (3, 6, 18)) == 0
+    assert wrong((1, 2, 7)) == wrong((1, 2, 3)) == wrong((3, 6, 19)) == wrong() == 1
+    assert wrong((2, 3, 6), (3, 4, 6), (3, 6, 18)) == wrong((1, 2, 6), (3, 4, 6)) == wrong((1, 2, 6), (6, 9, 18)) == 1
 
 
 def test_only_wanted_kinds_are_drawn_and_the_command_repeats_them() -> None:

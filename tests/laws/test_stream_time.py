@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.panes import NO_MARK, Times, timeliness
-from streams.stream_time import MIN_VOTES, SKEW_MS, StreamTime
+from streams.panes import NO_MARK, Timeliness, Times, timeliness
+from streams.stream_time import MAX_VOTES, MIN_VOTES, SKEW_MS, StreamTime
 from tests.plain_time import PlainTime
 
 MINUTE_MS = 60_000
@@ -150,3 +150,39 @@ def test_no_record_of_a_stream_in_order_is_ahead_however_slow_it_is(a_minute: in
     assert taken(times, [700, 700])[1].ahead == 0
     times[2_000] += MOST_AHEAD_MS
     assert taken(times, [700, 700])[1].ahead == (1 if a_minute > 100 else pytest.approx(0, abs=1))
+
+
+def with_slow_clocks(records: int, share: float, behind_ms: int, seed: int) -> tuple[Times, Times]:
+    """Twenty graces of so many records each: their times, and which of them have a slow clock."""
+    n = 20 * records
+    slow = np.random.default_rng(seed).random(n) < share
+    slow[: n // 4] = False
+    return START_MS + np.arange(n, dtype=np.int64) * GRACE_MS // records - np.where(slow, behind_ms, 0), slow
+
+
+@pytest.mark.parametrize(("records", "share"), [(100, 0.05), (300, 0.15), (600, 0.2), (2_000, 0.2), (8_000, 0.25)])
+@pytest.mark.parametrize("behind_min", [3, 11, 59])
+def test_clocks_that_are_behind_hold_nothing_up_while_they_write_few_records(
+    records: int, share: float, behind_min: int
+) -> None:
+    for seed in range(5):
+        times, slow = with_slow_clocks(records, share, behind_min * MINUTE_MS, seed)
+        found = classes(times)
+        assert (found[~slow] == Timeliness.ON_TIME).all() and (found[slow] != Timeliness.ON_TIME).all()
+
+
+@pytest.mark.parametrize("records", [100, 600, 2_000])
+@pytest.mark.parametrize("share", [0.3, 0.4, 0.6])
+def test_stream_time_may_go_with_clocks_that_are_behind_but_the_other_records_are_on_time(
+    records: int, share: float
+) -> None:
+    """No further back than they are and the votes take, and as plain arithmetic has it, one record after the other."""
+    behind_ms, voting_ms = 11 * MINUTE_MS, 2 * MAX_VOTES * GRACE_MS // records
+    times, slow = with_slow_clocks(records, share, behind_ms, 1)
+    marks, plain = np.array(taken(times)[0]), PlainTime(GRACE_MS)
+    assert marks.tolist() == [plain.after(time_ms) for time_ms in times.tolist()]
+    assert (classes(times)[~slow] == Timeliness.ON_TIME).all()
+    highest = np.maximum.accumulate(times)
+    assert (marks <= highest).all() and (np.diff(marks) >= 0).all()
+    assert (marks >= highest - behind_ms - GRACE_MS - voting_ms)[len(times) // 4 :].all()
+    assert share < 1 / 3 or (classes(times)[slow][-10:] == Timeliness.ON_TIME).all()
