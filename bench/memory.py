@@ -121,11 +121,11 @@ class Worker:
         self.fold = SourceFold(self.plan, TOPIC, 0, None, START_MS)
         buckets = range(self.plan.config.kafka.buckets)
         self.judges = {bucket: BucketJudge(self.plan, bucket, TOPIC, 1) for bucket in buckets}
-        resuming = SimpleNamespace(names={TOPIC: ""}, changes=Counter())
+        resuming = SimpleNamespace(names={TOPIC: ""}, changes=Counter(), damaged=0, newer={})
         sketch = SimpleNamespace(intake=None, work=Work(), folds={0: self.fold}, parked=[], plan=self.plan)
-        sketch.resuming, sketch.lost_labels = resuming, {}
+        sketch.resuming, sketch.lost_labels, sketch.producer = resuming, {}, SimpleNamespace(largest={})
         merge = SimpleNamespace(intake=None, judges=self.judges, work=Work(), rebuild_seconds=0.0, to_rebuild=0)
-        merge.parked, merge.restarted = [], Counter()
+        merge.parked, merge.restarted, merge.later, merge.awaited = [], Counter(), {}, {}
         acks = SimpleNamespace(rejected=0)
         self.exporter = Exporter(sketch, merge, acks, self.plan.config.web.max_series)  # type: ignore[arg-type]
 

@@ -269,9 +269,12 @@ def processor() -> Iterator[Json]:
     yield lines(
         "Bytes read",
         (8, 7),
-        "Bytes of values a second, by topic.",
-        [target(f"sum by (topic) ({rate('foreshock_bytes_total')})", "{{topic}}")],
-        unit="Bps",
+        "Bytes of values a second, by topic; and the largest record that a worker has written to a topic.",
+        [
+            target(f"sum by (topic) ({rate('foreshock_bytes_total')})", "{{topic}}, a second"),
+            target("max by (topic) (foreshock_largest_record_bytes)", "largest record, {{topic}}"),
+        ],
+        unit="decbytes",
     )
     unread = rate("foreshock_books_records_total", f'{MODEL}, outcome!="read"')
     yield lines(
@@ -294,6 +297,7 @@ def processor() -> Iterator[Json]:
             target(f"sum({rate('foreshock_log_changes_total')})", "changed logs"),
             target(f"sum({rate('foreshock_ahead_records_total')})", "ahead of stream time"),
             target("sum(foreshock_topic_fault)", "topics that are not as they must be"),
+            target("sum(foreshock_later_release_records)", "records of a later release, which park what they are of"),
         ],
         unit="cps",
         stacked=True,
