@@ -134,3 +134,40 @@ def test_a_label_join_whose_store_is_lost_goes_on_from_what_was_published_when_t
         assert "what was published of them stands" in worker.said
         assert worker.books()["read"] == len(stream.pairs)
         ended(worker)
+
+
+def test_a_label_join_that_comes_back_to_an_old_store_publishes_no_less_when_the_topics_forgot(
+    connection: Connection, tmp_path: Path
+) -> None:
+    """One worker reads a third, another one the rest, and the first one gets the partition back."""
+    config = write_config(tmp_path / "labelled", connection.prefix, labelled=True)
+    for topic in ("inference", "labels"):
+        create_topic(connection, topic, 1)
+    events = make_stream(3_000, 1, garbage=False).pairs
+    labels = labels_of(events, 2)
+    read = {"inference": 0, "labels": 0}
+
+    def send(share: float) -> None:
+        for topic, pairs in (("inference", events), ("labels", labels)):
+            part = pairs[read[topic] : int(share * len(pairs))]
+            send_records(connection, topic, [Record(key=key, value=value) for key, value in part])
+            read[topic] += len(part)
+
+    def found(worker: WorkerProcess) -> dict[str, float]:
+        outcomes = ("read", "matched", "duplicate")
+        return {name: worker.metric("foreshock_label_records", model="shop", outcome=name) for name in outcomes}
+
+    before: dict[str, float] = {}
+    for share, state in ((0.3, "one"), (0.9, "two"), (1.0, "one")):
+        send(share)
+        with WorkerProcess(config, connection.broker, "--state", str(tmp_path / state)) as worker:
+            worker.until(lambda: read_of(worker, read["inference"]))
+            worker.until(lambda: found(worker)["read"] >= read["labels"])
+            assert found(worker)["read"] == read["labels"]
+            assert all(number >= before.get(name, 0) for name, number in found(worker).items())
+            assert worker.metric("foreshock_lost_records_total") == 0
+            before = found(worker)
+            ended(worker)
+        if state == "two":
+            delete_records(connection, "inference", {0: read["inference"] * 2 // 3})
+            delete_records(connection, "labels", {0: read["labels"] * 2 // 3})

@@ -57,6 +57,8 @@ AHEAD_MS = 59 * PANE_MS
 LATENESS_MS = 30 * PANE_MS
 """Of the configuration that `write_config` writes."""
 WEEK_MS = 7 * 86_400_000
+GENERATION = 10**12
+"""Between the offsets of one log and of that which took its place."""
 FUTURE_MS = 4_102_444_800_000
 """The year 2100."""
 STOP_WITHIN_S = 15.0
@@ -567,14 +569,17 @@ def _ms(text: str) -> int:
 def published(connection: Connection) -> Published:
     """Everything that is on the result topics now."""
     found = {name: _ours(read_topic(connection, name)) for name in ("windows", "actions", "dead-letter")}
-    letters = {}
+    letters: dict[tuple[int, int], DeadLetter] = {}
     for record in found["dead-letter"]:
         headers = dict(record.headers)
         topic, partition, offset, reason = (
             headers[f"foreshock.{name}"].decode() for name in ("topic", "partition", "offset", "reason")
         )
         if topic == connection.topic("inference"):
-            letters[int(partition), int(offset)] = DeadLetter(reason, record.value, headers)
+            letter, place = DeadLetter(reason, record.value, headers), (int(partition), int(offset))
+            while place in letters and letters[place].value != letter.value:  # the topic was made anew
+                place = place[0], place[1] + GENERATION
+            letters[place] = letter
     return Published(
         latest_windows(strict_json(record.value) for record in found["windows"]),
         [strict_json(record.value) for record in found["actions"]],

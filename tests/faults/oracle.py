@@ -7,7 +7,7 @@ it but Kafka, and so says what every signal and every action must be.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from streams.config import OTHER
 from streams.partial import Books
 from tests.faults.edited import FINE_MS, layout_errors, orphans
 from tests.faults.harness import (
+    GENERATION,
     MODEL,
     Pair,
     Published,
@@ -82,11 +83,21 @@ def _without(records: Sequence[LogRecord], lost: Mapping[int, int], cut_at: Mapp
     return [r for r in records if not 0 < cut_at.get(r.partition, 0) - r.offset <= lost.get(r.partition, 0)]
 
 
-def logs_of(connection: Connection, collected: Mapping[str, Sequence[LogRecord]] = MappingProxyType({})) -> Logs:
-    """The logs as they are now, with what was collected of them before records were deleted."""
+def logs_of(
+    connection: Connection,
+    collected: Mapping[str, Sequence[LogRecord]] = MappingProxyType({}),
+    anew: Collection[str] = (),
+) -> Logs:
+    """The logs as they are now, with what was collected of them before records were deleted.
+
+    `anew`: topics that were made anew since. Offsets of theirs go on after those of the log before.
+    """
 
     def records(topic: str) -> list[LogRecord]:
-        return sorted({*collected.get(topic, ()), *log_of(connection, topic)}, key=lambda r: (r.partition, r.offset))
+        now = log_of(connection, topic)
+        if topic in anew:
+            now = [replace(record, offset=record.offset + GENERATION) for record in now]
+        return sorted({*collected.get(topic, ()), *now}, key=lambda r: (r.partition, r.offset))
 
     return Logs(records("inference"), records("labels"))
 

@@ -30,6 +30,7 @@ from aiokafka.admin import NewPartitions
 
 from agents import topics
 from agents.clients import Connection
+from tests.faults.cluster import delete_topic, wait_until
 from tests.faults.harness import (
     PARTITIONS,
     PLAIN,
@@ -59,6 +60,7 @@ BEHIND_SHARES = (0.05, 0.3)
 mixed, and what is on time in the one order of a backtest need not be so in each partition: the plain fold judges."""
 BEHIND_MS = (4 * 60_000, 11 * 60_000, 45 * 60_000)
 """Beyond the grace, for long, and beyond the lateness."""
+COUNTED_WITHIN_S = 60.0
 GROWN = PARTITIONS + 2
 BETWEEN_S = (0.5, 3.5)
 START_S = 3.0
@@ -78,6 +80,7 @@ STREAMS = {
     "schema change": "13",
     "late topic": "14",
     "added partitions": "14",
+    "made anew": "20",
     "many names": "16",
     "transactions": "21",
     "fast clock": "23",
@@ -90,7 +93,8 @@ WRITTEN_ODDLY = {"transactions": fill_in_transactions, "odd batches": fill_in_od
 """They write everything in one go, to brokers that stay."""
 KINDS = (
     *FAULTS,
-    *("silent partition", "lagging partition", "late topic", "added partitions", "many names"),
+    *("silent partition", "lagging partition", "late topic", "added partitions", "made anew"),
+    "many names",
     *(*WRITTEN_ODDLY, "fast clock", "slow clock"),
 )
 """Each is the first of every so many seeds."""
@@ -188,9 +192,9 @@ def _agree(name: str, other: str) -> bool:
     if one is None:
         if name in WRITTEN_ODDLY:
             return other not in (*WRITTEN_ODDLY, "lagging partition", *BROKER_FAULTS)
-        return True
+        return name != "made anew" or other in ("fast clock", "slow clock", "many names")
     if two is None:
-        return not one.alone
+        return not one.alone and other != "made anew"
     single = {"broker", "outage", "hang"}
     return (
         not (one.alone or two.alone)
@@ -223,7 +227,7 @@ def run(schedule: Schedule, ground: Ground, folder: Path) -> Verdict:
             stage.wake()
             _play(schedule, stage, stream, labels)
         drain(config, connection.broker)
-    logs = logs_of(connection, stage.collected)
+    logs = logs_of(connection, stage.collected, stage.anew)
     known = Circumstances(
         cut_at=stage.cut_at["inference"],
         labels_cut_at=stage.cut_at["labels"],
@@ -270,6 +274,9 @@ def _write(schedule: Schedule, stage: Stage, stream: Stream, labels: Sequence[Pa
             rate = max(1.0, len(pairs) / schedule.lasts_s)
             stage.write(partial(WRITTEN_ODDLY[name], to, pairs, schedule.seed, rate=rate, topic=topic))
         return
+    if "made anew" in schedule.streams:
+        stage.write(partial(_fill_and_make_anew, stage, stream.pairs, labels, schedule.lasts_s))
+        return
     if schedule.labelled:
         create(to, topic="labels")
         stage.write(partial(fill, to, labels, rate=len(labels) / schedule.lasts_s, topic="labels"))
@@ -303,6 +310,25 @@ def _fill_and_grow(to: Connection, pairs: Sequence[Pair], rate: float) -> None:
     fill(to, pairs[:middle], rate=rate)
     asyncio.run(grow())
     fill(to, pairs[middle:], rate=rate)
+
+
+def _fill_and_make_anew(stage: Stage, events: Sequence[Pair], labels: Sequence[Pair], seconds: float) -> None:
+    """In the middle, when all has been counted, one of the topics or both are deleted and made anew."""
+    to, topics_ = stage.connection, {"inference": events, **({"labels": labels} if labels else {})}
+    halves = {topic: len(pairs) // 2 for topic, pairs in topics_.items()}
+    for topic, pairs in topics_.items():
+        create(to, topic=topic)
+        fill(to, pairs[: halves[topic]], rate=2 * len(pairs) / seconds, topic=topic)
+    wait_until(lambda: stage.counted("foreshock_books_records_total") == halves["inference"], COUNTED_WITHIN_S)
+    if labels:
+        wait_until(lambda: stage.counted("foreshock_label_records") == halves["labels"], COUNTED_WITHIN_S)
+    for topic in stage.rng.sample(sorted(topics_), stage.rng.randint(1, len(topics_))):
+        stage.collect(topic)
+        stage.anew.append(topic)
+        delete_topic(to, topic)
+        create(to, topic=topic)
+    for topic, pairs in topics_.items():
+        fill(to, pairs[halves[topic] :], rate=2 * len(pairs) / seconds, topic=topic)
 
 
 def _look_at_the_metrics(page: str) -> None:

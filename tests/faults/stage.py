@@ -72,6 +72,8 @@ class Stage:
     """Of writers."""
     collected: dict[str, list[LogRecord]] = field(default_factory=dict)
     """By topic, what it held before a fault deleted records."""
+    anew: list[str] = field(default_factory=list)
+    """Topics that were deleted and made anew, after what they held was collected."""
     layouts: set[int] = field(default_factory=set)
     """The panes, in ms, of the configurations between which faults edited the layout."""
     edits: list[str] = field(default_factory=list)
@@ -117,6 +119,11 @@ class Stage:
         writer = threading.Thread(target=run, daemon=True)
         self.writers.append(writer)
         writer.start()
+
+    def counted(self, name: str) -> float:
+        """Records that the first worker has read, counted and published, by this metric of books."""
+        worker = self.crew.get(FIRST)
+        return worker.metric(name, outcome="read") if worker and "metrics at " in worker.said else 0.0
 
     def write_out(self, within_s: float) -> None:
         """Until everything is written."""

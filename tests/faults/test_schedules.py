@@ -31,6 +31,7 @@ SHORT = (
     ("kill", "fast clock", "labels"),
     ("kill", "added partitions", "labels"),
     ("layout", "labels"),
+    ("made anew", "labels", "repeats"),
 )
 """What goes together, in the order in which it comes."""
 ELSEWHERE = {"outage", "silent partition", "refuse", "bursts"}
