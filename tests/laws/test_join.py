@@ -159,6 +159,8 @@ class Reader:
             return
         for partial in self.fold.partials(CLOCK_MS, final=False):
             self.sent.append(unpack(pack(partial)))  # type: ignore[arg-type]
+            buckets = {bucket_of(part.model, PLAN.config.kafka.buckets) for part in partial.models}
+            assert buckets <= {partial.bucket}
             if isinstance(partial, OutcomePartial):
                 self._keep(partial)
 

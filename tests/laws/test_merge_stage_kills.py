@@ -64,6 +64,7 @@ class Kafka:
                 self.kill_before = -1
                 raise Killed
             self.sent.append((record.topic, record.key, record.value is None))
+            assert record.partition == (BUCKET if record.topic in ("state", "partials") else None)
             self._keep(record)
         return {(record.topic, 0): 0 for record in records}
 

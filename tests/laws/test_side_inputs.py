@@ -291,6 +291,7 @@ def test_feedback_waits_for_its_prediction_until_the_events_have_been_silent_for
     found = FeedbackFold(plan, "feedback", 0, None, since_ms, JoinFold(plan, "labels", 0, MemoryStore(), since_ms))
     row = {"model": "alpha", "ts": since_ms - behind_ms, "kind": "complaint", "event_id": "never"}
     found.take(Records(range(1), [STAMP_MS], [json.dumps(row).encode()]), since_ms)
+    assert found.awaits_events == (behind_ms >= BEHIND_MS)
     for silent_ms in (None, 0, idle_ms - 1, idle_ms):
         found.events_caught_up_ms = None if silent_ms is None else since_ms + silent_ms
         panes = [one for one in found.publish(since_ms, caught_up=True).partials if isinstance(one, PanePartial)]
