@@ -15,7 +15,7 @@ from streams.duration import HOUR_MS, UNITS_MS
 
 BEHIND_MS = 12 * HOUR_MS
 """Events that are read so long after their time are of a past that is replayed."""
-MIN_PAUSE_MS, MAX_PAUSE_MS = 10 * UNITS_MS["s"], 2 * UNITS_MS["m"]
+MIN_PAUSE_MS = 10 * UNITS_MS["s"]
 MAX_WAIT_MS = 30 * UNITS_MS["m"]
 """A topic that is silent is waited for no longer than this, however long the replay of the others lasts."""
 
@@ -30,9 +30,8 @@ class Replay(NamedTuple):
 
 
 def pause_ms(idle_ms: int) -> int:
-    """So long no topic of a model has a record when a replay is over: twice `idle`, 10 seconds to 2 minutes; or `idle`,
-    where that is longer."""
-    return max(idle_ms, min(MAX_PAUSE_MS, max(MIN_PAUSE_MS, 2 * idle_ms)))
+    """So long no topic of a model has a record when a replay is over: `idle`, and 10 seconds at the least."""
+    return max(idle_ms, MIN_PAUSE_MS)
 
 
 def is_silent(clock_ms: int, seen_at_ms: int, idle_ms: int, replay: Replay | None) -> bool:
@@ -77,5 +76,5 @@ def waiting_text(topics: Sequence[str]) -> str:
     """What is said while topics are waited for."""
     return (
         f"a past is replayed: silence of {', '.join(topics)} is not judged until they have records, "
-        "or nothing of the model was read for twice its 'idle'"
+        "or nothing of the model was read for its 'idle'"
     )

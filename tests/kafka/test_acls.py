@@ -59,6 +59,7 @@ class Site:
         self.prefix = f"a{uuid4().hex[:8]}-"
         self.operator = Connection(broker=secured.broker.bootstrap, prefix=self.prefix)
         text = scenario.write(folder, self.prefix).read_text(encoding="utf-8")
+        text = re.sub(r"(?m)^    pane: ", "    idle: 5s\n    pane: ", text)  # only events are sent, of a past
         for user in ACLS:
             found = text.replace("kafka:\n", f"kafka:\n  security: {secured.scram(user)}\n", 1)
             found = re.sub(r"(?m)^  broker: .*$", f"  broker: {secured.sasl}\n  chunk_size: {CHUNK}", found)

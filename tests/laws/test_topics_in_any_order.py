@@ -19,7 +19,6 @@ from streams.judge import BucketJudge, Outcome
 from streams.partial import key_of, pack, unpack
 from streams.plan import Facts, Plan
 from streams.records import Records
-from streams.replaying import MAX_PAUSE_MS
 from streams.source import SourceFold
 from streams.store import MemoryStore
 from tests import scenario
@@ -131,7 +130,7 @@ def replayed(order: Sequence[str], drawn: random.Random) -> Worker:
         for part in (0.3 * drawn.random(), 0.3 + 0.5 * drawn.random(), 1.0):
             worker.send(topic, part)
             worker.passes(drawn.randrange(5_000))
-        worker.passes(drawn.randrange(MAX_PAUSE_MS * 2 // 3))
+        worker.passes(drawn.randrange(40_000))
     worker.publish(final=True)
     return worker
 
