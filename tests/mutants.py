@@ -89,7 +89,7 @@ MODULES: Mapping[str, tuple[tuple[str, ...], str]] = {
         ("streams/facts/fold.py", "streams/facts/merge.py", "streams/facts/history.py", "streams/judge_facts.py"),
         "tests/laws/test_side_inputs.py tests/unit/test_facts.py tests/laws/test_served_behind.py "
         "tests/unit/test_boundaries.py "
-        "tests/unit/test_exact_terms.py tests/unit/test_history_terms.py",
+        "tests/unit/test_exact_terms.py tests/unit/test_history_terms.py tests/unit/test_stream_time_folds.py",
     ),
     "stages": (
         ("agents/merge.py", "agents/sketch.py"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -160,6 +161,21 @@ def test_labels_of_a_slow_stream_are_read_up_to_the_last_one_after_a_pause(
     is_live = age_ms + pause_ms <= LIVE_MS
     is_read = caught_up and age_ms >= 0 and pause_ms >= (PAUSE_MS if is_live else IDLE_MS)
     assert marks == {label_ms if is_read else label_ms - SKEW_MS}
+
+
+@pytest.mark.parametrize("pause_ms", [0, PAUSE_MS - 1, PAUSE_MS])
+@pytest.mark.parametrize("is_file", [False, True])
+def test_kpis_of_a_slow_stream_are_read_up_to_the_last_one_after_a_pause_and_those_of_a_file_at_once(
+    pause_ms: int, is_file: bool
+) -> None:
+    fold = OutcomeFold(PLAN, "outcomes", 0, None, START_MS)
+    fold.take(records([json.dumps({"model": "shop", "ts": START_MS, "kpi": "sales", "value": 1}).encode()]), START_MS)
+    if is_file:
+        fold.unread_until_ms = START_MS
+    partials = fold.publish(START_MS + pause_ms, caught_up=True).partials
+    parts = [part for item in partials if isinstance(item, BooksPartial) for part in item.models]
+    is_read = is_file or pause_ms == PAUSE_MS
+    assert {part.mark_ms for part in parts if part.mark_ms is not None} == {START_MS - (0 if is_read else SKEW_MS)}
 
 
 def test_a_kpi_that_is_dated_ahead_makes_no_other_late() -> None:
