@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -91,13 +92,23 @@ def orphans(config: Path, actions: Iterable[Mapping[str, Any]]) -> list[str]:
     return [f"orphaned: {key}" for key, state in states.items() if state != "resolved" and key[:2] not in live]
 
 
+def announced_ms(folder: Path) -> set[int]:
+    """The times from which workers have said that they judge events, as what came before was counted otherwise."""
+    texts = (log.read_text(encoding="utf-8", errors="replace") for log in folder.glob("worker-*.log"))
+    return {instant_ms(time) for text in texts for time in re.findall(r"events are judged from (\S+) on", text)}
+
+
 def layout_errors(
-    rules: ModelRules, fine: Expected, lengths_ms: Iterable[int], windows: Iterable[Mapping[str, Any]]
+    rules: ModelRules,
+    fine: Expected,
+    lengths_ms: Iterable[int],
+    windows: Iterable[Mapping[str, Any]],
+    begun_ms: Collection[int] = (),
 ) -> list[str]:
     """Where panes of the whole model are beside those before them, or hold other events than their time has.
 
     `fine`: of panes of FINE_MS. `lengths_ms`: the panes of all configurations. `windows`: the last revision of each.
-    A late event whose pane was judged under another layout may be in none.
+    A late event whose pane was judged under another layout may be in none. `begun_ms`: where a gap may end.
     """
     lengths_ms, spans = set(lengths_ms), dict[tuple[int, int], int]()
     for window in windows:
@@ -114,6 +125,6 @@ def layout_errors(
     for before, after in pairwise(sorted(spans)):
         if after[0] < before[1]:
             errors.append(f"panes {before} and {after} hold the same events")
-        elif after[0] - before[1] >= (after[1] - after[0] if len(lengths_ms) > 1 else 1):
+        elif after[0] - before[1] >= (after[1] - after[0] if len(lengths_ms) > 1 else 1) and after[0] not in begun_ms:
             errors.append(f"no pane between {before} and {after}")
     return errors

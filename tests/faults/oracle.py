@@ -20,7 +20,7 @@ from agents.clients import Connection
 from streams.backtest import label_summary
 from streams.config import OTHER
 from streams.partial import Books
-from tests.faults.edited import FINE_MS, layout_errors, orphans
+from tests.faults.edited import FINE_MS, announced_ms, layout_errors, orphans
 from tests.faults.harness import (
     GENERATION,
     MODEL,
@@ -154,7 +154,7 @@ def judge(
     wrong += _unbalanced(kept, should)
     if known.layouts:
         fine = reference(replace(rules, pane_ms=FINE_MS), logs.events)
-        wrong += layout_errors(rules, fine, known.layouts, found.windows.values())
+        wrong += layout_errors(rules, fine, known.layouts, found.windows.values(), announced_ms(config.parent))
     else:
         wrong += window_errors(rules, should, found.windows.values(), most)
     wrong += orphans(config, found.actions) if known.edits else incident_errors(rules, should, found.actions)
