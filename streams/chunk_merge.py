@@ -332,10 +332,11 @@ class ChunkMerge(Generic[M]):
             for place, stranger in model.strangers.items():
                 partition, chunk, _ = place
                 own_end = model.own_ends.get(place)
+                if own_end is not None and own_end >= stranger.end_offset:
+                    continue
                 if chunk > self.sources[partition].folded_chunk:
-                    if own_end is None or own_end < stranger.end_offset:
-                        model.marks.pop(partition, None)
-                elif own_end is None and stranger.until_ms > NO_MARK:
+                    model.marks.pop(partition, None)
+                elif stranger.until_ms > NO_MARK:  # what is there of our own, from before that, is not all of it
                     until_ms[name] = max(stranger.until_ms, until_ms.get(name, NO_MARK))
             model.strangers, model.own_ends = {}, {}
         return until_ms
