@@ -94,7 +94,7 @@ class MergeStage:
         self._unjudged: set[int] = set()
         """Buckets of which something may be there to be judged since it was looked for."""
         self._judge_from: dict[int, float] = {}
-        """Per bucket, by the monotonic clock, when it is worth while to look again."""
+        """Per bucket, by the monotonic clock, the earliest time of the next look."""
         self._is_whole = asyncio.Event()
         """No publication is half out."""
         self._is_whole.set()

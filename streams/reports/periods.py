@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from enum import StrEnum
 
 from streams.duration import DAY_MS, WEEK_MS
@@ -102,8 +102,3 @@ def day_ms(text: str) -> int:
     """Where the day of an RFC 3339 text begins; NO_TIME for what is none."""
     at = instant_ms(text)
     return at - at % DAY_MS
-
-
-def moment_text(time_ms: int) -> str:
-    """Date and minute in UTC, as 2013-06-24 06:00."""
-    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
