@@ -13,15 +13,16 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from streams.arrays import Floats
 from streams.signals.distance import METHODS, Method
-from streams.signals.null import Array, rate_floor, rate_threshold
+from streams.signals.null import rate_floor, rate_threshold
 
 ALPHAS = (0.05, 0.01, 1e-3, 1e-4)
 REFERENCE_SIZES = (500, 5_000, 100_000)
 WINDOW_SIZES = (50, 200, 1_000, 10_000, 50_000)
 ZIPF = 1.0 / np.arange(1, 51)
 
-BINS: dict[str, Array] = {
+BINS: dict[str, Floats] = {
     "10 equal": np.full(10, 0.1),
     "20 equal": np.full(20, 0.05),
     "skewed": np.r_[0.97, np.full(9, 0.03 / 9)],
@@ -32,13 +33,13 @@ BINS: dict[str, Array] = {
     "outlier bin": np.r_[np.full(10, 0.0999), 0.001],
     "100 equal": np.full(100, 0.01),
 }
-CENTRES: dict[str, Array] = {"outlier bin": np.r_[np.arange(10.0), 100.0]}
+CENTRES: dict[str, Floats] = {"outlier bin": np.r_[np.arange(10.0), 100.0]}
 RATES = (0.0, 1e-4, 1e-3, 0.01, 0.3)
 
 
 def simulated(
-    method: Method, shares: Array, centres: Array, sizes: tuple[int, int], draws: tuple[int, int], seed: int
-) -> tuple[Array, Array]:
+    method: Method, shares: Floats, centres: Floats, sizes: tuple[int, int], draws: tuple[int, int], seed: int
+) -> tuple[Floats, Floats]:
     """False-alarm rates over alpha, and null over simulated quantiles, both (alphas,); draws: references × windows."""
     (m, n), (references, windows) = sizes, draws
     generator = np.random.default_rng(seed)

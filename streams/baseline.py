@@ -16,11 +16,12 @@ from itertools import pairwise
 import msgspec
 import numpy as np
 
+from streams.arrays import CountVector
 from streams.errors import UNREADABLE, ConfigError, NewerError, SketchError
 from streams.fields import MAX_TIME_MS, MIN_TIME_MS
 from streams.partial import inflate, seal, unseal
 from streams.sketch.counts import Counts
-from streams.sketch.layout import ERROR_SLOT, OK_SLOT, Column, Counter, Kind, Layout, requests
+from streams.sketch.layout import ERROR_SLOT, OK_SLOT, Column, Kind, Layout, requests
 from streams.sketch.outcomes import LABELLED, MAX_CLASSES, UNUSABLE, OutcomeLayout
 
 SegmentKey = tuple[str, str]
@@ -63,7 +64,7 @@ class OutcomeReference(msgspec.Struct, frozen=True, kw_only=True):
     arrivals: dict[int, int] = {}
     """Labels by the pane in which they came."""
 
-    def opened(self) -> tuple[dict[SegmentKey, Counter], list[dict[SegmentKey, Counter]]]:
+    def opened(self) -> tuple[dict[SegmentKey, CountVector], list[dict[SegmentKey, CountVector]]]:
         """Vectors of the whole, and of each block, by segment."""
         whole = {key: Counts.from_bytes(data).dense() for key, data in self.total.items()}
         return whole, [{k: Counts.from_bytes(d).dense() for k, d in block.counts.items()} for block in self.blocks]
@@ -193,7 +194,7 @@ def _is_code(text: str) -> bool:
     return len(text) <= MAX_CODE and text.removeprefix("-").isdecimal()
 
 
-def _checked(packed: Mapping[SegmentKey, bytes], length: int) -> dict[SegmentKey, Counter]:
+def _checked(packed: Mapping[SegmentKey, bytes], length: int) -> dict[SegmentKey, CountVector]:
     """Vectors of this length without negative numbers."""
     found = {key: Counts.from_bytes(data) for key, data in packed.items()}
     if any(counts.length != length for counts in found.values()):
@@ -203,7 +204,7 @@ def _checked(packed: Mapping[SegmentKey, bytes], length: int) -> dict[SegmentKey
     return vectors
 
 
-def _check_cell(layout: Layout, vector: Counter, most: int) -> None:
+def _check_cell(layout: Layout, vector: CountVector, most: int) -> None:
     """Each column counts every event once, at the most."""
     events = int(vector[OK_SLOT]) + int(vector[ERROR_SLOT])
     _demand(events <= most, f"a cell of {events:,} events of {most:,}")

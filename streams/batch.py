@@ -15,6 +15,7 @@ from msgspec import UnsetType
 from msgspec.structs import astuple
 from numpy.typing import NDArray
 
+from streams.arrays import Floats, Ints
 from streams.decode import (
     ABSENT_NUMBER,
     ABSENT_PAYLOAD,
@@ -39,8 +40,6 @@ from streams.sketch.layout import (
 )
 from streams.sketch.layout import WRONG as WRONG_CLASS
 
-Index = NDArray[np.int64]
-
 _FEW_EDGES, _MANY_VALUES = 64, 1_024
 """Up to so many edges, and from so many values on, a comparison with every edge is faster than a binary search."""
 _MOST_BYTE = 255
@@ -60,15 +59,15 @@ class Columns:
     """A batch of one model as arrays over its `n` rows, in record order."""
 
     n: int
-    ts_ms: Index
+    ts_ms: Ints
     versions: list[str]
-    segments: list[Index]
+    segments: list[Ints]
     """Per declared dimension: the position of the row's value, or the number of values for any other."""
-    slots: NDArray[np.int64]
+    slots: Ints
     """(columns + 1, n): the outcome's slot, then each column's."""
     unseen: dict[int, list[tuple[int, str]]]
     """Per categorical column: (row, text) of values outside its categories."""
-    numbers: dict[int, NDArray[np.float64]]
+    numbers: dict[int, Floats]
     """Per numeric column without edges: the values, NaN where there is none."""
     extras: list[tuple[int, str]]
 
@@ -80,7 +79,7 @@ class Parts:
     rows: Rows
     fields: dict[str, tuple[Any, ...]]
     """By the name in `decode.Row` the values."""
-    segments: list[Index]
+    segments: list[Ints]
     """Per declared dimension: the position of the row's value, or the number of values for any other."""
 
 
@@ -89,11 +88,11 @@ class Gathered:
     """What is taken of rows before they go, column by column; grows until it becomes `Columns`."""
 
     n: int = 0
-    ts_ms: list[Index] = field(default_factory=list)
+    ts_ms: list[Ints] = field(default_factory=list)
     versions: list[str] = field(default_factory=list)
     failed: list[int] = field(default_factory=list)
-    segments: list[list[Index]] = field(default_factory=list)
-    places: dict[int, list[Index]] = field(default_factory=dict)
+    segments: list[list[Ints]] = field(default_factory=list)
+    places: dict[int, list[Ints]] = field(default_factory=dict)
     """Per column of categories: the slots in its block."""
     floats: dict[int, bytearray] = field(default_factory=dict)
     """Per numeric column: the values, eight bytes each."""
@@ -218,7 +217,7 @@ class Columnizer:
             extras=gathered.extras,
         )
 
-    def _segments_of(self, found: Sequence[Any]) -> list[Index]:
+    def _segments_of(self, found: Sequence[Any]) -> list[Ints]:
         places = []
         for get, positions in zip(self._segment_of, self._segments, strict=True):
             try:
@@ -249,7 +248,7 @@ class Columnizer:
         self._gather_texts(column, values, into)
 
 
-def _looked_up(numbers: Mapping[Any, int], highest: int, values: Sequence[Any]) -> Index:
+def _looked_up(numbers: Mapping[Any, int], highest: int, values: Sequence[Any]) -> Ints:
     """(n,) the number of each value; as bytes, where they fit, they come faster than by numpy's own iteration."""
     found = map(numbers.__getitem__, values)
     if highest > _MOST_BYTE:
@@ -257,7 +256,7 @@ def _looked_up(numbers: Mapping[Any, int], highest: int, values: Sequence[Any]) 
     return np.frombuffer(bytes(found), np.uint8).astype(np.int64)
 
 
-def bins_of(values: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[Any]:
+def bins_of(values: Floats, edges: Floats) -> NDArray[Any]:
     """(n,) how many of the rising edges are no greater than each value; of a NaN it is any number.
 
     >>> bins_of(np.array([0.5, 1.0, 7.0]), np.array([1.0, 2.0]))

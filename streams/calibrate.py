@@ -14,8 +14,9 @@ from typing import Any
 import msgspec
 from scipy import special
 
+from streams.arrays import Ints
 from streams.signals.worth import logits
-from streams.sketch.outcomes import Index, OutcomeLayout
+from streams.sketch.outcomes import OutcomeLayout
 
 LEARNING_RATE = 0.05
 KEPT = 0.8
@@ -60,7 +61,7 @@ def prepare() -> None:
 
 
 def learned(
-    state: Calibration, layout: OutcomeLayout, vector: Index, start_ms: int, residual: float, variance: float
+    state: Calibration, layout: OutcomeLayout, vector: Ints, start_ms: int, residual: float, variance: float
 ) -> Calibration:
     """The state after an arrival pane. `residual`: outcomes less expected ones in sum, of this variance."""
     from river import linear_model, optim  # here, so that only models with labels wait for it

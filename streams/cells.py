@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from streams.arrays import Ints, Mask
 from streams.batch import Columns
 from streams.config import MAX_VERSION, OTHER
 from streams.errors import SketchError
@@ -21,7 +21,6 @@ from streams.sketch.names import Names, rank
 from streams.sketch.profile import Profile
 from streams.sketch.quantiles import Quantiles
 
-Index = NDArray[np.int64]
 Cells = dict[CellKey, Profile]
 Texts = dict[int, list[str]]
 
@@ -63,7 +62,7 @@ class Segmentation:
 
 
 def profiles(
-    batch: Columns, layout: Layout, segmentation: Segmentation, pane_ms: int, classes: Index
+    batch: Columns, layout: Layout, segmentation: Segmentation, pane_ms: int, classes: Ints
 ) -> Iterator[tuple[Group, CellKey, Profile]]:
     """A profile for every group of rows and every cell they fall in.
 
@@ -90,7 +89,7 @@ def profiles(
             yield group, (group.version, dimension, value), _segment(batch, vector, dense, position, unseen)
 
 
-def _groups(versions: Sequence[str], panes: Index, pane_ms: int, classes: Index) -> tuple[list[Group], Index]:
+def _groups(versions: Sequence[str], panes: Ints, pane_ms: int, classes: Ints) -> tuple[list[Group], Ints]:
     """The distinct groups, and each row's (negative: left out)."""
     names = {version: code for code, version in enumerate(dict.fromkeys(versions))}
     codes = np.fromiter(map(names.__getitem__, versions), np.int64, len(versions)) if len(names) > 1 else 0
@@ -106,7 +105,7 @@ def _groups(versions: Sequence[str], panes: Index, pane_ms: int, classes: Index)
     return groups, _spread(found, kept)
 
 
-def _spread(found: Index, kept: NDArray[np.bool_]) -> Index:
+def _spread(found: Ints, kept: Mask) -> Ints:
     """What was found of the rows that are kept, at their places (n,); −1 at the others."""
     if len(found) == len(kept):
         return found
@@ -115,7 +114,7 @@ def _spread(found: Index, kept: NDArray[np.bool_]) -> Index:
     return spread
 
 
-def numbered(values: Index) -> tuple[Index, Index]:
+def numbered(values: Ints) -> tuple[Ints, Ints]:
     """The distinct values, rising, and the place of each (n,) among them."""
     if not len(values):
         return values, values
@@ -130,7 +129,7 @@ def numbered(values: Index) -> tuple[Index, Index]:
     return present + low, places[offsets]
 
 
-def _capped(groups: Sequence[Group], member: Index, segmentation: Segmentation) -> tuple[list[Group], Index]:
+def _capped(groups: Sequence[Group], member: Ints, segmentation: Segmentation) -> tuple[list[Group], Ints]:
     """The groups with no more versions of a span than the cap: as `cap_versions`, before there are any profiles."""
     versions: dict[tuple[int, int], set[str]] = {}
     for group in groups:
@@ -144,7 +143,7 @@ def _capped(groups: Sequence[Group], member: Index, segmentation: Segmentation) 
     return list(places), np.where(member >= 0, np.array(place)[member], -1)
 
 
-def _by_cell(pairs: Sequence[tuple[int, str]], member: Index) -> Texts:
+def _by_cell(pairs: Sequence[tuple[int, str]], member: Ints) -> Texts:
     """Of (row, text) the texts of each cell; `member` says which one a row is in."""
     found: Texts = {}
     for at, (_, text) in zip(member[[row for row, _ in pairs]].tolist() if pairs else (), pairs, strict=True):
@@ -152,11 +151,11 @@ def _by_cell(pairs: Sequence[tuple[int, str]], member: Index) -> Texts:
     return found
 
 
-def _unseen(batch: Columns, member: Index) -> dict[int, Texts]:
+def _unseen(batch: Columns, member: Ints) -> dict[int, Texts]:
     return {column: _by_cell(pairs, member) for column, pairs in batch.unseen.items()}
 
 
-def _count(slots: Index, member: Index, groups: int, length: int) -> Iterator[Counts]:
+def _count(slots: Ints, member: Ints, groups: int, length: int) -> Iterator[Counts]:
     """Counts of each group from the (columns + 1, n) slots of its rows."""
     kept = member >= 0
     if not kept.all():
@@ -177,7 +176,7 @@ def _count(slots: Index, member: Index, groups: int, length: int) -> Iterator[Co
 
 
 def _whole(
-    batch: Columns, counts: Counts, member: Index, at: int, unseen: Mapping[int, Texts], extras: Texts
+    batch: Columns, counts: Counts, member: Ints, at: int, unseen: Mapping[int, Texts], extras: Texts
 ) -> Profile:
     profile = _segment(batch, counts, member, at, unseen)
     for column, texts in unseen.items():
@@ -189,7 +188,7 @@ def _whole(
     return profile
 
 
-def _segment(batch: Columns, counts: Counts, member: Index, at: int, unseen: Mapping[int, Texts]) -> Profile:
+def _segment(batch: Columns, counts: Counts, member: Ints, at: int, unseen: Mapping[int, Texts]) -> Profile:
     profile = Profile(counts)
     for column, texts in unseen.items():
         if at in texts:

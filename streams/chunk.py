@@ -15,12 +15,13 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from streams.arrays import Ints
 from streams.cells import Cells, packed
 from streams.config import bucket_of
 from streams.errors import UNREADABLE, ConfigError, SketchError
 from streams.events import Reject
 from streams.fingerprint import PartPrint
-from streams.panes import NO_MARK, Timeliness, Times
+from streams.panes import NO_MARK, Timeliness
 from streams.parking import Parking, Phase
 from streams.partial import (
     CONTINUED,
@@ -245,18 +246,18 @@ class ChunkFold(ABC):
         is_live = self._clock_ms - reached_ms <= LIVE_MS
         return reached_ms if silent_ms >= (PAUSE_MS if is_live else self._idle_ms(name)) else mark_ms
 
-    def _advance(self, name: str, times_ms: Times, grace_ms: int) -> Times:
+    def _advance(self, name: str, times_ms: Ints, grace_ms: int) -> Ints:
         """Takes event times in the partition's order; gives the marks after each."""
         time, marks_ms = self._timed(name, times_ms, grace_ms)
         self._take_time(name, time, times_ms)
         return marks_ms
 
-    def _timed(self, name: str, times_ms: Times, grace_ms: int) -> tuple[StreamTime, Times]:
+    def _timed(self, name: str, times_ms: Ints, grace_ms: int) -> tuple[StreamTime, Ints]:
         """Stream time after these event times, and the marks after each of them; changes nothing."""
         time = self.times[name].copy() if name in self.times else StreamTime()
         return time, time.take(times_ms, grace_ms)
 
-    def _take_time(self, name: str, time: StreamTime, times_ms: Times) -> None:
+    def _take_time(self, name: str, time: StreamTime, times_ms: Ints) -> None:
         """Takes the stream time after these event times, and counts what was ahead."""
         ahead = time.ahead - (self.times[name].ahead if name in self.times else 0)
         self.times[name], self.marks_ms[name] = time, time.mark_ms

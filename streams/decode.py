@@ -19,8 +19,8 @@ from typing import Annotated, Any, Union
 import msgspec
 import numpy as np
 from msgspec import UNSET, UnsetType
-from numpy.typing import NDArray
 
+from streams.arrays import Ints
 from streams.config import OTHER
 from streams.envelope import Headers, checked_size
 from streams.events import Event, read_event
@@ -36,8 +36,6 @@ from streams.fields import (
 )
 from streams.sketch.layout import SCORE, Column, Kind, Role
 from streams.times import instants_ms
-
-Index = NDArray[np.int64]
 
 MAX_LEARNED_EXTRAS = 64
 MAX_LEARNED_NAME = 256
@@ -100,9 +98,9 @@ class Row(msgspec.Struct, gc=False, kw_only=True):
 class Rows:
     """Events of one model in record order. `extras` names unknown fields: (place in `rows`, name)."""
 
-    indices: Index
+    indices: Ints
     rows: list[Any]
-    times_ms: Index
+    times_ms: Ints
     extras: list[tuple[int, str]] = field(default_factory=list)
 
     def only(self, kept: Sequence[int]) -> Rows:
@@ -353,7 +351,7 @@ class Decoder:
             self._compile()
 
 
-def _by_model(indices: Index, rows: list[Any], times: Index, model_of: Mapping[type, str]) -> dict[str, Rows]:
+def _by_model(indices: Ints, rows: list[Any], times: Ints, model_of: Mapping[type, str]) -> dict[str, Rows]:
     kinds = list(map(type, rows))
     if len(set(kinds)) == 1:
         return {model_of[kinds[0]]: Rows(indices, rows, times)}
@@ -363,7 +361,7 @@ def _by_model(indices: Index, rows: list[Any], times: Index, model_of: Mapping[t
     return {model_of[kind]: Rows(indices[at], [rows[i] for i in at], times[at]) for kind, at in places.items()}
 
 
-def times_ms(rows: Sequence[Any]) -> Index:
+def times_ms(rows: Sequence[Any]) -> Ints:
     """Event times of rows in epoch milliseconds."""
     moments = [row.ts for row in rows]
     if set(map(type, moments)) == {str}:

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable
 import msgspec
 import numpy as np
 
+from streams.arrays import Ints
 from streams.baseline import WHOLE, SegmentKey
-from streams.sketch.outcomes import DELAY_EDGES_MS, DELAYS, Index
+from streams.sketch.outcomes import DELAY_EDGES_MS, DELAYS
 
 EVENTS, LABELS = "event", "arrival"
 """What windows are judged by; a KPI has a clock of its own."""
@@ -119,7 +120,7 @@ class Incidents:
         self._known = [*over[-MOST_OVER:], *(found for found in self._known if found.over_ms is None)]
 
 
-def share_made_in(came: Index, since_ms: int, end_ms: int, from_ms: int, until_ms: int) -> float | None:
+def share_made_in(came: Ints, since_ms: int, end_ms: int, from_ms: int, until_ms: int) -> float | None:
     """The share of labels whose predictions were made in a stretch; None if there are no labels.
 
     Parameters

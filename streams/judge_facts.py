@@ -11,12 +11,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from streams.arrays import CountVector
 from streams.baseline import WHOLE, SegmentKey
 from streams.cells import Cells
 from streams.config import CAPTURE, Aggregate
 from streams.decide import Decision, Judged, RuleState, Situation, decide
 from streams.facts.history import History, Stretch
-from streams.facts.layout import EVENTS, KPI_LENGTH, OBSERVED, Counter
+from streams.facts.layout import EVENTS, KPI_LENGTH, OBSERVED
 from streams.facts.merge import KpiPane, ToldPane
 from streams.facts.read import Turn, run_of
 from streams.inhibit import Incidents
@@ -213,7 +214,7 @@ def _history(plan: ModelPlan, longest_ms: int, stream: str) -> History:
     return History(plan.config.pane_ms, longest_ms, plan.config.lateness_ms, plan.segmentation, stream=stream)
 
 
-_Parts = tuple[Sequence[Mapping[CellId, Counter]], int]
+_Parts = tuple[Sequence[Mapping[CellId, CountVector]], int]
 """Of each KPI that one is made of the vectors by cell, and how long the time was."""
 
 
@@ -235,7 +236,9 @@ def kpi_clocks(plan: ModelPlan, kinds: Iterable[Facts]) -> dict[str, KpiClock]:
     return {name: KpiClock(plan, name) for name in plan.config.kpi_clocks}
 
 
-def _cell(version: str | None, segment: SegmentKey, vectors: Sequence[Counter], result: Result | None) -> CellResult:
+def _cell(
+    version: str | None, segment: SegmentKey, vectors: Sequence[CountVector], result: Result | None
+) -> CellResult:
     observed = min(int(vector[OBSERVED]) for vector in vectors)
     return CellResult(version, segment, Profile.empty(KPI_LENGTH), (result,) if result else (), observed)
 
@@ -244,5 +247,5 @@ def _observations(parts: Sequence[Cells]) -> int:
     return sum(int(p.counts.dense()[OBSERVED]) for cells in parts for key, p in cells.items() if key[1:] == WHOLE)
 
 
-def _nothing() -> Counter:
+def _nothing() -> CountVector:
     return np.zeros(KPI_LENGTH, np.int64)

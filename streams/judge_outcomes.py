@@ -8,6 +8,7 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 
+from streams.arrays import CountVector
 from streams.baseline import WHOLE, SegmentKey
 from streams.calibrate import Calibration, Online, learned, told
 from streams.cells import Cells
@@ -24,7 +25,6 @@ from streams.signals.evaluate import CellResult, Window
 from streams.signals.label_flow import LabelFlow, Made, slowest_ms
 from streams.signals.names import judges_labels
 from streams.signals.outcome import OutcomeJudge, Sums
-from streams.sketch.layout import Counter
 from streams.sketch.outcomes import CHANGES, DELAYS, JOINED, LABELLED, PREDICTIONS, RECEIVED, delays
 from streams.times import rfc3339
 from streams.window import Clock, WindowRecord, outcome_record
@@ -81,7 +81,7 @@ class LabelledJudge:
         self._arrived: dict[int, dict[SegmentKey, int]] = {}
         """Labels by arrival pane."""
         self.predictions = Predictions(plan.config.pane_ms, plan.cohort_ms)
-        self._events: dict[int, dict[str, Counter]] = {}
+        self._events: dict[int, dict[str, CountVector]] = {}
         """Counts of panes of events, by version, until the labels that came in them are judged."""
         self._told: dict[int, int] = {}
         """Changes of the arrival panes that were revised."""

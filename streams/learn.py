@@ -5,15 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 from array import array
-from collections import Counter as Tally
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
+from streams.arrays import Floats, Ints
 from streams.baseline import Baseline, Block, OutcomeReference, SegmentKey, Statistics
 from streams.batch import Columnizer, Gathered
 from streams.cells import Segmentation, profiles
@@ -74,8 +74,8 @@ class _Seen:
     """What a column held: values by JSON type."""
 
     numbers: array[float] = field(default_factory=lambda: array("d"))
-    texts: Tally[str] = field(default_factory=Tally)
-    flags: Tally[bool] = field(default_factory=Tally)
+    texts: Counter[str] = field(default_factory=Counter)
+    flags: Counter[bool] = field(default_factory=Counter)
     overflow: int = 0
     whole: bool = True
 
@@ -93,7 +93,7 @@ class _Seen:
         elif value.__class__ is bool:
             self.flags[value] += 1
 
-    def values(self) -> NDArray[np.float64]:
+    def values(self) -> Floats:
         return np.frombuffer(self.numbers, float) if self.numbers else np.zeros(0)
 
     @property
@@ -114,12 +114,12 @@ class _Survey:
     features: dict[str, _Seen] = field(default_factory=dict)
     scores: dict[str, _Seen] = field(default_factory=dict)
     prediction: _Seen = field(default_factory=_Seen)
-    segments: dict[str, Tally[str]] = field(default_factory=dict)
-    versions: Tally[str] = field(default_factory=Tally)
+    segments: dict[str, Counter[str]] = field(default_factory=dict)
+    versions: Counter[str] = field(default_factory=Counter)
     fields: set[str] = field(default_factory=set)
     times: array[int] = field(default_factory=lambda: array("q"))
-    rejected: Tally[str] = field(default_factory=Tally)
-    others: Tally[str] = field(default_factory=Tally)
+    rejected: Counter[str] = field(default_factory=Counter)
+    others: Counter[str] = field(default_factory=Counter)
     """Events of other models, by name."""
     events: int = 0
 
@@ -168,7 +168,7 @@ def learn(
         )
     skipped = _skipped(survey)
     known = read_reference_labels(labels) if labels is not None else {}
-    worth = understand(_events(model, read(), Tally()), known) if labels is not None else None
+    worth = understand(_events(model, read(), Counter()), known) if labels is not None else None
     columns, statistics = _columns(survey, worth.cuts if worth else ())
     segments, dropped = _segments(survey)
     times = np.sort(np.frombuffer(survey.times, np.int64)) if survey.times else np.zeros(0, np.int64)
@@ -188,7 +188,7 @@ def learn(
         total={key: counts.to_bytes() for key, counts in totals.items()},
         blocks=tuple(_packed(blocks)) if timed else (),
         thinning=_thinning(blocks),
-        outcomes=_outcomes(worth, columns, _events(model, read(), Tally()), known, segments, pane_ms)
+        outcomes=_outcomes(worth, columns, _events(model, read(), Counter()), known, segments, pane_ms)
         if worth
         else None,
     )
@@ -229,7 +229,7 @@ def _survey(model: str, values: Iterable[bytes], on_events: Callable[[int], None
             survey.features.setdefault(name, _Seen()).add(value)
         for name, value in event.segments.items():
             if (text := segment_text(value)) is not None:
-                survey.segments.setdefault(name, Tally())[text] += 1
+                survey.segments.setdefault(name, Counter())[text] += 1
         survey.prediction.add(event.prediction)
         scores = event.score if isinstance(event.score, dict) else {"": event.score}
         for name, value in scores.items():
@@ -240,7 +240,7 @@ def _survey(model: str, values: Iterable[bytes], on_events: Callable[[int], None
 
 
 def _events(
-    model: str, values: Iterable[bytes], rejected: Tally[str], others: Tally[str] | None = None
+    model: str, values: Iterable[bytes], rejected: Counter[str], others: Counter[str] | None = None
 ) -> Iterator[Event]:
     """The events of a model. `others`: tells of those of other models, by name."""
     for number, value in enumerate(values):
@@ -298,9 +298,9 @@ def _column(name: str, role: Role, seen: _Seen, kind: Kind) -> tuple[Column, Sta
     if kind is Kind.NUMERIC:
         return _numeric(name, role, seen.values())
     if kind is Kind.CODE:
-        tally = Tally({str(int(value)): count for value, count in Tally(seen.numbers).items()})
+        tally = Counter({str(int(value)): count for value, count in Counter(seen.numbers).items()})
     elif kind is Kind.BOOLEAN:
-        tally = Tally({text_of(value): count for value, count in seen.flags.items()})
+        tally = Counter({text_of(value): count for value, count in seen.flags.items()})
     else:
         tally = seen.texts
     ordered = sorted(tally.items(), key=lambda item: (-item[1], item[0]))
@@ -315,9 +315,7 @@ def _column(name: str, role: Role, seen: _Seen, kind: Kind) -> tuple[Column, Sta
     return Column(name=name, role=role, kind=kind, categories=tuple(value for value, _ in listed)), statistics
 
 
-def _numeric(
-    name: str, role: Role, values: NDArray[np.float64], cuts: tuple[float, ...] = ()
-) -> tuple[Column, Statistics]:
+def _numeric(name: str, role: Role, values: Floats, cuts: tuple[float, ...] = ()) -> tuple[Column, Statistics]:
     """Bins on the quantiles; `cuts` are edges too."""
     if not len(values):
         return Column(name=name, role=role, kind=Kind.NUMERIC), Statistics()
@@ -352,7 +350,7 @@ def _segments(survey: _Survey) -> tuple[dict[str, tuple[str, ...]], dict[str, in
     return kept, dropped
 
 
-def choose_pane_ms(times_ms: NDArray[np.int64]) -> int:
+def choose_pane_ms(times_ms: Ints) -> int:
     """The shortest pane that holds enough events to be judged; a day where a pane would be a good part of one.
 
     A shorter one that holds fewer is taken if the reference would have too few blocks otherwise.
@@ -364,7 +362,7 @@ def choose_pane_ms(times_ms: NDArray[np.int64]) -> int:
     return DAY_MS if DAY_MS // 4 <= best < DAY_MS and span_ms >= 3 * DAY_MS else best
 
 
-def _shortest(times_ms: NDArray[np.int64], enough: int) -> int:
+def _shortest(times_ms: Ints, enough: int) -> int:
     for pane_ms in PANES_MS:
         if _typical_size(times_ms, pane_ms) >= enough:
             return pane_ms
@@ -372,14 +370,14 @@ def _shortest(times_ms: NDArray[np.int64], enough: int) -> int:
     return max((pane_ms for pane_ms in PANES_MS if pane_ms * ENOUGH_BLOCKS <= span_ms), default=PANES_MS[0])
 
 
-def _typical_size(times_ms: NDArray[np.int64], pane_ms: int) -> int:
+def _typical_size(times_ms: Ints, pane_ms: int) -> int:
     """The size of the pane that the median event is in: gaps in the reference do not make panes look small."""
     _, sizes = np.unique(times_ms // pane_ms, return_counts=True)
     ordered = np.sort(sizes)
     return int(ordered[np.searchsorted(ordered.cumsum(), len(times_ms) / 2)])
 
 
-def _grace_ms(times_ms: NDArray[np.int64], pane_ms: int) -> int:
+def _grace_ms(times_ms: Ints, pane_ms: int) -> int:
     """How far the reference is out of order, if it is nearly in order: what a stream of it will be."""
     behind = np.maximum.accumulate(times_ms) - times_ms
     late = float(np.quantile(behind, 0.999))
@@ -417,7 +415,7 @@ def _count(
 
 
 def _batches(codec: ModelCodec, values: Iterable[bytes], on_events: Callable[[int], None]) -> Iterator[Rows]:
-    events, done = _events(codec.model, values, Tally()), 0
+    events, done = _events(codec.model, values, Counter()), 0
     while block := list(itertools.islice(events, BLOCK_EVENTS)):
         rows = [codec.row(event)[0] for event in block]
         yield Rows(np.arange(len(rows)), rows, np.array([event.ts_ms for event in block], np.int64))

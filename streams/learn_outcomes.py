@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter as Tally
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 
+from streams.arrays import Ints
 from streams.baseline import WHOLE, Block, OutcomeReference, SegmentKey
 from streams.errors import DataError
 from streams.events import Event
@@ -18,7 +19,6 @@ from streams.sketch.counts import Counts
 from streams.sketch.outcomes import (
     MAX_CLASSES,
     PREDICTIONS,
-    Index,
     OutcomeLayout,
     Prediction,
     Task,
@@ -41,7 +41,7 @@ def read_reference_labels(values: Iterable[bytes]) -> dict[str, Label]:
         DataError: if there are none.
     """
     lines, labels = islice(values, MAX_LABELS), dict[str, Label]()
-    reasons: Tally[str] = Tally()
+    reasons: Counter[str] = Counter()
     while batch := list(islice(lines, BATCH)):
         found, rejects = read_labels(batch, [_NO_LIMIT] * len(batch), (), max_record_bytes=_NO_LIMIT, future_ms=0)
         labels.update((label.event_id, label) for _, label in found if label.label is not None)
@@ -77,14 +77,14 @@ def understand(events: Iterable[Event], labels: Labels) -> Worth:
             expected=f"at least {MIN_LABELLED}",
             mend="check that both files have the same event_id",
         )
-    truths = Tally(class_text(label) for _, label in pairs)
+    truths = Counter(class_text(label) for _, label in pairs)
     by_class = any(isinstance(event.score, dict) for event, _ in pairs)
     numbers = all(isinstance(label, float) and not isinstance(label, bool) for _, label in pairs)
     scores = [event.score for event, _ in pairs if isinstance(event.score, float)]
     likely = bool(scores) and 0 <= min(scores) <= max(scores) <= 1
     if not by_class and len(truths) <= 2 and (likely or not numbers):
         return _binary(pairs, truths)
-    answers = Tally(class_text(event.prediction) for event, _ in pairs if event.prediction is not None)
+    answers = Counter(class_text(event.prediction) for event, _ in pairs if event.prediction is not None)
     classes = {name for event, _ in pairs[:BATCH] if isinstance(event.score, dict) for name in event.score}
     classes |= {*truths, *answers}
     if not by_class and numbers and (len(classes) > MAX_CLASSES or not _are_codes(pairs)):
@@ -101,7 +101,7 @@ def understand(events: Iterable[Event], labels: Labels) -> Worth:
     return Worth(OutcomeLayout(task=Task.MULTICLASS, classes=ordered, edges=edges))
 
 
-def _binary(pairs: Sequence[tuple[Event, object]], truths: Tally[str]) -> Worth:
+def _binary(pairs: Sequence[tuple[Event, object]], truths: Counter[str]) -> Worth:
     classes = ("0", "1")
     if not truths.keys() <= {"0", "1"}:
         if len(truths) < 2:
@@ -151,9 +151,9 @@ def count_outcomes(
     layout: OutcomeLayout, events: Iterable[Event], labels: Labels, segments: Mapping[str, Sequence[str]], pane_ms: int
 ) -> OutcomeReference:
     """The reference's outcomes, by cohort; every prediction is counted, labelled or not."""
-    totals: dict[SegmentKey, Index] = {}
-    blocks: dict[int, dict[SegmentKey, Index]] = {}
-    arrivals: Tally[int] = Tally()
+    totals: dict[SegmentKey, Ints] = {}
+    blocks: dict[int, dict[SegmentKey, Ints]] = {}
+    arrivals: Counter[int] = Counter()
     stream = iter(events)
     late = labelled = 0
     while batch := list(islice(stream, BATCH)):

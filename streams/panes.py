@@ -3,11 +3,9 @@
 from enum import IntEnum
 
 import numpy as np
-from numpy.typing import NDArray
 
+from streams.arrays import Ints
 from streams.duration import DAY_MS, HOUR_MS
-
-Times = NDArray[np.int64]
 
 NO_MARK = -(2**62)
 """Below every event time: the mark of a model that no event has been seen of."""
@@ -30,7 +28,7 @@ def pane_start(time_ms: int, pane_ms: int) -> int:
     return time_ms // pane_ms * pane_ms
 
 
-def timeliness(times_ms: Times, marks_ms: Times, grace_ms: int, lateness_ms: int) -> Times:
+def timeliness(times_ms: Ints, marks_ms: Ints, grace_ms: int, lateness_ms: int) -> Ints:
     """(n,) event times and (n,) the marks after each of them → (n,) their timeliness."""
     behind = marks_ms - times_ms
     return (behind > grace_ms).astype(np.int64) + (behind > lateness_ms)

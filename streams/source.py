@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from streams.arrays import Ints
 from streams.batch import Gathered
 from streams.cells import Cells, added, profiles
 from streams.chunk import ChunkFold, Progress, Share, Step
@@ -16,7 +17,7 @@ from streams.decode import Rows
 from streams.events import Reason, Reject
 from streams.fingerprint import PartPrint, events_print
 from streams.join.fold import JoinFold
-from streams.panes import Timeliness, Times, timeliness
+from streams.panes import Timeliness, timeliness
 from streams.parking import NOT_OF_ONE_MODEL, Phase, longest
 from streams.partial import Partial
 from streams.plan import ModelPlan, Plan
@@ -32,7 +33,7 @@ MAX_BUFFERED_ROWS = 8_192
 class _Counted:
     """What rows of a model change: its books, its stream time, and the panes that they are in."""
 
-    times_ms: Times
+    times_ms: Ints
     late: int
     time: StreamTime
     panes: dict[tuple[int, int], Cells]

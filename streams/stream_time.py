@@ -18,8 +18,9 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
+from streams.arrays import Ints
 from streams.duration import HOUR_MS
-from streams.panes import NO_MARK, Times
+from streams.panes import NO_MARK
 
 MIN_VOTES, MAX_VOTES = 48, 1_024
 VOTES_OF_GRACE = 16
@@ -66,7 +67,7 @@ class StreamTime(msgspec.Struct, array_like=True, gc=False):
     def copy(self) -> StreamTime:
         return msgspec.structs.replace(self)
 
-    def take(self, times_ms: Times, grace_ms: int) -> Times:
+    def take(self, times_ms: Ints, grace_ms: int) -> Ints:
         """(n,) event times in the partition's order → (n,) the mark after each record."""
         n, grace_ms = len(times_ms), max(grace_ms, MIN_GRACE_MS)
         marks, at = np.empty(n, np.int64), 0
@@ -77,7 +78,7 @@ class StreamTime(msgspec.Struct, array_like=True, gc=False):
                 at = self._without_votes(times_ms, marks, at, grace_ms)
         return marks
 
-    def _without_votes(self, times_ms: Times, marks: Times, start: int, grace_ms: int) -> int:
+    def _without_votes(self, times_ms: Ints, marks: Ints, start: int, grace_ms: int) -> int:
         """Takes the records before the next vote at once, and gives the place of the vote."""
         rest = times_ms[start:]
         votes = rest >= self.base_ms + grace_ms // STEPS
@@ -95,7 +96,7 @@ class StreamTime(msgspec.Struct, array_like=True, gc=False):
             n += 1
         return start + n
 
-    def _vote_by_vote(self, times_ms: Times, marks: Times, start: int, grace_ms: int) -> int:
+    def _vote_by_vote(self, times_ms: Ints, marks: Ints, start: int, grace_ms: int) -> int:
         """Takes some records one by one; gives the place after them."""
         step = self._step
         done = [step(time_ms, grace_ms) for time_ms in times_ms[start : start + ONE_BY_ONE].tolist()]

@@ -7,9 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-Index = NDArray[np.int64]
+from streams.arrays import Ints
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -45,7 +44,7 @@ def instant_ms(text: str) -> int:
     return (moment.replace(tzinfo=moment.tzinfo or UTC) - _EPOCH) // _MILLISECOND
 
 
-def instants_ms(texts: Sequence[str]) -> Index:
+def instants_ms(texts: Sequence[str]) -> Ints:
     """`instant_ms` of each, (n,); at array speed for those that have a form which programs write UTC in.
 
     >>> instants_ms(["2026-01-05T00:00:10.714Z", "1969-12-31T23:59:59Z", "yesterday"]) - [0, 0, NO_TIME]
@@ -74,7 +73,7 @@ class _Form:
         self._places = [place for place in _MS_OF_PLACE if place < len(digits)]
         self._worth = np.array([_MS_OF_PLACE[place] for place in self._places], float)
 
-    def times_ms(self, texts: Sequence[str]) -> Index | None:
+    def times_ms(self, texts: Sequence[str]) -> Ints | None:
         """Times of texts of this length; None if one of them has another form, or is no time."""
         joined = "".join(texts)
         if not joined.isascii():
@@ -86,7 +85,7 @@ class _Form:
         clock = letters[self._places] - float(ord("0"))
         if (clock[0] * 10 + clock[1]).max() >= 24:
             return None
-        times: Index = (self._worth @ clock).astype(np.int64)
+        times: Ints = (self._worth @ clock).astype(np.int64)
         one_date = (least[:_DATE] == most[:_DATE]).all()
         dates = [texts[0][:_DATE]] if one_date else [text[:_DATE] for text in texts]
         midnights = {date: instant_ms(f"{date}T00:00:00Z") for date in set(dates)}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from streams.arrays import CountVector
 from streams.backtest import ModelSummary
 from streams.baseline import WHOLE, SegmentKey
 from streams.config import Feedback, Rule
@@ -23,7 +24,7 @@ from streams.signals.names import ESTIMATED, judges_labels
 from streams.signals.outcome import OutcomeJudge
 from streams.signals.reference import MIN_BLOCKS, MIN_EVENTS, Reference
 from streams.sketch.counts import Counts
-from streams.sketch.layout import Counter, Role, requests
+from streams.sketch.layout import Role, requests
 from streams.sketch.outcomes import LABELLED, Task
 from streams.sketch.profile import Profile
 
@@ -257,7 +258,7 @@ def judged_at_all(plan: ModelPlan) -> Judged:
     return frozenset(found)
 
 
-def _window(counts: Mapping[SegmentKey, Counter], length_ms: int) -> Window:
+def _window(counts: Mapping[SegmentKey, CountVector], length_ms: int) -> Window:
     cells = {("", *key): Profile(Counts.of(vector)) for key, vector in counts.items()}
     return Window(0, length_ms, length_ms, cells)
 

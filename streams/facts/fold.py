@@ -12,11 +12,12 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from streams.arrays import CountVector
 from streams.cells import added
 from streams.chunk import ChunkFold, Progress
 from streams.config import OTHER, Feedback
 from streams.events import Headers, Invalid, Reason, Reject
-from streams.facts.layout import RUNS_LENGTH, Counter, kpi_vector, score_bin
+from streams.facts.layout import RUNS_LENGTH, kpi_vector, score_bin
 from streams.facts.read import Observation, RunEvent, Told, read_feedback, read_outcome, read_run, run_text
 from streams.fingerprint import PartPrint, fact_print
 from streams.join.fold import JoinFold
@@ -365,7 +366,7 @@ def _add(
     name: str,
     plan: ModelPlan,
     place: tuple[int, Timeliness],
-    vector: Counter,
+    vector: CountVector,
     version: str,
     segments: Mapping[str, str],
 ) -> None:

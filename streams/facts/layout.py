@@ -12,11 +12,9 @@ from functools import cached_property
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
+from streams.arrays import CountVector
 from streams.config import OTHER, Feedback
-
-Counter = NDArray[np.int64]
 
 EVENTS = 0
 """Inference events of the same time: stage 2 adds them, so that a rate has its denominator."""
@@ -76,7 +74,7 @@ def score_bin(score: float | None) -> int:
     return min(SCORE_BINS - 1, int(score * SCORE_BINS))
 
 
-def kpi_vector(value: float) -> Counter:
+def kpi_vector(value: float) -> CountVector:
     """One observation. |value| is at most 1e12.
 
     >>> total(kpi_vector(-2.5) + kpi_vector(0.5)), squares(kpi_vector(-2.5))
@@ -89,20 +87,20 @@ def kpi_vector(value: float) -> Counter:
     return vector
 
 
-def total(vector: Counter) -> float:
+def total(vector: CountVector) -> float:
     """Sum of the observations."""
     return (_read(vector, _ABOVE, 3) - _read(vector, _BELOW, 3)) / (1 << _UNIT_BITS)
 
 
-def squares(vector: Counter) -> float:
+def squares(vector: CountVector) -> float:
     """Sum of their squares."""
     return _read(vector, _SQUARES, 4) / (1 << 2 * _ROOT_BITS)
 
 
-def _write(vector: Counter, at: int, limbs: int, number: int) -> None:
+def _write(vector: CountVector, at: int, limbs: int, number: int) -> None:
     for limb in range(limbs):
         vector[at + limb] = number >> limb * _LIMB_BITS & _LIMB
 
 
-def _read(vector: Counter, at: int, limbs: int) -> int:
+def _read(vector: CountVector, at: int, limbs: int) -> int:
     return sum(int(vector[at + limb]) << limb * _LIMB_BITS for limb in range(limbs))

@@ -16,13 +16,14 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from streams.arrays import Ints
 from streams.config import OTHER
 from streams.fingerprint import outcomes_print
 from streams.parking import Parking, Phase
 from streams.partial import Cell, CellKey, PanePart
 from streams.plan import ModelPlan
 from streams.sketch.counts import Counts
-from streams.sketch.outcomes import CHANGES, JOINED, Index, OutcomeLayout, Prediction
+from streams.sketch.outcomes import CHANGES, JOINED, OutcomeLayout, Prediction
 from streams.sketch.profile import Profile
 from streams.store import Changes, Store
 
@@ -69,7 +70,7 @@ class OutcomeCells:
     def __init__(self, models: Mapping[str, ModelPlan], store: Store, parking: Parking) -> None:
         self._models, self._parking = models, parking
         self._prints = {(n, c): outcomes_print(plan, cohort=c) for n, plan in models.items() for c in (True, False)}
-        self.vectors: dict[Place, dict[CellKey, Index]] = {}
+        self.vectors: dict[Place, dict[CellKey, Ints]] = {}
         for key, value in store.scan(_CELLS):
             view, model, start_ms = _place(key[1:])
             opened = {cell.key: Profile.from_bytes(cell.profile).counts.dense().copy() for cell in _cells(value)}
@@ -154,7 +155,7 @@ class OutcomeCells:
                 for vector in self._of(group, changed):
                     vector += change
 
-    def _of(self, group: Group, changed: set[Place]) -> Iterator[Index]:
+    def _of(self, group: Group, changed: set[Place]) -> Iterator[Ints]:
         """The vector of every cell that a prediction of the group falls in."""
         view, model, start_ms, version, segments = group
         plan, place = self._models[model], (view, model, start_ms)
@@ -197,5 +198,5 @@ def _key(place: Place) -> bytes:
     return _CELLS + _pack((int(view), model, start_ms))
 
 
-def _to_cells(vectors: Mapping[CellKey, Index]) -> list[Cell]:
+def _to_cells(vectors: Mapping[CellKey, Ints]) -> list[Cell]:
     return [Cell(*key, Profile(Counts.of(vector.copy())).to_bytes()) for key, vector in vectors.items()]

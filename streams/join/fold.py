@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
+from streams.arrays import Ints
 from streams.batch import Parts
-from streams.cells import Index, numbered
+from streams.cells import numbered
 from streams.chunk import FULL_BEATS
 from streams.config import MAX_VERSION, OTHER, bucket_of
 from streams.decode import Rows
@@ -700,7 +701,7 @@ def _digest(plans: Iterable[ModelPlan]) -> str:
     return hashlib.blake2b(msgspec.json.encode([FORMAT, said]), digest_size=8).hexdigest()
 
 
-def _alike(starts_ms: Index, versions: Sequence[str], segments: Sequence[Index]) -> Index:
+def _alike(starts_ms: Ints, versions: Sequence[str], segments: Sequence[Ints]) -> Ints:
     """(n,) a number for each row: the same for rows that have everything in common."""
     _, numbers = numbered(starts_ms)
     names = {version: number for number, version in enumerate(dict.fromkeys(versions))}

@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
+from streams.arrays import Ints
 from streams.duration import HOUR_MS
 from streams.sketch.outcomes import Prediction
 from streams.store import Changes, Store
@@ -80,7 +80,7 @@ class Histories:
         self._changed[key] = _pack(history)
         self._listed.setdefault(time_ms // HOUR_MS, []).append(key)
 
-    def put_new(self, keys: Sequence[bytes], given: Iterable[tuple[Any, ...]], times_ms: NDArray[np.int64]) -> None:
+    def put_new(self, keys: Sequence[bytes], given: Iterable[tuple[Any, ...]], times_ms: Ints) -> None:
         """Histories that begin with a prediction: `given` are its fields, in the order of `Prediction`."""
         self._changed.update(
             zip(keys, map(_pack, zip(zip(given, strict=False), repeat(()), strict=False)), strict=True)

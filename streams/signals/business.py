@@ -21,9 +21,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import special
 
+from streams.arrays import CountVector
 from streams.config import Aggregate, Better, Kpi
 from streams.duration import DAY_MS, WEEK_MS
-from streams.facts.layout import OBSERVED, Counter, squares, total
+from streams.facts.layout import OBSERVED, squares, total
 from streams.plan import ModelPlan
 from streams.signals.evaluate import Result, single
 from streams.signals.feedback import CERTAIN
@@ -48,7 +49,7 @@ class Estimated:
     n: int
 
 
-def estimated(kpi: Kpi, parts: Sequence[Counter]) -> Estimated | None:
+def estimated(kpi: Kpi, parts: Sequence[CountVector]) -> Estimated | None:
     """A KPI's number from the vectors of what it is made of; None: there is nothing to make it of."""
     n = min(int(part[OBSERVED]) for part in parts)
     if not n:
@@ -70,7 +71,7 @@ def estimated(kpi: Kpi, parts: Sequence[Counter]) -> Estimated | None:
 class Past:
     """The vectors of an earlier time, and how long that was."""
 
-    parts: Sequence[Counter]
+    parts: Sequence[CountVector]
     span_ms: int
 
 
@@ -113,7 +114,7 @@ class KpiJudge:
 
     def evaluate(
         self,
-        parts: Sequence[Counter],
+        parts: Sequence[CountVector],
         span_ms: int,
         past: Sequence[Past],
         before: Sequence[Past],
@@ -150,7 +151,7 @@ class KpiJudge:
         found = single("kpi", now.value, base.value, threshold, now.n, around)
         return replace(found, signal=self.signal, columns=(self.name,))
 
-    def _is_known(self, now: Estimated, groups: Sequence[Sequence[Counter]]) -> bool:
+    def _is_known(self, now: Estimated, groups: Sequence[Sequence[CountVector]]) -> bool:
         """Whether there are cases enough to say how much one differs from another."""
         n, _, square = _pooled([group[0] for group in groups])
         return n >= LEAST_OBSERVED and square > 0 if self.kpi.aggregate is Aggregate.SUM else now.n >= LEAST_OBSERVED
@@ -191,7 +192,7 @@ class KpiJudge:
         return _Regular(spread, n, before[0].span_ms) if spread > 0 else None
 
     def _null_error(
-        self, now: Estimated, parts: Sequence[Counter], groups: Sequence[Sequence[Counter]], base: float
+        self, now: Estimated, parts: Sequence[CountVector], groups: Sequence[Sequence[CountVector]], base: float
     ) -> float:
         """The standard error at this n if the number were as it should be, from all observations that are known."""
         if self.kpi.aggregate is Aggregate.MEAN:
@@ -229,17 +230,17 @@ class KpiJudge:
         return max(threshold, limit) if high else min(threshold, limit)
 
 
-def _is_rate(vector: Counter) -> bool:
+def _is_rate(vector: CountVector) -> bool:
     """Whether the observations can be noughts and ones: no others have one sum of values and of squares."""
     return total(vector) == squares(vector) <= int(vector[OBSERVED])
 
 
-def _pooled(vectors: Sequence[Counter]) -> tuple[int, float, float]:
+def _pooled(vectors: Sequence[CountVector]) -> tuple[int, float, float]:
     """Observations, their sum, and that of their squares."""
     return sum(int(v[OBSERVED]) for v in vectors), sum(map(total, vectors)), sum(map(squares, vectors))
 
 
-def _within(vectors: Sequence[Counter]) -> tuple[float, int]:
+def _within(vectors: Sequence[CountVector]) -> tuple[float, int]:
     """Variance of the observations around the means of their own times, and its degrees of freedom."""
     known = [(int(v[OBSERVED]), total(v), squares(v)) for v in vectors if v[OBSERVED]]
     freedom = sum(n - 1 for n, _, _ in known)
@@ -254,7 +255,7 @@ class CaptureJudge:
         panes = max(1.0, WEEK_MS / plan.config.pane_ms)
         self._z = -float(special.ndtri(plan.budget / panes / 2))
 
-    def evaluate(self, served: Counter, seen: int, effect: float) -> Result | None:
+    def evaluate(self, served: CountVector, seen: int, effect: float) -> Result | None:
         """None: nothing was counted. Events and the counters' reports fall on either side of a window's ends: chance is
         taken to be that of a Poisson count."""
         counted = total(served)

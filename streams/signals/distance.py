@@ -14,13 +14,13 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
+from streams.arrays import Floats, Mask
 from streams.signals import null
-from streams.signals.null import Array, Mask
 
 Counts = npt.ArrayLike
 
 
-def psi(reference: Counts, window: Counts, mask: Mask) -> Array:
+def psi(reference: Counts, window: Counts, mask: Mask) -> Floats:
     """Population stability index: the sum of (w - r)·ln(w / r) over the bins' shares w and r.
 
     Half a count, of the smaller of the two samples, is added to every real bin of both sides: an empty bin stays
@@ -35,7 +35,7 @@ def psi(reference: Counts, window: Counts, mask: Mask) -> Array:
     return np.asarray(_total(null.psi_term(w, r, half[:, None]), mask) / smoothed, dtype=np.float64)
 
 
-def jensen_shannon(reference: Counts, window: Counts, mask: Mask) -> Array:
+def jensen_shannon(reference: Counts, window: Counts, mask: Mask) -> Floats:
     """Jensen–Shannon **distance**, base 2: the square root of the divergence in bits. Symmetric; 0 to 1.
 
     Source: Lin 1991, "Divergence measures based on the Shannon entropy"; a metric by Endres and Schindelin 2003.
@@ -45,7 +45,7 @@ def jensen_shannon(reference: Counts, window: Counts, mask: Mask) -> Array:
     return np.asarray(np.sqrt(np.maximum(_total(null.jensen_shannon_term(w, r, n), mask), 0.0)), dtype=np.float64)
 
 
-def chi_square(reference: Counts, window: Counts, mask: Mask) -> Array:
+def chi_square(reference: Counts, window: Counts, mask: Mask) -> Floats:
     """Pearson's divergence, the sum of (w - r)² / r over the shares: the one-sample chi-square statistic over n.
 
     Infinite where the window has events in a bin that is empty in the reference, as the test would have it. Not
@@ -58,7 +58,7 @@ def chi_square(reference: Counts, window: Counts, mask: Mask) -> Array:
     return np.where(unseen, np.inf, _total(null.chi_square_term(w, r, n), mask))
 
 
-def wasserstein(reference: Counts, window: Counts, mask: Mask, centres: npt.ArrayLike) -> Array:
+def wasserstein(reference: Counts, window: Counts, mask: Mask, centres: npt.ArrayLike) -> Floats:
     """First Wasserstein distance with all events at their bins' centres, in standard deviations of the reference.
 
     Args:
@@ -77,7 +77,7 @@ def wasserstein(reference: Counts, window: Counts, mask: Mask, centres: npt.Arra
     return np.asarray(area / np.where(deviation > 0.0, deviation, np.nan), dtype=np.float64)
 
 
-def kolmogorov_smirnov(reference: Counts, window: Counts, mask: Mask) -> Array:
+def kolmogorov_smirnov(reference: Counts, window: Counts, mask: Mask) -> Floats:
     """Largest difference of the cumulative shares over ordered bins. Symmetric; 0 to 1.
 
     It is `scipy.stats.ks_2samp` on the values rounded to their bins, so at most that on the raw values.
@@ -88,7 +88,7 @@ def kolmogorov_smirnov(reference: Counts, window: Counts, mask: Mask) -> Array:
     return np.asarray(np.abs(np.cumsum(w - r, axis=1)).max(axis=1), dtype=np.float64)
 
 
-def l_infinity(reference: Counts, window: Counts, mask: Mask) -> Array:
+def l_infinity(reference: Counts, window: Counts, mask: Mask) -> Floats:
     """Largest difference of the shares of one bin (Chebyshev distance). Symmetric; 0 to 1.
 
     Source: as in TensorFlow Data Validation's `infinity_norm` comparator.
@@ -97,7 +97,7 @@ def l_infinity(reference: Counts, window: Counts, mask: Mask) -> Array:
     return np.asarray(np.abs(w - r).max(axis=1), dtype=np.float64)
 
 
-def _shares(reference: Counts, window: Counts, mask: Mask) -> tuple[Array, Array, Array, Array]:
+def _shares(reference: Counts, window: Counts, mask: Mask) -> tuple[Floats, Floats, Floats, Floats]:
     """Shares (F, B) of window and reference, their sizes n and m (F,); nan throughout a row that has no events."""
     events, baseline = np.asarray(window, dtype=np.float64), np.asarray(reference, dtype=np.float64)
     if events.ndim != 2 or not events.shape == baseline.shape == mask.shape:
@@ -110,19 +110,19 @@ def _shares(reference: Counts, window: Counts, mask: Mask) -> tuple[Array, Array
     return w, r, n, m
 
 
-def _share(counts: Array, mask: Mask) -> tuple[Array, Array]:
+def _share(counts: Floats, mask: Mask) -> tuple[Floats, Floats]:
     kept = np.where(mask, counts, 0.0)
     total = kept.sum(axis=1)
     total = np.where(total > 0.0, total, np.nan)
     return kept / total[:, None], total
 
 
-def _total(terms: Array, mask: Mask) -> Array:
+def _total(terms: Floats, mask: Mask) -> Floats:
     return np.asarray(np.where(mask, terms, 0.0).sum(axis=1) + 0.0 * terms[:, 0], dtype=np.float64)
 
 
-Distance = Callable[[Counts, Counts, Mask, npt.ArrayLike], Array]
-NullQuantile = Callable[[Counts, npt.ArrayLike, npt.ArrayLike, Mask, npt.ArrayLike], Array]
+Distance = Callable[[Counts, Counts, Mask, npt.ArrayLike], Floats]
+NullQuantile = Callable[[Counts, npt.ArrayLike, npt.ArrayLike, Mask, npt.ArrayLike], Floats]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +142,8 @@ class Method:
 
 def _plain(
     name: str,
-    distance: Callable[[Counts, Counts, Mask], Array],
-    quantile: Callable[[Counts, npt.ArrayLike, npt.ArrayLike, Mask], Array],
+    distance: Callable[[Counts, Counts, Mask], Floats],
+    quantile: Callable[[Counts, npt.ArrayLike, npt.ArrayLike, Mask], Floats],
     *,
     ordered: bool = False,
 ) -> Method:

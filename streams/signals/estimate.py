@@ -14,10 +14,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import special
 
+from streams.arrays import CountVector, Floats
 from streams.baseline import WHOLE, SegmentKey
 from streams.signals.reference import MIN_BLOCKS, Reference, upper_limit
-from streams.signals.worth import Measured, Values, logits
-from streams.sketch.layout import BINS, SCORE, Counter, Layout
+from streams.signals.worth import Measured, logits
+from streams.sketch.layout import BINS, SCORE, Layout
 from streams.sketch.outcomes import OutcomeLayout, Task
 
 
@@ -27,11 +28,11 @@ class Estimate:
 
     layout: Layout
     column: int
-    likely: Values
+    likely: Floats
     """(bins,) probability of the positive class, by the reference's labels."""
-    positive: Values
+    positive: Floats
     """(bins,) 1 where the model decides for the positive class."""
-    logit: Values
+    logit: Floats
     """(bins,) of the mean score."""
     usual: Mapping[SegmentKey, float]
     """The estimate for the reference itself, by segment."""
@@ -43,7 +44,7 @@ class Estimate:
         moved = special.logit(self.likely) + (intercept - usual[0]) + (slope - usual[1]) * self.logit
         return replace(self, likely=special.expit(moved))
 
-    def accuracy(self, vectors: Counter) -> Measured:
+    def accuracy(self, vectors: CountVector) -> Measured:
         """(cells, length) counts → expected accuracy; (cells,)."""
         counts = self._counts(vectors)
         n = counts.sum(axis=-1)
@@ -51,37 +52,37 @@ class Estimate:
             value = (counts * self._right).sum(axis=-1) / n
             return Measured(value, self.spread(vectors) / np.sqrt(n), n)
 
-    def expected(self, vector: Counter) -> dict[str, float]:
+    def expected(self, vector: CountVector) -> dict[str, float]:
         """Of one cell: expected accuracy, precision, recall and F1; those that are undefined are left out."""
         return _shares(self.confusion(vector[None, :])[0])
 
-    def expected_of(self, by_bin: Values) -> dict[str, float]:
+    def expected_of(self, by_bin: Floats) -> dict[str, float]:
         """The same of predictions by score bin; (bins,)."""
         return _shares(self._confusion(by_bin))
 
-    def confusion(self, vectors: Counter) -> Values:
+    def confusion(self, vectors: CountVector) -> Floats:
         """(cells, 4): expected true positives, false positives, false negatives, true negatives."""
         return self._confusion(self._counts(vectors))
 
-    def _confusion(self, counts: Values) -> Values:
+    def _confusion(self, counts: Floats) -> Floats:
         chosen, likely = self.positive, self.likely
         shares = (chosen * likely, chosen * (1 - likely), (1 - chosen) * likely, (1 - chosen) * (1 - likely))
         return np.stack([(counts * share).sum(axis=-1) for share in shares], axis=-1)
 
-    def spread(self, vectors: Counter) -> Values:
+    def spread(self, vectors: CountVector) -> Floats:
         """(cells,) standard deviation of the probability of being right among the scores."""
         counts = self._counts(vectors)
         with np.errstate(invalid="ignore", divide="ignore"):
             weight = counts / counts.sum(axis=-1, keepdims=True)
             mean = (weight * self._right).sum(axis=-1, keepdims=True)
-            found: Values = np.sqrt((weight * (self._right - mean) ** 2).sum(axis=-1))
+            found: Floats = np.sqrt((weight * (self._right - mean) ** 2).sum(axis=-1))
             return found
 
     @property
-    def _right(self) -> Values:
+    def _right(self) -> Floats:
         return np.where(self.positive == 1, self.likely, 1 - self.likely)
 
-    def _counts(self, vectors: Counter) -> Values:
+    def _counts(self, vectors: CountVector) -> Floats:
         return self.layout.block(vectors, self.column)[..., BINS:].astype(float)
 
 
@@ -105,7 +106,7 @@ def estimate_of(reference: Reference) -> Estimate | None:
     return replace(bare, usual=usual, lowest=lowest)
 
 
-def _by_bin(outcomes: OutcomeLayout, vector: Counter) -> tuple[Values, Values, Values]:
+def _by_bin(outcomes: OutcomeLayout, vector: CountVector) -> tuple[Floats, Floats, Floats]:
     """Probability of the positive class in each score bin, where the model decides for it, and the score's logit."""
     n, positive, score = outcomes.reliability(vector)
     share = positive.sum() / max(n.sum(), 1.0)
@@ -113,7 +114,7 @@ def _by_bin(outcomes: OutcomeLayout, vector: Counter) -> tuple[Values, Values, V
     return (positive + share) / (n + 1), (starts >= outcomes.threshold).astype(float), logits(n, score)
 
 
-def _shares(confusion: Values) -> dict[str, float]:
+def _shares(confusion: Floats) -> dict[str, float]:
     """Of expected true positives, false positives, false negatives, true negatives; what is undefined is left out."""
     hit, alarm, miss, right = confusion.tolist()
     pairs = {

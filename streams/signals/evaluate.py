@@ -13,21 +13,21 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 
+from streams.arrays import CountVector, Floats, Mask
 from streams.baseline import WHOLE, SegmentKey
 from streams.cells import Cells
 from streams.config import OTHER
 from streams.duration import DAY_MS, WEEK_MS
 from streams.plan import ModelPlan
 from streams.signals.estimate import Estimate, estimate_of
-from streams.signals.measure import RATES, Values, latency_ms, rate_columns, schema_change
+from streams.signals.measure import RATES, latency_ms, rate_columns, schema_change
 from streams.signals.names import ESTIMATED, SIGNALS, Signal
 from streams.signals.null import quantile_band, rate_threshold
 from streams.signals.reference import DRIFTS, LATENCIES, MIN_EVENTS, Limits, Reference
 from streams.sketch.distinct import RELATIVE_ERROR
-from streams.sketch.layout import Counter, requests
+from streams.sketch.layout import requests
 from streams.sketch.profile import Profile
 
 Blocks = list[Limits | None]
@@ -65,15 +65,15 @@ class Result:
 
     signal: Signal
     columns: tuple[str | None, ...]
-    value: Values
-    baseline: Values
-    threshold: Values
-    n: Values
+    value: Floats
+    baseline: Floats
+    threshold: Floats
+    n: Floats
     interval: tuple[float, float] | None = None
     """Of a single labelled number: where the truth lies, at 95 %."""
 
     @property
-    def breached(self) -> NDArray[np.bool_]:
+    def breached(self) -> Mask:
         with np.errstate(invalid="ignore"):
             if self.signal.two_sided:
                 return np.abs(self.value - self.baseline) > np.abs(self.threshold - self.baseline)
@@ -200,7 +200,7 @@ class Judge:
     def _names(self, columns: Iterable[int]) -> tuple[str | None, ...]:
         return tuple(self.plan.layout.columns[i].name for i in columns)
 
-    def _rates(self, name: str, reference: Counter, vectors: Counter, limits: Blocks) -> _Table:
+    def _rates(self, name: str, reference: CountVector, vectors: CountVector, limits: Blocks) -> _Table:
         columns = rate_columns(self.shape, name)
         now, then = RATES[name](self.shape, vectors), RATES[name](self.shape, reference)
         hits = then.hits
@@ -217,7 +217,7 @@ class Judge:
         names = self._names(columns) if name != "request_error_rate" else (None,)
         return _Table(SIGNALS[name], names, now.value, base, threshold, now.n)
 
-    def _latency(self, name: str, reference: Counter, vectors: Counter, limits: Blocks) -> _Table:
+    def _latency(self, name: str, reference: CountVector, vectors: CountVector, limits: Blocks) -> _Table:
         level = LATENCIES[name]
         counted = [self.shape.values(found, (self.shape.latency,))[:, 0] for found in (reference, vectors)]
         judged = (counted[0] > 0) & (counted[1] > 0)
@@ -231,7 +231,7 @@ class Judge:
         threshold = np.where(judged & (high < 1), threshold, np.nan)
         return _Table(SIGNALS[name], (None,), value[:, None], base[:, None], threshold[:, None], counted[1][:, None])
 
-    def _cardinality(self, reference: Counter, vectors: Counter, profiles: list[Profile]) -> _Table:
+    def _cardinality(self, reference: CountVector, vectors: CountVector, profiles: list[Profile]) -> _Table:
         columns = self.shape.categorical
         statistics = [self.reference.statistics[i] for i in columns]
         n, m = self.shape.values(vectors, columns), self.shape.values(reference, columns)
@@ -246,7 +246,7 @@ class Judge:
         threshold = np.where((m > 0) & (base > 0), threshold, np.nan)
         return _Table(SIGNALS["cardinality"], self._names(columns), value, base, threshold, n)
 
-    def _schema(self, reference: Counter, vectors: Counter) -> _Table:
+    def _schema(self, reference: CountVector, vectors: CountVector) -> _Table:
         value = schema_change(self.shape, reference, vectors)
         n = np.broadcast_to(requests(vectors)[:, None].astype(float), value.shape)
         threshold = np.full_like(value, effect_of(self.plan, "schema_drift"))
@@ -271,7 +271,7 @@ class Judge:
             np.full(len(names), events),
         )
 
-    def _estimated(self, vectors: Counter, segments: list[SegmentKey]) -> Iterator[_Table]:
+    def _estimated(self, vectors: CountVector, segments: list[SegmentKey]) -> Iterator[_Table]:
         """The accuracy to be expected if only the inputs have moved."""
         if self.estimate is None:
             return
@@ -285,7 +285,7 @@ class Judge:
         columns = (part[:, None] for part in (found.value, base, threshold, found.n))
         yield _Table(SIGNALS[ESTIMATED], (None,), *columns)
 
-    def _drift(self, name: str, reference: Counter, vectors: Counter, limits: Blocks) -> _Table:
+    def _drift(self, name: str, reference: CountVector, vectors: CountVector, limits: Blocks) -> _Table:
         bins = self.reference.bins[name]
         value = self.reference.distances(name, reference, vectors)
         n, m = bins.counts(vectors).sum(axis=2), bins.counts(reference).sum(axis=2)
@@ -306,21 +306,21 @@ class _Table:
 
     signal: Signal
     columns: tuple[str | None, ...]
-    value: Values
-    baseline: Values
-    threshold: Values
-    n: Values
+    value: Floats
+    baseline: Floats
+    threshold: Floats
+    n: Floats
 
     def row(self, row: int, enough: bool) -> Result:
         threshold = self.threshold[row] if enough else np.full_like(self.threshold[row], np.nan)
         return Result(self.signal, self.columns, self.value[row], self.baseline[row], threshold, self.n[row])
 
 
-def _highest(limits: Blocks, name: str, shape: tuple[int, ...]) -> Values:
+def _highest(limits: Blocks, name: str, shape: tuple[int, ...]) -> Floats:
     return np.array([found.highest[name] if found else np.full(shape[1], np.nan) for found in limits]).reshape(shape)
 
 
-def _design_effect(limits: Blocks, name: str, shape: tuple[int, ...]) -> Values:
+def _design_effect(limits: Blocks, name: str, shape: tuple[int, ...]) -> Floats:
     return np.array([found.design_effect[name] if found else np.ones(shape[1]) for found in limits]).reshape(shape)
 
 
@@ -356,7 +356,7 @@ def poisson_floor(expected: float, alpha: float) -> float:
     return max(0.0, float(special.gammaincinv(max(expected, 1e-9), alpha))) if expected > 1 else 0.0
 
 
-def poisson_ceiling(expected: Values, alpha: float) -> Values:
+def poisson_ceiling(expected: Floats, alpha: float) -> Floats:
     """A count that X ~ Poisson(expected) exceeds with a probability of at most alpha, by the gamma relation."""
-    found: Values = special.gammainccinv(np.asarray(expected, float) + 1, alpha)
+    found: Floats = special.gammainccinv(np.asarray(expected, float) + 1, alpha)
     return found

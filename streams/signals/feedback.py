@@ -13,12 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from streams.arrays import CountVector
 from streams.baseline import SegmentKey
 from streams.cells import Cells
 from streams.config import OTHER, Feedback
 from streams.duration import WEEK_MS
 from streams.facts.history import Stretch
-from streams.facts.layout import EVENTS, SCORE_BINS, Counter, FeedbackLayout
+from streams.facts.layout import EVENTS, SCORE_BINS, FeedbackLayout
 from streams.plan import ModelPlan
 from streams.signals.evaluate import Result, effect_of
 from streams.signals.names import SIGNALS
@@ -87,7 +88,7 @@ class FeedbackJudge:
                 }
         return found
 
-    def _rates(self, now: Counter, past: Sequence[Counter], *, judged: bool) -> Iterator[Result]:
+    def _rates(self, now: CountVector, past: Sequence[CountVector], *, judged: bool) -> Iterator[Result]:
         for kind, values in self.layout.kinds:
             columns = (*values, OTHER) if values else (None,)
             rows = [self._rate(kind, column, now, past) for column in columns]
@@ -97,7 +98,7 @@ class FeedbackJudge:
             yield Result(SIGNALS[RATES[kind]], columns, value, base, limit, n)
 
     def _rate(
-        self, kind: Feedback, column: str | None, now: Counter, past: Sequence[Counter]
+        self, kind: Feedback, column: str | None, now: CountVector, past: Sequence[CountVector]
     ) -> tuple[float, float, float]:
         slot, name = self.layout.slots[kind, column], RATES[kind]
         n, hits = float(now[EVENTS]), float(now[slot])
@@ -136,9 +137,9 @@ def _design_effect(told: Sequence[tuple[float, float]], rate: float) -> float:
     return max(1.0, chi / (len(told) - 1))
 
 
-def by_cell(cells: Cells) -> Mapping[CellId, Counter]:
+def by_cell(cells: Cells) -> Mapping[CellId, CountVector]:
     """Vectors of the model as a whole (version None) and of each named version."""
-    found: dict[CellId, Counter] = {}
+    found: dict[CellId, CountVector] = {}
     for (version, name, value), profile in cells.items():
         vector = profile.counts.dense()
         whole: CellId = (None, (name, value))

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from streams.arrays import Floats, Ints
 from streams.baseline import WHOLE, OutcomeReference, SegmentKey
 from streams.merge import MOST_MATURITY_PANES
 from streams.plan import ModelPlan
 from streams.signals.evaluate import CellResult, Result, Window, effect_of, poisson_floor, single
-from streams.signals.worth import Values
-from streams.sketch.outcomes import DELAY_EDGES_MS, LABELLED, PREDICTIONS, Index, delays
+from streams.sketch.outcomes import DELAY_EDGES_MS, LABELLED, PREDICTIONS, delays
 from streams.sketch.profile import Profile
 
 MIN_LABELS = 30
@@ -38,11 +38,11 @@ Tallies = Mapping[int, Mapping[SegmentKey, int]]
 class Made:
     """Predictions on time, by spans that do not overlap."""
 
-    starts_ms: Values
-    spans_ms: Values
+    starts_ms: Floats
+    spans_ms: Floats
     tallies: Sequence[Mapping[SegmentKey, int]]
 
-    def of(self, segment: SegmentKey) -> Values:
+    def of(self, segment: SegmentKey) -> Floats:
         return np.array([tally.get(segment, 0) for tally in self.tallies], float)
 
 
@@ -58,18 +58,18 @@ class LabelFlow:
 class ArrivalCurve:
     """Share of the labels that have come at an age of the prediction, linear between the edges of the delays."""
 
-    ages_ms: Values
-    shares: Values
+    ages_ms: Floats
+    shares: Floats
 
     @property
     def slowest_ms(self) -> float:
         return float(self.ages_ms[np.searchsorted(self.shares, LATEST_SHARE).clip(max=len(self.ages_ms) - 1)])
 
-    def between(self, start_ms: int, end_ms: int, made: Made) -> Values:
+    def between(self, start_ms: int, end_ms: int, made: Made) -> Floats:
         """Of the labels of predictions made in each span the share that comes in a stretch."""
         moments = made.starts_ms[:, None] + (np.arange(8) + 0.5) / 8 * made.spans_ms[:, None]
         ends, starts = (np.interp(at - moments, self.ages_ms, self.shares) for at in (end_ms, start_ms))
-        share: Values = (ends - starts).mean(axis=1)
+        share: Floats = (ends - starts).mean(axis=1)
         return share
 
 
@@ -77,7 +77,7 @@ class FlowJudge:
     """Evaluates the flow of one model's labels. `reference`: its outcomes by segment; `known`: where they are from."""
 
     def __init__(
-        self, plan: ModelPlan, reference: Mapping[SegmentKey, Index], known: OutcomeReference | None, alpha: float
+        self, plan: ModelPlan, reference: Mapping[SegmentKey, Ints], known: OutcomeReference | None, alpha: float
     ) -> None:
         self.plan, self.reference, self.alpha = plan, reference, alpha
         self.segments, self.length = list(reference), len(reference[WHOLE])
@@ -167,7 +167,7 @@ def _made_of(known: OutcomeReference, block_ms: int) -> Made:
     return Made(starts, np.full(len(starts), float(block_ms)), tallies)
 
 
-def arrival_curve(came: Index) -> ArrivalCurve | None:
+def arrival_curve(came: Ints) -> ArrivalCurve | None:
     """From labels by delay, (DELAYS,)."""
     if not came.sum():
         return None
@@ -175,7 +175,7 @@ def arrival_curve(came: Index) -> ArrivalCurve | None:
     return ArrivalCurve(ages, np.concatenate([[0.0], np.cumsum(came) / came.sum()]))
 
 
-def slowest_ms(came: Index) -> float:
+def slowest_ms(came: Ints) -> float:
     """The age at which nearly all of these labels had come; 0 without any."""
     curve = arrival_curve(came)
     return curve.slowest_ms if curve else 0.0

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
+from streams.arrays import CountVector, Floats, Ints, Mask
 from streams.baseline import Statistics
 from streams.signals.distance import METHODS
 from streams.sketch.layout import (
@@ -22,16 +22,11 @@ from streams.sketch.layout import (
     NULL,
     WRONG,
     Column,
-    Counter,
     Kind,
     Layout,
     Role,
     requests,
 )
-
-Values = NDArray[np.float64]
-Mask = NDArray[np.bool_]
-
 
 RARE = 0.01
 """Categories below this share of the reference are one bin of a distribution: rare values make distances noisy."""
@@ -42,17 +37,17 @@ class Bins:
     """Distributions of some columns, padded to one width. A bin is a run of slots of a counts vector."""
 
     columns: tuple[int, ...]
-    start: NDArray[np.int64]
-    stop: NDArray[np.int64]
+    start: Ints
+    stop: Ints
     """(columns, width) first slot of each bin, and the one after its last; equal where padded."""
     mask: Mask
-    centres: Values
+    centres: Floats
     """(columns, width) mean value of each bin, NaN where unknown."""
 
-    def counts(self, vectors: Counter) -> Values:
+    def counts(self, vectors: CountVector) -> Floats:
         """(cells, columns, width) counts, zero where padded."""
         summed = np.concatenate([np.zeros((len(vectors), 1), np.int64), vectors.cumsum(axis=1)], axis=1)
-        counts: Values = (summed[:, self.stop] - summed[:, self.start]).astype(float)
+        counts: Floats = (summed[:, self.stop] - summed[:, self.start]).astype(float)
         return counts
 
     def usable(self, method: str) -> Mask:
@@ -125,24 +120,24 @@ class Shape:
         rest = bins + min(self.statistics[column].common, end - 1 - bins)
         return [*runs, *((slot, slot + 1) for slot in range(bins, rest)), (rest, end)]
 
-    def class_counts(self, vectors: Counter, place: int) -> Values:
+    def class_counts(self, vectors: CountVector, place: int) -> Floats:
         """(cells, features) counts of one class (absent, null, wrong type)."""
         return vectors[:, [self.layout.starts[i] + place for i in self.features]].astype(float)
 
-    def values(self, vectors: Counter, columns: Sequence[int]) -> Values:
+    def values(self, vectors: CountVector, columns: Sequence[int]) -> Floats:
         """(cells, columns) numbers of usable values."""
         found = [self.layout.block(vectors, i)[:, BINS:].sum(axis=1) for i in columns]
         return np.array(found, float).reshape(len(columns), len(vectors)).T
 
-    def out_of_range(self, vectors: Counter) -> Values:
+    def out_of_range(self, vectors: CountVector) -> Floats:
         found = [self.layout.block(vectors, i)[:, [BINS, -1]].sum(axis=1) for i in self.numeric]
         return np.array(found, float).reshape(len(found), len(vectors)).T
 
-    def unseen(self, vectors: Counter) -> Values:
+    def unseen(self, vectors: CountVector) -> Floats:
         found = [self.layout.block(vectors, i)[:, -1] for i in self.categorical]
         return np.array(found, float).reshape(len(found), len(vectors)).T
 
-    def known_distinct(self, vectors: Counter) -> Values:
+    def known_distinct(self, vectors: CountVector) -> Floats:
         """(cells, categorical columns) numbers of declared categories that turned up."""
         found = [(self.layout.block(vectors, i)[:, BINS:-1] > 0).sum(axis=1) for i in self.categorical]
         return np.array(found, float).reshape(len(found), len(vectors)).T
@@ -156,18 +151,18 @@ def _has_bins(column: Column) -> bool:
 class Rate:
     """A share of events: `hits` of `n`."""
 
-    hits: Values
-    n: Values
+    hits: Floats
+    n: Floats
 
     @property
-    def value(self) -> Values:
+    def value(self) -> Floats:
         return np.divide(self.hits, self.n, out=np.full_like(self.n, np.nan), where=self.n > 0)
 
 
-RateOf = Callable[[Shape, Counter], Rate]
+RateOf = Callable[[Shape, CountVector], Rate]
 
 
-def _of_requests(shape: Shape, vectors: Counter, hits: Values) -> Rate:
+def _of_requests(shape: Shape, vectors: CountVector, hits: Floats) -> Rate:
     return Rate(hits, np.broadcast_to(requests(vectors)[:, None].astype(float), hits.shape).copy())
 
 
@@ -193,7 +188,7 @@ def rate_columns(shape: Shape, signal: str) -> tuple[int, ...]:
     return {"unseen_rate": shape.categorical, "out_of_range_rate": shape.numeric}.get(signal, shape.features)
 
 
-def distances(method: str, bins: Bins, reference: Counter, window: Counter) -> Values:
+def distances(method: str, bins: Bins, reference: CountVector, window: CountVector) -> Floats:
     """(cells, columns) distance of each cell's window (cells, length) from its reference (cells, length)."""
     cells, columns = len(window), len(bins.columns)
     if not columns or not cells:
@@ -207,23 +202,23 @@ def distances(method: str, bins: Bins, reference: Counter, window: Counter) -> V
     return np.asarray(flat).reshape(cells, columns)
 
 
-def latency_ms(shape: Shape, vectors: Counter, level: float | Values) -> Values:
+def latency_ms(shape: Shape, vectors: CountVector, level: float | Floats) -> Floats:
     """(cells,) latency quantile: the upper edge of the bin that holds it; NaN without latencies."""
     bins = shape.layout.block(vectors, shape.latency)[:, BINS:]
     edges = np.array([*shape.layout.columns[shape.latency].edges, np.inf])
     total = bins.sum(axis=1)
     wanted = np.clip(np.broadcast_to(level, total.shape), 0, 1) * total
     at = (bins.cumsum(axis=1) < np.maximum(wanted, 1)[:, None]).sum(axis=1)
-    found: Values = np.where(total > 0, edges[np.minimum(at, len(edges) - 1)], np.nan)
+    found: Floats = np.where(total > 0, edges[np.minimum(at, len(edges) - 1)], np.nan)
     return found
 
 
-def schema_change(shape: Shape, reference: Counter, window: Counter) -> Values:
+def schema_change(shape: Shape, reference: CountVector, window: CountVector) -> Floats:
     """(cells, features) how much larger the share of events without the field, or with another type, has become."""
     now, then = requests(window)[:, None], requests(reference)[:, None]
     changes = []
     for place in (ABSENT, WRONG):
         with np.errstate(invalid="ignore", divide="ignore"):
             changes.append(shape.class_counts(window, place) / now - shape.class_counts(reference, place) / then)
-    found: Values = np.maximum(*changes)
+    found: Floats = np.maximum(*changes)
     return found

@@ -33,9 +33,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-Array = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
-Term = Callable[[Array, Array, Array], Array]  # (share in the window, share in the reference, half a count) → summand
+from streams.arrays import Floats, Mask
+
+Term = Callable[[Floats, Floats, Floats], Floats]
+"""(share in the window, share in the reference, half a count) → summand."""
 
 _KEPT_BACK = 2.0  # alpha is divided by this where a law is fitted rather than bounded
 _RARE = 25.0  # below this many (expected) events a bin gets its own exact limit
@@ -47,7 +48,7 @@ _MEAN_ABS_NORMAL = sqrt(2.0 / pi)
 # ---------------------------------------------------------------------------------------------------- rates
 
 
-def rate_threshold(k0: npt.ArrayLike, m: npt.ArrayLike, n: npt.ArrayLike, alpha: npt.ArrayLike) -> Array:
+def rate_threshold(k0: npt.ArrayLike, m: npt.ArrayLike, n: npt.ArrayLike, alpha: npt.ArrayLike) -> Floats:
     """The smallest rate t for which P(K / n > t) <= alpha, K events of n, when the reference had k0 of m.
 
     The guarantee holds over reference and window together, whatever the true rate is. The tail is bounded by
@@ -74,7 +75,7 @@ def rate_threshold(k0: npt.ArrayLike, m: npt.ArrayLike, n: npt.ArrayLike, alpha:
     return np.where((n > 0) & (m > 0), rate, np.nan)
 
 
-def rate_floor(k0: npt.ArrayLike, m: npt.ArrayLike, n: npt.ArrayLike, alpha: npt.ArrayLike) -> Array:
+def rate_floor(k0: npt.ArrayLike, m: npt.ArrayLike, n: npt.ArrayLike, alpha: npt.ArrayLike) -> Floats:
     """The largest rate t for which P(K / n < t) <= alpha: the lower side of `rate_threshold`.
 
     Args:
@@ -90,7 +91,7 @@ def rate_floor(k0: npt.ArrayLike, m: npt.ArrayLike, n: npt.ArrayLike, alpha: npt
     return np.where((n > 0) & (m > 0), rate, np.nan)
 
 
-def quantile_band(p: npt.ArrayLike, m: npt.ArrayLike, n: npt.ArrayLike, alpha: npt.ArrayLike) -> tuple[Array, Array]:
+def quantile_band(p: npt.ArrayLike, m: npt.ArrayLike, n: npt.ArrayLike, alpha: npt.ArrayLike) -> tuple[Floats, Floats]:
     """Levels of the reference between which the window's p-quantile lies with probability >= 1 - alpha.
 
     The window's p-quantile is its order statistic ceil(p·n). The number of reference values below it is
@@ -115,11 +116,11 @@ def quantile_band(p: npt.ArrayLike, m: npt.ArrayLike, n: npt.ArrayLike, alpha: n
     return np.where(known, lo, np.nan), np.where(known, hi, np.nan)
 
 
-def _broadcast(*values: npt.ArrayLike) -> tuple[Array, ...]:
+def _broadcast(*values: npt.ArrayLike) -> tuple[Floats, ...]:
     return tuple(np.broadcast_arrays(*(np.asarray(value, dtype=np.float64) for value in values)))
 
 
-def _smallest_passing(a: Array, b: Array, n: Array, alpha: Array) -> Array:
+def _smallest_passing(a: Floats, b: Floats, n: Floats, alpha: Floats) -> Floats:
     """Smallest whole x for which P(K > x) <= alpha, K beta-binomial(n, a, b); by bisection on all at once."""
     failing, passing = np.full(n.shape, -1.0), np.floor(np.nan_to_num(n))
     tail = _BetaBinomialTail(n, a, b)
@@ -134,12 +135,12 @@ def _smallest_passing(a: Array, b: Array, n: Array, alpha: Array) -> Array:
 class _BetaBinomialTail:
     """x → an upper bound of P(K >= x) for K ~ beta-binomial(n, a, b), a and b >= 1 (b = 0: all n are events)."""
 
-    def __init__(self, n: Array, a: Array, b: Array) -> None:
+    def __init__(self, n: Floats, a: Floats, b: Floats) -> None:
         self._n, self._a, self._b = n, a, b
         positive = np.maximum(b, 1.0)
         self._constant = special.gammaln(n + 1.0) - special.gammaln(n + a + positive) - special.betaln(a, positive)
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Floats) -> Floats:
         n, a, b = self._n, self._a, np.maximum(self._b, 1.0)
         left = np.maximum(n - x, 0.0)
         log_mass = self._constant + (
@@ -157,14 +158,14 @@ class _BetaBinomialTail:
 
 @dataclass(frozen=True, slots=True)
 class _Setting:
-    counts: Array  # (F, B) reference, zero outside the mask
+    counts: Floats  # (F, B) reference, zero outside the mask
     mask: Mask  # (F, B)
-    m: Array  # (F,) reference events
-    n: Array  # (F,) window events, nan where there are none
-    alpha: Array  # (F,)
+    m: Floats  # (F,) reference events
+    n: Floats  # (F,) window events, nan where there are none
+    alpha: Floats  # (F,)
 
     @property
-    def spread(self) -> Array:
+    def spread(self) -> Floats:
         """(F,) 1/n + 1/m."""
         return np.asarray(1.0 / self.n + 1.0 / self.m, dtype=np.float64)
 
@@ -179,19 +180,19 @@ def _setting(reference: npt.ArrayLike, n: npt.ArrayLike, alpha: npt.ArrayLike, m
 # ----------------------------------------------------------------- PSI, Jensen–Shannon, chi-square: sums of terms
 
 
-def psi_term(window: Array, reference: Array, half: Array) -> Array:
+def psi_term(window: Floats, reference: Floats, half: Floats) -> Floats:
     """One bin's part of the population stability index; `half` is the share of half a count."""
     return np.asarray((window - reference) * np.log((window + half) / (reference + half)), dtype=np.float64)
 
 
-def jensen_shannon_term(window: Array, reference: Array, half: Array) -> Array:
+def jensen_shannon_term(window: Floats, reference: Floats, half: Floats) -> Floats:
     """One bin's part of the Jensen–Shannon divergence, in bits (`half` is not used: zeros are well defined)."""
     middle = (window + reference) / 2.0
     both = special.rel_entr(window, middle) + special.rel_entr(reference, middle)
     return np.asarray(both / (2.0 * log(2.0)), dtype=np.float64)
 
 
-def chi_square_term(window: Array, reference: Array, half: Array) -> Array:
+def chi_square_term(window: Floats, reference: Floats, half: Floats) -> Floats:
     """One bin's part of Pearson's divergence, 0 where the reference is empty (`half` is not used)."""
     return np.asarray((window - reference) ** 2 / np.where(reference > 0.0, reference, np.inf), dtype=np.float64)
 
@@ -203,12 +204,12 @@ _CURVATURE: dict[Term, float] = {  # the term is about this times (window - refe
 }
 
 
-def half_count(n: Array, m: Array) -> Array:
+def half_count(n: Floats, m: Floats) -> Floats:
     """Share of half a count of the smaller sample: what PSI adds to every real bin of both (see `distance.psi`)."""
     return np.asarray(0.5 / np.minimum(n, m), dtype=np.float64)
 
 
-def psi_null(reference: npt.ArrayLike, n: npt.ArrayLike, alpha: npt.ArrayLike, mask: Mask) -> Array:
+def psi_null(reference: npt.ArrayLike, n: npt.ArrayLike, alpha: npt.ArrayLike, mask: Mask) -> Floats:
     """Null quantile of `distance.psi`.
 
     Args:
@@ -225,13 +226,13 @@ def psi_null(reference: npt.ArrayLike, n: npt.ArrayLike, alpha: npt.ArrayLike, m
     return np.asarray(_sum_quantile(psi_term, setting) / smoothed, dtype=np.float64)
 
 
-def jensen_shannon_null(reference: npt.ArrayLike, n: npt.ArrayLike, alpha: npt.ArrayLike, mask: Mask) -> Array:
+def jensen_shannon_null(reference: npt.ArrayLike, n: npt.ArrayLike, alpha: npt.ArrayLike, mask: Mask) -> Floats:
     """Null quantile of `distance.jensen_shannon` (a distance, base 2); arguments and result as for `psi_null`."""
     divergence = _sum_quantile(jensen_shannon_term, _setting(reference, n, alpha, mask))
     return np.asarray(np.minimum(np.sqrt(np.maximum(divergence, 0.0)), 1.0), dtype=np.float64)
 
 
-def chi_square_null(reference: npt.ArrayLike, n: npt.ArrayLike, alpha: npt.ArrayLike, mask: Mask) -> Array:
+def chi_square_null(reference: npt.ArrayLike, n: npt.ArrayLike, alpha: npt.ArrayLike, mask: Mask) -> Floats:
     """Null quantile of `distance.chi_square`; arguments and result as for `psi_null`.
 
     Infinite where an event in a bin that is empty in the reference, which makes the distance infinite, is itself more
@@ -243,7 +244,7 @@ def chi_square_null(reference: npt.ArrayLike, n: npt.ArrayLike, alpha: npt.Array
     return np.where(unseen > setting.alpha / _KEPT_BACK, np.inf, _sum_quantile(chi_square_term, setting))
 
 
-def jensen_shannon_moments(reference: npt.ArrayLike, n: npt.ArrayLike, mask: Mask) -> tuple[Array, Array]:
+def jensen_shannon_moments(reference: npt.ArrayLike, n: npt.ArrayLike, mask: Mask) -> tuple[Floats, Floats]:
     """Mean and standard deviation under the null of `distance.jensen_shannon`, both (F,); arguments as `psi_null`."""
     setting = _setting(reference, n, 0.5, mask)
     mean, variance, _ = _sum_cumulants(jensen_shannon_term, setting)
@@ -255,7 +256,7 @@ def jensen_shannon_moments(reference: npt.ArrayLike, n: npt.ArrayLike, mask: Mas
     return root * np.sqrt(scale), deviation * np.sqrt(scale)
 
 
-def _sum_quantile(term: Term, setting: _Setting) -> Array:
+def _sum_quantile(term: Term, setting: _Setting) -> Floats:
     """The larger of the fitted law of the sum and of the exact limit of a single rare bin."""
     mean, variance, third = _sum_cumulants(term, setting)
     bulk = _pearson3_quantile(mean, variance, third, setting.alpha / _KEPT_BACK)
@@ -263,7 +264,7 @@ def _sum_quantile(term: Term, setting: _Setting) -> Array:
     return np.maximum(scale * bulk, _rare_bin_limit(term, setting) + scale * np.maximum(mean - 1.0, 0.0))
 
 
-def _sum_cumulants(term: Term, setting: _Setting) -> tuple[Array, Array, Array]:
+def _sum_cumulants(term: Term, setting: _Setting) -> tuple[Floats, Floats, Floats]:
     """(F,) three cumulants of the sum over bins, in units of curvature·(1/n + 1/m): about k, 2k, 8k with k = bins - 1.
 
     Bins are independent Poisson but for the fixed totals, whose quadratic form I - √p√pᵀ has traces k of every power.
@@ -278,7 +279,7 @@ def _sum_cumulants(term: Term, setting: _Setting) -> tuple[Array, Array, Array]:
     return mean, variance, np.maximum(third, 2.0 * variance)  # a tail no lighter than exp(-x), as of Poisson counts
 
 
-def _cell_cumulants(term: Term, window: Array, reference: Array) -> Array:
+def _cell_cumulants(term: Term, window: Floats, reference: Floats) -> Floats:
     """(3, F, B) cumulants of one bin's term by the expected counts of window and reference: bilinear in the table."""
     table = _cumulant_table(term)
     i, x = _grid_place(window)
@@ -288,7 +289,7 @@ def _cell_cumulants(term: Term, window: Array, reference: Array) -> Array:
     return np.asarray(low * (1.0 - y) + high * y, dtype=np.float64)
 
 
-def _grid_place(expected: Array) -> tuple[npt.NDArray[np.intp], Array]:
+def _grid_place(expected: Floats) -> tuple[npt.NDArray[np.intp], Floats]:
     """Node below and fraction to the next, on the scale 1/sqrt(1 + expected), on which the cumulants are smooth."""
     place = (_GRID - 1) / np.sqrt(1.0 + np.nan_to_num(expected))
     node = np.minimum(place, _GRID - 2).astype(np.intp)
@@ -296,7 +297,7 @@ def _grid_place(expected: Array) -> tuple[npt.NDArray[np.intp], Array]:
 
 
 @cache
-def _cumulant_table(term: Term) -> Array:
+def _cumulant_table(term: Term) -> Floats:
     """(3, grid, grid) cumulants of a bin's term in units of curvature·(1/n + 1/m); node 0 is the limit of many events.
 
     With counts as multiples of their expectation the bin's share cancels out of every term, so that two expected
@@ -316,14 +317,14 @@ def _cumulant_table(term: Term) -> Array:
     return table
 
 
-def _cumulants(term: Term, window: tuple[Array, Array], reference: tuple[Array, Array], half: Array) -> Array:
+def _cumulants(term: Term, window: tuple[Floats, Floats], reference: tuple[Floats, Floats], half: Floats) -> Floats:
     values = term(window[0][:, None], reference[0][None, :], half)
     weights = window[1][:, None] * reference[1][None, :]
     mean = (weights * values).sum()
     return np.array([mean, (weights * (values - mean) ** 2).sum(), (weights * (values - mean) ** 3).sum()])
 
 
-def _poisson_law(mean: float) -> tuple[Array, Array]:
+def _poisson_law(mean: float) -> tuple[Floats, Floats]:
     """(values, weights) of a Poisson count over its mean: exact, or by Gauss–Hermite nodes where it is near normal."""
     if not 0.0 < mean < np.inf:
         return np.ones(1), np.ones(1)
@@ -335,14 +336,14 @@ def _poisson_law(mean: float) -> tuple[Array, Array]:
     return counts / mean, weights / weights.sum()
 
 
-def _pearson3_nodes(normal: Array, mean: float) -> Array:
+def _pearson3_nodes(normal: Floats, mean: float) -> Floats:
     """Wilson and Hilferty's cube: normal deviates → values over the mean, with the three moments of a Poisson law."""
     skew = 1.0 / sqrt(mean)
     cube = np.maximum(1.0 + skew * normal / 6.0 - skew**2 / 36.0, 0.0) ** 3
     return np.asarray(1.0 + 2.0 * (cube - 1.0), dtype=np.float64)
 
 
-def _pearson3_quantile(mean: Array, variance: Array, third: Array, alpha: Array) -> Array:
+def _pearson3_quantile(mean: Floats, variance: Floats, third: Floats, alpha: Floats) -> Floats:
     """Upper quantile of the shifted gamma law with these cumulants (the third >= 0); the mean if nothing varies."""
     with np.errstate(divide="ignore", invalid="ignore"):
         shape = np.minimum(4.0 * variance**3 / third**2, 1e8)  # a larger shape is normal to eight figures
@@ -351,7 +352,7 @@ def _pearson3_quantile(mean: Array, variance: Array, third: Array, alpha: Array)
     return np.where(variance > 0.0, quantile, mean)
 
 
-def _rare_bin_limit(term: Term, setting: _Setting) -> Array:
+def _rare_bin_limit(term: Term, setting: _Setting) -> Floats:
     """(F,) largest value of the table of two bins (a rare one, all others) with the rare one at its exact limit."""
     rare = _rare(setting)
     row, column = np.nonzero(rare)
@@ -373,13 +374,13 @@ def _rare(setting: _Setting) -> Mask:
 # ------------------------------------------------------------- L-infinity, Kolmogorov–Smirnov: maxima of rates
 
 
-def l_infinity_null(reference: npt.ArrayLike, n: npt.ArrayLike, alpha: npt.ArrayLike, mask: Mask) -> Array:
+def l_infinity_null(reference: npt.ArrayLike, n: npt.ArrayLike, alpha: npt.ArrayLike, mask: Mask) -> Floats:
     """Null quantile of `distance.l_infinity`; arguments and result as for `psi_null`."""
     setting = _setting(reference, n, alpha, mask)
     return _union_quantile(setting, setting.counts, setting.mask)
 
 
-def kolmogorov_smirnov_null(reference: npt.ArrayLike, n: npt.ArrayLike, alpha: npt.ArrayLike, mask: Mask) -> Array:
+def kolmogorov_smirnov_null(reference: npt.ArrayLike, n: npt.ArrayLike, alpha: npt.ArrayLike, mask: Mask) -> Floats:
     """Null quantile of `distance.kolmogorov_smirnov`, over ordered bins; arguments and result as for `psi_null`.
 
     The smaller of two valid limits: Kolmogorov's for continuous values (conservative on few bins), and the union
@@ -392,7 +393,7 @@ def kolmogorov_smirnov_null(reference: npt.ArrayLike, n: npt.ArrayLike, alpha: n
     return np.asarray(np.minimum(union, special.kolmogi(setting.alpha) * np.sqrt(setting.spread)), dtype=np.float64)
 
 
-def _union_quantile(setting: _Setting, counts: Array, kept: Mask) -> Array:
+def _union_quantile(setting: _Setting, counts: Floats, kept: Mask) -> Floats:
     """Smallest t for which the tails P(|share in window - share in reference| > t) of the kept cells sum to alpha."""
     tails = _UnionTail(setting, counts, kept)
     high = tails.bernstein()
@@ -409,7 +410,7 @@ def _union_quantile(setting: _Setting, counts: Array, kept: Mask) -> Array:
 class _UnionTail:
     """t (F,) → the sum over the kept cells of the probabilities that the shares differ by more than t, either way."""
 
-    def __init__(self, setting: _Setting, counts: Array, kept: Mask) -> None:
+    def __init__(self, setting: _Setting, counts: Floats, kept: Mask) -> None:
         self._setting, self._kept = setting, kept
         self._n, m = np.nan_to_num(setting.n)[:, None], np.nan_to_num(setting.m, nan=1.0)[:, None]
         self._share = counts / m
@@ -417,12 +418,12 @@ class _UnionTail:
         self._above = _BetaBinomialTail(n, counts + 1.0, m - counts)
         self._below = _BetaBinomialTail(n, m - counts + 1.0, counts)
 
-    def __call__(self, t: Array) -> Array:
+    def __call__(self, t: Floats) -> Floats:
         above = self._above(np.floor(self._n * (self._share + t[:, None])) + 1.0)
         below = self._below(np.floor(self._n * (1.0 - self._share + t[:, None])) + 1.0)
         return np.asarray(np.where(self._kept, above + below, 0.0).sum(axis=1), dtype=np.float64)
 
-    def bernstein(self) -> Array:
+    def bernstein(self) -> Floats:
         """A first guess, rather too large: the form of Bernstein's inequality for the cell that varies most."""
         level = np.log(2.0 * np.maximum(self._kept.sum(axis=1), 1.0) / self._setting.alpha)
         spread = np.nan_to_num(self._setting.spread, nan=1.0)  # an empty row: any bound will do
@@ -435,7 +436,7 @@ class _UnionTail:
 
 def wasserstein_null(
     reference: npt.ArrayLike, n: npt.ArrayLike, alpha: npt.ArrayLike, mask: Mask, centres: npt.ArrayLike
-) -> Array:
+) -> Floats:
     """Null quantile of `distance.wasserstein`.
 
     The mean is that of the Brownian bridge's absolute values on the cuts; the deviation above it is that of |N|, N the
@@ -466,7 +467,7 @@ def wasserstein_null(
     return np.where(unit > 0.0, _MEAN_ABS_NORMAL * (mean - np.sqrt(variance)) + excess, np.nan)
 
 
-def centres_and_gaps(centres: npt.ArrayLike, mask: Mask) -> tuple[Array, Array]:
+def centres_and_gaps(centres: npt.ArrayLike, mask: Mask) -> tuple[Floats, Floats]:
     """(F, B) centres with those outside the mask put on the real one before, and the (F, B - 1) gaps between them."""
     real = np.where(mask, np.asarray(centres, dtype=np.float64), -np.inf)
     place = np.maximum.accumulate(real, axis=1)
@@ -475,7 +476,7 @@ def centres_and_gaps(centres: npt.ArrayLike, mask: Mask) -> tuple[Array, Array]:
     return place, np.diff(place, axis=1)
 
 
-def mean_and_deviation(share: Array, place: Array) -> tuple[Array, Array]:
+def mean_and_deviation(share: Floats, place: Floats) -> tuple[Floats, Floats]:
     """(F,) mean and standard deviation of the places, weighted by the shares (F, B)."""
     mean = (share * place).sum(axis=1)
     return mean, np.sqrt((share * (place - mean[:, None]) ** 2).sum(axis=1))

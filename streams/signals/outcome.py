@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 from scipy import special
 
+from streams.arrays import Floats, Ints
 from streams.baseline import WHOLE, SegmentKey
 from streams.config import OTHER
 from streams.duration import WEEK_MS
@@ -28,8 +29,8 @@ from streams.signals.label_flow import MIN_LABELS, FlowJudge
 from streams.signals.names import SIGNALS
 from streams.signals.null import rate_threshold
 from streams.signals.reference import DESIGN_CONFIDENCE, MIN_BLOCKS, upper_limit
-from streams.signals.worth import Measured, Values
-from streams.sketch.outcomes import LABELLED, Index
+from streams.signals.worth import Measured
+from streams.sketch.outcomes import LABELLED
 from streams.sketch.profile import Profile
 
 MIN_BLOCK_LABELS = 20
@@ -66,7 +67,7 @@ class OutcomeJudge:
         ):
             known = None
         self.reference = {key: nothing for key in self.segments}
-        self.blocks: dict[SegmentKey, Index] = {}
+        self.blocks: dict[SegmentKey, Ints] = {}
         if known:
             opened = known.opened()
             self.reference |= {key: vector for key, vector in opened[0].items() if key in self.reference}
@@ -91,12 +92,12 @@ class OutcomeJudge:
 
     # Numbers
 
-    def _metrics(self) -> dict[str, Callable[[Index], Measured]]:
+    def _metrics(self) -> dict[str, Callable[[Ints], Measured]]:
         """Name → number of (cells, length) vectors that a normal law describes."""
         layout = self.layout
         if not worth.is_classifier(layout):
             return {"mae": lambda v: worth.errors(layout, v)[0], "rmse": lambda v: worth.errors(layout, v)[1]}
-        found: dict[str, Callable[[Index], Measured]] = {
+        found: dict[str, Callable[[Ints], Measured]] = {
             "log_loss": lambda v: worth.log_loss(layout, v),
             "calibration_error": lambda v: worth.calibration_error(layout, v),
             "calibration_slope": lambda v: worth.recalibration(layout, v)[1],
@@ -105,7 +106,7 @@ class OutcomeJudge:
             found["auc"] = lambda v: worth.auc(layout, v)
         return found
 
-    def _rates(self) -> Iterator[tuple[str, str | None, Callable[[Index], tuple[Values, Values]]]]:
+    def _rates(self) -> Iterator[tuple[str, str | None, Callable[[Ints], tuple[Floats, Floats]]]]:
         """Signal, class, and (cells, length) → what went wrong, of how many."""
         if not worth.is_classifier(self.layout):
             return
@@ -133,7 +134,7 @@ class OutcomeJudge:
             among["calibration_intercept", None] = _among(self._shift(blocks, recalibrated))
         return _Baseline(int(vector[0, LABELLED]), numbers, hits, among, recalibrated)
 
-    def _shift(self, vectors: Index, recalibrated: tuple[float, float]) -> Measured:
+    def _shift(self, vectors: Ints, recalibrated: tuple[float, float]) -> Measured:
         ones = np.ones(len(vectors))
         return worth.shift(self.layout, vectors, recalibrated[0] * ones, recalibrated[1] * ones)
 
@@ -152,7 +153,7 @@ class OutcomeJudge:
             )
         return found
 
-    def _measures(self, vector: Index) -> dict[str, float]:
+    def _measures(self, vector: Ints) -> dict[str, float]:
         if not worth.is_classifier(self.layout):
             found = {"bias": worth.errors(self.layout, vector)[2]}
         else:
@@ -240,7 +241,7 @@ class OutcomeJudge:
             SIGNALS[name], (column,), 1 - found.value, 1 - found.baseline, 1 - found.threshold, found.n, right
         )
 
-    def _absolute_errors(self, vector: Index, base: _Baseline) -> _Step:
+    def _absolute_errors(self, vector: Ints, base: _Baseline) -> _Step:
         then, n = base.numbers["mae"], float(self.layout.usable(vector)[0])
         total = float(self.layout.sums(vector)[0, :2].sum())
         variance = then.error**2 * then.n * n
@@ -373,7 +374,7 @@ def cusum_limit(drift: float, variance: float, labels_between_alarms: float) -> 
     return high * variance / (2 * drift)
 
 
-def persistence(blocks: Values) -> float:
+def persistence(blocks: Floats) -> float:
     """(blocks,) in order of time → by how much their sum varies more than that of independent blocks; at least 1.
 
     The long-run variance over the variance, with Bartlett's weights (Newey and West 1987, Econometrica 55) up to the

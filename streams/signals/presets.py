@@ -39,7 +39,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from streams.signals.null import Array, Mask, jensen_shannon_moments
+from streams.arrays import Floats, Mask
+from streams.signals.null import jensen_shannon_moments
 
 Kind = Literal["distance", "p_value", "reference_sd"]
 Unit = Literal["own", "nats", "divergence"]
@@ -111,8 +112,8 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
 
 
 def preset_threshold(
-    fixed: Fixed, reference: npt.ArrayLike, n: npt.ArrayLike, mask: Mask, chunks: Array | None = None
-) -> Array:
+    fixed: Fixed, reference: npt.ArrayLike, n: npt.ArrayLike, mask: Mask, chunks: Floats | None = None
+) -> Floats:
     """The threshold in the unit of `METHODS[fixed.method].distance`.
 
     Args:
@@ -137,12 +138,12 @@ def preset_threshold(
     return np.where(known, found, np.nan)
 
 
-def _distance(fixed: Fixed, counts: Array, n: Array, mask: Mask, chunks: Array | None) -> Array:
+def _distance(fixed: Fixed, counts: Floats, n: Floats, mask: Mask, chunks: Floats | None) -> Floats:
     own = {"own": fixed.value, "nats": fixed.value / sqrt(log(2.0)), "divergence": sqrt(fixed.value)}[fixed.unit]
     return own + fixed.margin * _spread(counts, n)
 
 
-def _p_value(fixed: Fixed, counts: Array, n: Array, mask: Mask, chunks: Array | None) -> Array:
+def _p_value(fixed: Fixed, counts: Floats, n: Floats, mask: Mask, chunks: Floats | None) -> Floats:
     if fixed.method == "kolmogorov_smirnov":
         return np.asarray(special.kolmogi(fixed.value) * _spread(counts, n), dtype=np.float64)
     if fixed.method == "chi_square":
@@ -151,7 +152,7 @@ def _p_value(fixed: Fixed, counts: Array, n: Array, mask: Mask, chunks: Array | 
     raise ValueError(f"a p-value is known for kolmogorov_smirnov and chi_square, not for {fixed.method}")
 
 
-def _reference_sd(fixed: Fixed, counts: Array, n: Array, mask: Mask, chunks: Array | None) -> Array:
+def _reference_sd(fixed: Fixed, counts: Floats, n: Floats, mask: Mask, chunks: Floats | None) -> Floats:
     if chunks is not None:
         return _mean_plus(fixed.value, chunks)
     if fixed.method != "jensen_shannon":
@@ -160,7 +161,7 @@ def _reference_sd(fixed: Fixed, counts: Array, n: Array, mask: Mask, chunks: Arr
     return mean + fixed.value * deviation
 
 
-def _mean_plus(deviations: float, chunks: Array) -> Array:
+def _mean_plus(deviations: float, chunks: Floats) -> Floats:
     """(F,) mean plus a number of standard deviations (of the population, as NumPy's default) of what is not nan."""
     known = ~np.isnan(chunks)
     weights = np.where(known, 1.0, 0.0) / np.where(known.any(axis=1), known.sum(axis=1), np.nan)[:, None]
@@ -170,11 +171,11 @@ def _mean_plus(deviations: float, chunks: Array) -> Array:
     return np.asarray(mean + deviations * np.sqrt(variance), dtype=np.float64)
 
 
-def _spread(counts: Array, n: Array) -> Array:
+def _spread(counts: Floats, n: Floats) -> Floats:
     """(F,) sqrt(1/n + 1/m)."""
     return np.asarray(np.sqrt(1.0 / n + 1.0 / np.maximum(counts.sum(axis=1), 1.0)), dtype=np.float64)
 
 
-_KINDS: Mapping[Kind, Callable[[Fixed, Array, Array, Mask, Array | None], Array]] = MappingProxyType(
+_KINDS: Mapping[Kind, Callable[[Fixed, Floats, Floats, Mask, Floats | None], Floats]] = MappingProxyType(
     {"distance": _distance, "p_value": _p_value, "reference_sd": _reference_sd}
 )

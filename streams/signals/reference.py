@@ -9,12 +9,13 @@ from functools import cached_property
 import numpy as np
 from scipy import special
 
+from streams.arrays import CountVector, Floats
 from streams.baseline import SegmentKey, Statistics
 from streams.plan import ModelPlan
 from streams.signals.distance import METHODS
-from streams.signals.measure import RATES, Bins, Rate, Shape, Values, distances, latency_ms
+from streams.signals.measure import RATES, Bins, Rate, Shape, distances, latency_ms
 from streams.signals.presets import PRESETS, Fixed, preset_threshold
-from streams.sketch.layout import Counter, Kind, requests
+from streams.sketch.layout import Kind, requests
 
 MIN_EVENTS = 30
 """Below this many events of a cell, in the window or in the reference, nothing is judged."""
@@ -47,13 +48,13 @@ class Reference:
         self.preset = PRESETS[plan.config.preset] if plan.config.preset else None
 
     @cached_property
-    def counts(self) -> dict[SegmentKey, Counter]:
+    def counts(self) -> dict[SegmentKey, CountVector]:
         """Counts of the whole reference by segment; a segment that it does not hold has zeros."""
         totals = self.baseline.totals if self.baseline else {}
         nothing = np.zeros(self.plan.layout.length, np.int64)
         return {key: self._aligned(totals[key].dense()) if key in totals else nothing for key in self.segments}
 
-    def _aligned(self, vector: Counter) -> Counter:
+    def _aligned(self, vector: CountVector) -> CountVector:
         """A vector of the baseline's layout in the plan's; columns that the baseline does not know stay zero."""
         assert self.baseline is not None
         aligned = np.zeros(self.plan.layout.length, np.int64)
@@ -66,7 +67,7 @@ class Reference:
         return aligned
 
     @cached_property
-    def _opened(self) -> list[tuple[int, dict[SegmentKey, Counter]]]:
+    def _opened(self) -> list[tuple[int, dict[SegmentKey, CountVector]]]:
         if self.baseline is None or not self.baseline.pane_ms:
             return []
         blocks = zip(self.baseline.blocks, self.baseline.opened_blocks(), strict=True)
@@ -79,9 +80,9 @@ class Reference:
         """Frees the memory of the opened blocks; they are opened again when they are asked for."""
         self.__dict__.pop("_opened", None)
 
-    def blocks(self, over_ms: int, key: SegmentKey) -> Counter:
+    def blocks(self, over_ms: int, key: SegmentKey) -> CountVector:
         """(blocks, length): stretches of the reference as long as a window that hold enough events to speak."""
-        groups: dict[int, Counter] = {}
+        groups: dict[int, CountVector] = {}
         for start_ms, opened in self._opened:
             if key in opened:
                 at = start_ms // over_ms
@@ -136,7 +137,9 @@ class Reference:
         chosen = tuning and (tuning.categorical_method if categorical else tuning.method)
         return str(chosen or DEFAULT_METHOD)
 
-    def preset_thresholds(self, name: str, reference: Counter, n: Values, blocks: Sequence[Values | None]) -> Values:
+    def preset_thresholds(
+        self, name: str, reference: CountVector, n: Floats, blocks: Sequence[Floats | None]
+    ) -> Floats:
         """(cells, columns) what the preset's tool would take for a threshold; `blocks` as in `Limits.distances`."""
         bins = self.bins[name]
         thresholds = np.full(n.shape, np.nan)
@@ -152,7 +155,7 @@ class Reference:
                 thresholds[row, chosen] = preset_threshold(default, counts, n[row, chosen], mask, chunks)
         return thresholds
 
-    def distances(self, signal: str, reference: Counter, window: Counter) -> Values:
+    def distances(self, signal: str, reference: CountVector, window: CountVector) -> Floats:
         """(cells, columns) distances of windows from references, each column by its method."""
         bins = self.bins[signal]
         methods = [self.method(signal, column) for column in bins.columns]
@@ -162,7 +165,7 @@ class Reference:
             found[:, chosen] = distances(method, bins.only(chosen), reference, window)
         return found
 
-    def null_quantiles(self, name: str, reference: Counter, n: Values, alpha: float) -> Values:
+    def null_quantiles(self, name: str, reference: CountVector, n: Floats, alpha: float) -> Floats:
         """(cells, columns) the distance that samples of `n` events of `reference` exceed by chance only.
 
         `reference` (cells, length), `n` (cells, columns); the probability is at most `alpha`. NaN without a reference.
@@ -189,9 +192,9 @@ class Limits:
     much more the rates of blocks vary than random draws would; a window's sample counts for that much less.
     """
 
-    highest: Mapping[str, Values]
-    design_effect: Mapping[str, Values]
-    distances: Mapping[str, Values]
+    highest: Mapping[str, Floats]
+    design_effect: Mapping[str, Floats]
+    distances: Mapping[str, Floats]
     """(blocks, columns) how far the blocks are from the whole."""
     latency_ms: Mapping[str, float]
     usual_rate: float
@@ -202,7 +205,7 @@ DEFAULT_METHOD = "psi"
 LATENCIES = {"latency_p50": 0.5, "latency_p99": 0.99}
 
 
-def design_effect(rate: Rate) -> Values:
+def design_effect(rate: Rate) -> Floats:
     """(columns,) how many times the variance of the blocks' rates may be the binomial one; at least 1.
 
     Clustered events say less than independent ones: a sample with design effect d is worth a random one of n / d (Kish,
@@ -217,11 +220,11 @@ def design_effect(rate: Rate) -> Values:
     return np.where(np.isfinite(effect), np.maximum(effect, 1.0), 1.0)
 
 
-def _highest(blocks: Values) -> Values:
+def _highest(blocks: Floats) -> Floats:
     return np.max(blocks, axis=0) if blocks.size else np.zeros(blocks.shape[1])
 
 
-def upper_limit(blocks: Values) -> Values:
+def upper_limit(blocks: Floats) -> Floats:
     """(blocks, columns) → the upper prediction limit of one more block, and no less than the highest one.
 
     Normal theory: mean + t(K - 1) s sqrt(1 + 1/K), as in Hahn and Meeker, Statistical Intervals (1991), section 4.
@@ -229,5 +232,5 @@ def upper_limit(blocks: Values) -> Values:
     k = len(blocks)
     with np.errstate(invalid="ignore"):
         spread = special.stdtrit(k - 1, 1 - BLOCK_ALPHA) * np.std(blocks, axis=0, ddof=1) * np.sqrt(1 + 1 / k)
-        limit: Values = np.maximum(np.mean(blocks, axis=0) + spread, np.max(blocks, axis=0))
+        limit: Floats = np.maximum(np.mean(blocks, axis=0) + spread, np.max(blocks, axis=0))
     return limit

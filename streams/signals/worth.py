@@ -9,12 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 
-from streams.sketch.outcomes import Index, OutcomeLayout, Task
+from streams.arrays import Floats, Ints
+from streams.sketch.outcomes import OutcomeLayout, Task
 
-Values = NDArray[np.float64]
 RIDGE = 1e-3
 NEWTON_STEPS, CONVERGED = 25, 1e-9
 FLAT = 1e-4
@@ -25,39 +24,39 @@ FLAT = 1e-4
 class Measured:
     """A number of every cell: its value, its standard error, and the labels that it rests on."""
 
-    value: Values
-    error: Values
-    n: Values
+    value: Floats
+    error: Floats
+    n: Floats
 
 
-def rate(hits: Values, n: Values) -> Measured:
+def rate(hits: Floats, n: Floats) -> Measured:
     with np.errstate(invalid="ignore", divide="ignore"):
         share = hits / n
         return Measured(share, np.sqrt(share * (1 - share) / n), n)
 
 
-def wrong(layout: OutcomeLayout, vectors: Index) -> tuple[Values, Values]:
+def wrong(layout: OutcomeLayout, vectors: Ints) -> tuple[Floats, Floats]:
     """Labelled predictions of a classifier that were wrong, and all of them."""
     confusion = layout.confusion(vectors)[..., : len(layout.classes)]  # by true class
     n = confusion.sum(axis=(-2, -1)).astype(float)
     return n - np.trace(confusion, axis1=-2, axis2=-1), n
 
 
-def missed(layout: OutcomeLayout, vectors: Index, name: str) -> tuple[Values, Values]:
+def missed(layout: OutcomeLayout, vectors: Ints, name: str) -> tuple[Floats, Floats]:
     """Predictions that missed a class, and all that were of it: one less the recall."""
     at = layout.classes.index(name)
     true = layout.confusion(vectors)[..., at].astype(float)
     return true.sum(axis=-1) - true[..., at], true.sum(axis=-1)
 
 
-def mistaken(layout: OutcomeLayout, vectors: Index, name: str) -> tuple[Values, Values]:
+def mistaken(layout: OutcomeLayout, vectors: Ints, name: str) -> tuple[Floats, Floats]:
     """Predictions of a class that were of another, and all of them: one less the precision."""
     at = layout.classes.index(name)
     predicted = layout.confusion(vectors)[..., at, : len(layout.classes)].astype(float)
     return predicted.sum(axis=-1) - predicted[..., at], predicted.sum(axis=-1)
 
 
-def log_loss(layout: OutcomeLayout, vectors: Index) -> Measured:
+def log_loss(layout: OutcomeLayout, vectors: Ints) -> Measured:
     """Mean of −ln of the probability given to the truth."""
     n = layout.reliability(vectors)[0].sum(axis=-1)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -73,16 +72,16 @@ class Brier:
     score = reliability - resolution + uncertainty, but for the spread of the scores within a bin.
     """
 
-    score: Values
-    reliability: Values
+    score: Floats
+    reliability: Floats
     """How far the outcomes lie from the scores."""
-    resolution: Values
+    resolution: Floats
     """How far the bins' outcomes lie apart."""
-    uncertainty: Values
+    uncertainty: Floats
     """That of the outcomes themselves."""
 
 
-def brier(layout: OutcomeLayout, vectors: Index) -> Brier:
+def brier(layout: OutcomeLayout, vectors: Ints) -> Brier:
     """For more than two classes the score is half the sum over classes, the parts those of the predicted class."""
     n, positive, score = layout.reliability(vectors)
     total = n.sum(axis=-1)
@@ -97,7 +96,7 @@ def brier(layout: OutcomeLayout, vectors: Index) -> Brier:
         )
 
 
-def auc(layout: OutcomeLayout, vectors: Index) -> Measured:
+def auc(layout: OutcomeLayout, vectors: Ints) -> Measured:
     """Area under the ROC curve over the score's bins, ties counted half; its error by Hanley and McNeil 1982."""
     n, positive, _ = layout.reliability(vectors)
     negative = n - positive
@@ -110,7 +109,7 @@ def auc(layout: OutcomeLayout, vectors: Index) -> Measured:
         return Measured(area, np.sqrt(np.maximum(square, 0) / (total[0] * total[1])), np.minimum(*total))
 
 
-def calibration_error(layout: OutcomeLayout, vectors: Index) -> Measured:
+def calibration_error(layout: OutcomeLayout, vectors: Ints) -> Measured:
     """Expected calibration error; of each bin the squared gap loses its sampling variance before the root is taken.
 
     The plain estimate is above 0 for a calibrated model. The correction is that of Kumar, Liang and Ma 2019 ("Verified
@@ -128,7 +127,7 @@ def calibration_error(layout: OutcomeLayout, vectors: Index) -> Measured:
     return Measured(np.where(total > 0, value, np.nan), error, total)
 
 
-def recalibration(layout: OutcomeLayout, vectors: Index) -> tuple[Measured, Measured]:
+def recalibration(layout: OutcomeLayout, vectors: Ints) -> tuple[Measured, Measured]:
     """Intercept and slope of the outcome on the logit of the score (Cox 1958, Biometrika 45): 0 and 1 if calibrated.
 
     By Newton's method on the bins, with a weak pull to (0, 1), which keeps them finite where the classes are apart.
@@ -153,14 +152,14 @@ def recalibration(layout: OutcomeLayout, vectors: Index) -> tuple[Measured, Meas
     return Measured(beta[..., 0], error[..., 0], total), Measured(beta[..., 1], error[..., 1], total)
 
 
-def logits(n: Values, score: Values) -> Values:
+def logits(n: Floats, score: Floats) -> Floats:
     """(…, bins) of the mean score of each bin; 0 for an empty one."""
     mean = np.divide(score, n, out=np.full_like(score, 0.5), where=n > 0)
-    found: Values = special.logit(np.clip(mean, FLAT, 1 - FLAT))
+    found: Floats = special.logit(np.clip(mean, FLAT, 1 - FLAT))
     return found
 
 
-def shift(layout: OutcomeLayout, vectors: Index, intercept: Values, slope: Values) -> Measured:
+def shift(layout: OutcomeLayout, vectors: Ints, intercept: Floats, slope: Floats) -> Measured:
     """By how much the outcomes lie above what a recalibration by (cells,) `intercept` and `slope` expects, as a logit.
 
     Calibration in the large, by Newton's method on the one parameter.
@@ -180,14 +179,14 @@ def shift(layout: OutcomeLayout, vectors: Index, intercept: Values, slope: Value
     return Measured(np.where(total > 0, value, np.nan), 1 / np.sqrt(information), total)
 
 
-def residual(layout: OutcomeLayout, vectors: Index, intercept: Values, slope: Values) -> tuple[Values, Values]:
+def residual(layout: OutcomeLayout, vectors: Ints, intercept: Floats, slope: Floats) -> tuple[Floats, Floats]:
     """Outcomes less what the recalibration expects, summed, and the variance of that sum."""
     n, positive, score = layout.reliability(vectors)
     p = special.expit(intercept[..., None] + slope[..., None] * logits(n, score))
     return (positive - n * p).sum(axis=-1), (n * p * (1 - p)).sum(axis=-1)
 
 
-def errors(layout: OutcomeLayout, vectors: Index) -> tuple[Measured, Measured, Values]:
+def errors(layout: OutcomeLayout, vectors: Ints) -> tuple[Measured, Measured, Floats]:
     """Mean absolute error, root mean squared error, and bias of a regression."""
     above, below, square = np.moveaxis(layout.sums(vectors), -1, 0)
     n = layout.usable(vectors)

@@ -9,10 +9,9 @@ import struct
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from streams.arrays import CountVector, Ints
 from streams.errors import SketchError
-from streams.sketch.layout import Counter
 
 _HEADER = struct.Struct("<BBII")  # form, bytes per value, length, entries
 _DENSE, _SPARSE = 0, 1
@@ -30,20 +29,20 @@ class Counts:
 
     __slots__ = ("_slots", "_values", "length")
 
-    def __init__(self, length: int, slots: NDArray[np.int64] | None = None, values: Counter | None = None) -> None:
+    def __init__(self, length: int, slots: Ints | None = None, values: CountVector | None = None) -> None:
         self.length = length
         self._slots = np.empty(0, np.int64) if slots is None and values is None else slots  # None: dense
-        self._values: Counter = np.empty(0, np.int64) if values is None else values
+        self._values: CountVector = np.empty(0, np.int64) if values is None else values
 
     @classmethod
-    def of(cls, dense: Counter) -> Counts:
+    def of(cls, dense: CountVector) -> Counts:
         """From a dense vector, which is taken over, not copied."""
         slots = np.flatnonzero(dense)
         if len(slots) * DENSE_SHARE > len(dense):
             return cls(len(dense), None, dense)
         return cls(len(dense), slots, dense[slots])
 
-    def dense(self) -> Counter:
+    def dense(self) -> CountVector:
         """The whole vector. Treat it as read-only: it may be the sketch's own."""
         if self._slots is None:
             return self._values

@@ -16,10 +16,8 @@ from enum import StrEnum
 from functools import cached_property
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
-Counter = NDArray[np.int64]
+from streams.arrays import CountVector
 
 ABSENT, NULL, WRONG, BINS = 0, 1, 2, 3
 """Offsets inside a column's block: the three classes of no usable value, then the first bin."""
@@ -97,15 +95,15 @@ class Layout:
     def indices(self, *roles: Role) -> tuple[int, ...]:
         return tuple(i for i, column in enumerate(self.columns) if column.role in roles)
 
-    def block(self, counts: Counter, column: int) -> Counter:
+    def block(self, counts: CountVector, column: int) -> CountVector:
         """The slots of one column; `counts` may have leading dimensions."""
         start = self.starts[column]
         return counts[..., start : start + self.columns[column].size]
 
 
-def requests(counts: Counter) -> Counter:
+def requests(counts: CountVector) -> CountVector:
     """Events of a cell (leading dimensions kept)."""
-    total: Counter = counts[..., OK_SLOT] + counts[..., ERROR_SLOT]
+    total: CountVector = counts[..., OK_SLOT] + counts[..., ERROR_SLOT]
     return total
 
 

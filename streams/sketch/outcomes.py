@@ -19,10 +19,8 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-Index = NDArray[np.int64]
-Values = NDArray[np.float64]
+from streams.arrays import Floats, Ints
 
 PREDICTIONS, CHANGES, LABELLED, UNUSABLE, RECEIVED, JOINED = range(6)
 """Of a cohort: predictions made. Of both clocks: outcomes added or taken back, which number the revisions; predictions
@@ -128,9 +126,7 @@ class OutcomeLayout(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """The position of a class; the number of classes for any other value."""
         return self._class_of.get(value, len(self.classes))
 
-    def contributions(
-        self, given: Sequence[Prediction], labels: Sequence[Any], delays_ms: Index
-    ) -> tuple[Index, Index]:
+    def contributions(self, given: Sequence[Prediction], labels: Sequence[Any], delays_ms: Ints) -> tuple[Ints, Ints]:
         """Slots and amounts, (k, n) each, of n labelled predictions; an amount of 0 says nothing."""
         parts = self._regression if self.task is Task.REGRESSION else self._classification
         slots, amounts = parts(given, labels)
@@ -140,7 +136,7 @@ class OutcomeLayout(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         amounts = np.vstack([np.ones((2, n), np.int64), amounts])
         return slots, amounts
 
-    def _classification(self, given: Sequence[Prediction], labels: Sequence[Any]) -> tuple[Index, Index]:
+    def _classification(self, given: Sequence[Prediction], labels: Sequence[Any]) -> tuple[Ints, Ints]:
         n, other = len(given), len(self.classes)
         truth = np.fromiter((self.class_of(label) for label in labels), np.int64, n)
         chosen = np.fromiter(map(self._chosen, given), np.int64, n)
@@ -192,7 +188,7 @@ class OutcomeLayout(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             return self.class_of(max(given.score, key=given.score.__getitem__))
         return len(self.classes)
 
-    def _regression(self, given: Sequence[Prediction], labels: Sequence[Any]) -> tuple[Index, Index]:
+    def _regression(self, given: Sequence[Prediction], labels: Sequence[Any]) -> tuple[Ints, Ints]:
         n = len(given)
         answer = np.array([_number(p.value if p.value is not None else p.score) for p in given], float)
         error = (answer - np.array(list(map(_number, labels)), float)) / self.spread
@@ -211,12 +207,12 @@ class OutcomeLayout(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     # Parts of vectors (…, length)
 
-    def confusion(self, vectors: Index) -> Index:
+    def confusion(self, vectors: Ints) -> Ints:
         """(…, classes + 1, classes + 1): predicted × true."""
         block = vectors[..., self.confusion_at : self.bins_at]
         return block.reshape(*vectors.shape[:-1], self.side, self.side)
 
-    def reliability(self, vectors: Index) -> tuple[Values, Values, Values]:
+    def reliability(self, vectors: Ints) -> tuple[Floats, Floats, Floats]:
         """(…, bins): labelled scores, outcomes, and sum of the scores."""
         block = vectors[..., self.bins_at : self.sums_at].reshape(*vectors.shape[:-1], self.bins, 3)
         return (
@@ -225,23 +221,23 @@ class OutcomeLayout(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             block[..., 2] / SCORE_UNIT,
         )
 
-    def sums(self, vectors: Index) -> Values:
+    def sums(self, vectors: Ints) -> Floats:
         """(…, 2): sums of log loss and of the squared error; for a regression (…, 3) in units of the labels."""
         block = vectors[..., self.sums_at :].astype(float)
         if self.task is Task.REGRESSION:
-            in_labels: Values = block * np.array(
+            in_labels: Floats = block * np.array(
                 [self.spread / ERROR_UNIT, self.spread / ERROR_UNIT, self.spread**2 / SQUARE_UNIT]
             )
             return in_labels
-        means: Values = block / np.array([LOSS_UNIT, BRIER_UNIT])
+        means: Floats = block / np.array([LOSS_UNIT, BRIER_UNIT])
         return means
 
-    def usable(self, vectors: Index) -> Values:
+    def usable(self, vectors: Ints) -> Floats:
         """(…,) labelled predictions whose label fits."""
         return (vectors[..., LABELLED] - vectors[..., UNUSABLE]).astype(float)
 
 
-def delays(vectors: Index) -> Index:
+def delays(vectors: Ints) -> Ints:
     """(…, DELAYS) labels by their delay."""
     return vectors[..., FIRST_DELAY : FIRST_DELAY + DELAYS]
 
@@ -253,7 +249,7 @@ def _number_of(text: str) -> float | None:
         return None
 
 
-def _fixed(values: Values, unit: float) -> Index:
+def _fixed(values: Floats, unit: float) -> Ints:
     return np.rint(values * unit).astype(np.int64)
 
 

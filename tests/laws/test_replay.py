@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections import Counter as Tally
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -168,11 +168,11 @@ def _is_pane(window: dict[str, Any]) -> bool:
     return int(window["end"][14:16]) - int(window["start"][14:16]) in (1, -59)
 
 
-def counted_plainly(stream: Iterable[Event]) -> tuple[dict[str, int], dict[str, int], Tally[str]]:
+def counted_plainly(stream: Iterable[Event]) -> tuple[dict[str, int], dict[str, int], Counter[str]]:
     """The oracle: events on time, and all that count, by pane; and the books."""
-    judged: Tally[str] = Tally()
-    final: Tally[str] = Tally()
-    books: Tally[str] = Tally()
+    judged: Counter[str] = Counter()
+    final: Counter[str] = Counter()
+    books: Counter[str] = Counter()
     stream_time = PlainTime(GRACE_MS)
     for item in stream:
         if item["model"] is None:
@@ -246,7 +246,7 @@ def test_the_stream_of_nothing_gives_nothing() -> None:
 
 def test_the_drawn_streams_hold_every_case() -> None:
     """Guards the laws: what they compare is there."""
-    seen: Tally[str] = Tally()
+    seen: Counter[str] = Counter()
 
     @settings(max_examples=4)
     @given(messy())

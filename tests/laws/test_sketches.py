@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections import Counter as Tally
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -340,7 +340,7 @@ class TestHeavyValues:
         sketch = HeavyValues()
         for part in _cut(stream, cuts):
             sketch = sketch.merged(heavy_of(part))
-        truth = Tally(value[:64] for value in stream)
+        truth = Counter(value[:64] for value in stream)
         for value, estimate in sketch.top(MOST):
             assert truth[value] <= estimate <= truth[value] + sketch.error
         reported = {value for value, _ in sketch.top(MOST)}
@@ -364,7 +364,7 @@ class TestHeavyValues:
 
     def test_up_to_48_values_are_exact(self) -> None:
         values = [f"v{i}" for i in range(MOST) for _ in range(i + 1)]
-        assert dict(heavy_of(values).top(MOST)) == Tally(values)
+        assert dict(heavy_of(values).top(MOST)) == Counter(values)
 
 
 class TestQuantiles:

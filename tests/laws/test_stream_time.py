@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.panes import NO_MARK, Timeliness, Times, timeliness
+from streams.arrays import Ints
+from streams.panes import NO_MARK, Timeliness, timeliness
 from streams.stream_time import MAX_VOTES, MIN_VOTES, SKEW_MS, StreamTime
 from tests.plain_time import PlainTime
 
@@ -20,7 +21,7 @@ START_MS = 1_767_225_600_000
 MOST_AHEAD_MS = 59 * MINUTE_MS
 
 
-def taken(times_ms: list[int] | Times, batches: list[int] | None = None) -> tuple[list[int], StreamTime]:
+def taken(times_ms: list[int] | Ints, batches: list[int] | None = None) -> tuple[list[int], StreamTime]:
     """The marks, in batches of these sizes, and what is kept; between batches it goes through its bytes."""
     state, marks, rest = StreamTime(), [], np.array(times_ms, np.int64)
     for size in [*(batches or []), len(rest)]:
@@ -29,12 +30,12 @@ def taken(times_ms: list[int] | Times, batches: list[int] | None = None) -> tupl
     return marks, state
 
 
-def classes(times_ms: Times) -> Times:
+def classes(times_ms: Ints) -> Ints:
     return timeliness(times_ms, np.array(taken(times_ms)[0], np.int64), GRACE_MS, LATENESS_MS)
 
 
 @st.composite
-def honest(draw: st.DrawFn, least: int = 2_000, most: int = 6_000) -> Times:
+def honest(draw: st.DrawFn, least: int = 2_000, most: int = 6_000) -> Ints:
     """A stream of 1 to 100 records a second, in order but for some that are late, with a pause."""
     drawn = np.random.default_rng(draw(st.integers(0, 10**6)))
     n, gap_ms = draw(st.integers(least, most)), draw(st.sampled_from((10, 50, 200, 1_000)))
@@ -51,7 +52,7 @@ def honest(draw: st.DrawFn, least: int = 2_000, most: int = 6_000) -> Times:
 @settings(max_examples=60)
 @given(honest(), st.floats(0, 0.4), st.integers(2, MOST_AHEAD_MS // MINUTE_MS), st.booleans(), st.data())
 def test_records_that_are_ahead_change_the_class_of_no_other(
-    times: Times, share: float, most_min: int, as_one: bool, data: st.DataObject
+    times: Ints, share: float, most_min: int, as_one: bool, data: st.DataObject
 ) -> None:
     """One replica's clock, or each record by itself; from the start, from some point, in runs as a producer sends."""
     drawn = np.random.default_rng(data.draw(st.integers(0, 10**6)))
@@ -71,7 +72,7 @@ def test_records_that_are_ahead_change_the_class_of_no_other(
 
 
 @given(honest(100, 1_500), st.lists(st.integers(0, 700), max_size=12), st.integers(0, 10**6))
-def test_batches_and_restarts_change_nothing(times: Times, batches: list[int], seed: int) -> None:
+def test_batches_and_restarts_change_nothing(times: Ints, batches: list[int], seed: int) -> None:
     drawn = np.random.default_rng(seed)
     times = np.where(drawn.random(len(times)) < 0.1, times + drawn.integers(0, MOST_AHEAD_MS, len(times)), times)
     assert taken(times, batches) == taken(times)
@@ -85,7 +86,7 @@ def test_batches_and_restarts_change_nothing(times: Times, batches: list[int], s
 
 @settings(max_examples=60)
 @given(honest(), st.integers(1, 2_000), st.integers(0, 10**6))
-def test_in_a_dense_stream_the_mark_is_the_highest_time(times: Times, at: int, seed: int) -> None:
+def test_in_a_dense_stream_the_mark_is_the_highest_time(times: Ints, at: int, seed: int) -> None:
     times = START_MS + (times - START_MS) // 100  # a hundred times as dense
     marks = taken(times)[0]
     highest = np.maximum.accumulate(times)
@@ -152,7 +153,7 @@ def test_no_record_of_a_stream_in_order_is_ahead_however_slow_it_is(a_minute: in
     assert taken(times, [700, 700])[1].ahead == (1 if a_minute > 100 else pytest.approx(0, abs=1))
 
 
-def with_slow_clocks(records: int, share: float, behind_ms: int, seed: int) -> tuple[Times, Times]:
+def with_slow_clocks(records: int, share: float, behind_ms: int, seed: int) -> tuple[Ints, Ints]:
     """Twenty graces of so many records each: their times, and which of them have a slow clock."""
     n = 20 * records
     slow = np.random.default_rng(seed).random(n) < share

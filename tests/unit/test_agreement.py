@@ -10,8 +10,9 @@ from sklearn import metrics
 from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LogisticRegression
 
+from streams.arrays import Ints
 from streams.signals import worth
-from streams.sketch.outcomes import Index, OutcomeLayout, Prediction, Task
+from streams.sketch.outcomes import OutcomeLayout, Prediction, Task
 
 TENTHS = tuple(i / 10 for i in range(1, 10))
 LAWS = {"even": (1.0, 1.0), "rare": (1.2, 9.0), "sure": (0.4, 0.5), "narrow": (30.0, 40.0)}
@@ -33,7 +34,7 @@ class Drawn:
         self.vector = summed(self.layout, self.score.tolist(), self.label.tolist())
 
 
-def summed(layout: OutcomeLayout, scores: list[Any], labels: list[Any]) -> Index:
+def summed(layout: OutcomeLayout, scores: list[Any], labels: list[Any]) -> Ints:
     given = [Prediction("m", 0, 0, True, "1", (), score, None) for score in scores]
     slots, amounts = layout.contributions(given, labels, np.zeros(len(given), np.int64))
     vector = np.zeros(layout.length, np.int64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter as Tally
+from collections import Counter
 from typing import Any, ClassVar
 
 import msgspec
@@ -700,7 +700,7 @@ class TestOneMeaning:
 
     def test_the_drawn_records_are_of_every_sort(self) -> None:
         """Guards the properties above: fast, careful and rejected records are all drawn."""
-        sorts: Tally[str] = Tally()
+        sorts: Counter[str] = Counter()
         kinds = codecs()
 
         @settings(max_examples=120)

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -11,6 +10,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 from scipy.spatial.distance import jensenshannon
 
+from streams.arrays import Floats
 from streams.signals.distance import (
     METHODS,
     chi_square,
@@ -20,8 +20,6 @@ from streams.signals.distance import (
     psi,
     wasserstein,
 )
-
-Array = npt.NDArray[np.float64]
 
 SYMMETRIC = ("psi", "jensen_shannon", "kolmogorov_smirnov", "l_infinity")
 BOUNDED_BY_1 = ("jensen_shannon", "kolmogorov_smirnov", "l_infinity")
@@ -34,46 +32,46 @@ counts = hnp.arrays(np.int64, (1, BINS), elements=st.integers(0, 10_000)).filter
 spread_counts = counts.filter(lambda found: np.count_nonzero(found) > 1)
 
 
-def measured(name: str, reference: Array, window: Array) -> float:
+def measured(name: str, reference: Floats, window: Floats) -> float:
     return float(METHODS[name].distance(reference, window, REAL, CENTRES)[0])
 
 
 @pytest.mark.parametrize("name", METHODS)
 @given(reference=spread_counts, window=counts)
-def test_a_distance_is_not_negative(name: str, reference: Array, window: Array) -> None:
+def test_a_distance_is_not_negative(name: str, reference: Floats, window: Floats) -> None:
     assert measured(name, reference, window) >= 0.0
 
 
 @pytest.mark.parametrize("name", METHODS)
 @given(reference=spread_counts, times=st.integers(1, 1000))
-def test_equal_proportions_are_no_distance_whatever_the_sizes(name: str, reference: Array, times: int) -> None:
+def test_equal_proportions_are_no_distance_whatever_the_sizes(name: str, reference: Floats, times: int) -> None:
     assert measured(name, reference, times * reference) == pytest.approx(0.0, abs=1e-7)
     assert measured(name, times * reference, reference) == pytest.approx(0.0, abs=1e-7)
 
 
 @pytest.mark.parametrize("name", METHODS)
 @given(reference=spread_counts, window=counts)
-def test_different_proportions_are_some_distance(name: str, reference: Array, window: Array) -> None:
+def test_different_proportions_are_some_distance(name: str, reference: Floats, window: Floats) -> None:
     assume(not np.allclose(reference / reference.sum(), window / window.sum(), atol=1e-6))
     assert measured(name, reference, window) > 1e-9
 
 
 @pytest.mark.parametrize("name", SYMMETRIC)
 @given(reference=counts, window=counts)
-def test_either_side_may_be_the_reference(name: str, reference: Array, window: Array) -> None:
+def test_either_side_may_be_the_reference(name: str, reference: Floats, window: Floats) -> None:
     assert measured(name, reference, window) == pytest.approx(measured(name, window, reference), rel=1e-9, abs=1e-9)
 
 
 @pytest.mark.parametrize("name", BOUNDED_BY_1)
 @given(reference=counts, window=counts)
-def test_a_bounded_distance_is_at_most_1(name: str, reference: Array, window: Array) -> None:
+def test_a_bounded_distance_is_at_most_1(name: str, reference: Floats, window: Floats) -> None:
     assert measured(name, reference, window) <= 1.0 + 1e-12
 
 
 @pytest.mark.parametrize("name", [name for name, method in METHODS.items() if not method.ordered])
 @given(reference=spread_counts, window=counts, order=st.permutations(range(BINS)))
 def test_where_bins_have_no_order_it_does_not_matter(
-    name: str, reference: Array, window: Array, order: list[int]
+    name: str, reference: Floats, window: Floats, order: list[int]
 ) -> None:
     shuffled = measured(name, reference[:, order], window[:, order])
     assert shuffled == pytest.approx(measured(name, reference, window), rel=1e-9, abs=1e-12)
@@ -81,7 +79,7 @@ def test_where_bins_have_no_order_it_does_not_matter(
 
 @pytest.mark.parametrize("name", METHODS)
 @given(reference=spread_counts, window=counts, junk=st.integers(0, 10_000))
-def test_columns_outside_the_mask_do_not_count(name: str, reference: Array, window: Array, junk: int) -> None:
+def test_columns_outside_the_mask_do_not_count(name: str, reference: Floats, window: Floats, junk: int) -> None:
     pad = np.full((1, 2), junk)
     mask = np.concatenate([REAL, np.zeros((1, 2), dtype=bool)], axis=1)
     centres = np.concatenate([CENTRES, np.full((1, 2), np.nan)], axis=1)
@@ -115,13 +113,13 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
 
 
 @given(reference=counts, window=counts)
-def test_jensen_shannon_agrees_with_scipy(reference: Array, window: Array) -> None:
+def test_jensen_shannon_agrees_with_scipy(reference: Floats, window: Floats) -> None:
     expected = jensenshannon(reference[0], window[0], base=2)
     assert jensen_shannon(reference, window, REAL)[0] == pytest.approx(expected, abs=1e-6)
 
 
 @given(reference=spread_counts, window=counts)
-def test_wasserstein_agrees_with_scipy(reference: Array, window: Array) -> None:
+def test_wasserstein_agrees_with_scipy(reference: Floats, window: Floats) -> None:
     place, weights = CENTRES[0], reference[0] / reference.sum()
     deviation = np.sqrt(weights @ (place - weights @ place) ** 2)
     expected = stats.wasserstein_distance(place, place, reference[0], window[0]) / deviation
@@ -132,14 +130,14 @@ small = hnp.arrays(np.int64, (1, BINS), elements=st.integers(0, 50)).filter(lamb
 
 
 @given(reference=small, window=small)
-def test_kolmogorov_smirnov_agrees_with_scipy(reference: Array, window: Array) -> None:
+def test_kolmogorov_smirnov_agrees_with_scipy(reference: Floats, window: Floats) -> None:
     samples = [np.repeat(CENTRES[0], side[0]) for side in (reference, window)]
     expected = stats.ks_2samp(*samples, method="asymp").statistic
     assert kolmogorov_smirnov(reference, window, REAL)[0] == pytest.approx(expected, abs=1e-12)
 
 
 @given(reference=counts.filter(lambda found: found.all()), window=counts)
-def test_chi_square_agrees_with_scipy(reference: Array, window: Array) -> None:
+def test_chi_square_agrees_with_scipy(reference: Floats, window: Floats) -> None:
     n, m = window.sum(), reference.sum()
     expected = stats.chisquare(window[0], reference[0] * (n / m)).statistic
     assert n * chi_square(reference, window, REAL)[0] == pytest.approx(expected, rel=1e-9, abs=1e-9)
@@ -149,7 +147,7 @@ def test_chi_square_agrees_with_scipy(reference: Array, window: Array) -> None:
 
 
 @given(reference=counts.filter(lambda found: found.min() > 100), window=counts.filter(lambda found: found.min() > 100))
-def test_psi_is_the_published_formula_where_bins_are_filled(reference: Array, window: Array) -> None:
+def test_psi_is_the_published_formula_where_bins_are_filled(reference: Floats, window: Floats) -> None:
     r, w = reference[0] / reference.sum(), window[0] / window.sum()
     assert psi(reference, window, REAL)[0] == pytest.approx(((w - r) * np.log(w / r)).sum(), rel=0.02, abs=1e-6)
 
@@ -182,6 +180,6 @@ def test_l_infinity_is_the_bin_that_changed_most() -> None:
 @pytest.mark.parametrize(
     "measure", [psi, jensen_shannon, chi_square, kolmogorov_smirnov, l_infinity], ids=lambda found: found.__name__
 )
-def test_whole_numbers_and_floats_are_alike(measure: Callable[[Array, Array, Array], Array]) -> None:
+def test_whole_numbers_and_floats_are_alike(measure: Callable[[Floats, Floats, Floats], Floats]) -> None:
     reference, window = np.array([[5, 3, 2, 1, 1, 1]]), np.array([[2, 3, 2, 1, 1, 9]])
     assert measure(reference, window, REAL) == pytest.approx(measure(reference.astype(float), window * 1.0, REAL))

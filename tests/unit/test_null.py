@@ -1,17 +1,15 @@
 """Null laws: alarms without drift are as rare as asked for, and not much rarer. bench/null_study.py asks at length."""
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from streams.arrays import Floats, Mask
 from streams.signals.distance import METHODS, chi_square, jensen_shannon, kolmogorov_smirnov
 from streams.signals.null import jensen_shannon_moments, quantile_band, rate_floor, rate_threshold
 from streams.signals.presets import PRESETS, Fixed, preset_threshold
-
-Array = npt.NDArray[np.float64]
 
 ALPHAS = (0.05, 0.01, 1e-3)
 BINS = {
@@ -22,11 +20,11 @@ BINS = {
 }
 
 
-def drawn(shares: Array, events: int, rows: int, seed: int) -> Array:
+def drawn(shares: Floats, events: int, rows: int, seed: int) -> Floats:
     return np.random.default_rng(seed).multinomial(events, shares, rows).astype(float)
 
 
-def framed(reference: Array) -> tuple[npt.NDArray[np.bool_], Array]:
+def framed(reference: Floats) -> tuple[Mask, Floats]:
     """Mask and centres of bins that are all real, at 0, 1, 2 …"""
     return np.ones(reference.shape, dtype=bool), np.broadcast_to(
         np.arange(reference.shape[1], dtype=float), reference.shape
@@ -205,7 +203,7 @@ def test_a_high_quantile_of_few_events_cannot_be_judged() -> None:
 # Presets
 
 
-def judged(name: str, reference: Array, window: Array, *, categorical: bool) -> tuple[float, float]:
+def judged(name: str, reference: Floats, window: Floats, *, categorical: bool) -> tuple[float, float]:
     """Distance and threshold of a preset."""
     mask, centres = framed(reference)
     fixed = PRESETS[name].fixed(float(reference.sum()), categorical=categorical)

@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streams.arrays import Ints
 from streams.baseline import WHOLE
 from streams.errors import DataError
 from streams.learn import Learned, learn
 from streams.signals import worth
 from streams.signals.outcome import cusum_limit, persistence
-from streams.sketch.outcomes import Index, OutcomeLayout, Prediction, Task, class_text
+from streams.sketch.outcomes import OutcomeLayout, Prediction, Task, class_text
 
 GRID = tuple(i / 50 for i in range(1, 50))
 BINARY = OutcomeLayout(task=Task.BINARY, classes=("0", "1"), edges=GRID)
@@ -29,7 +30,7 @@ def prediction(score: Any = None, value: Any = None) -> Prediction:
     return Prediction("m", 0, 0, True, "1", (), score, value)
 
 
-def summed(layout: OutcomeLayout, given: Sequence[Prediction], labels: Sequence[Any], sign: int = 1) -> Index:
+def summed(layout: OutcomeLayout, given: Sequence[Prediction], labels: Sequence[Any], sign: int = 1) -> Ints:
     slots, amounts = layout.contributions(given, labels, np.zeros(len(given), np.int64))
     vector = np.zeros(layout.length, np.int64)
     np.add.at(vector, slots, amounts * sign)
@@ -176,7 +177,7 @@ class TestPersistence:
             assert persistence(blocks * scale + shift) == pytest.approx(found, rel=1e-6)
 
     @pytest.mark.parametrize("blocks", [np.zeros(0), np.arange(7.0), np.ones(50)])
-    def test_few_blocks_or_equal_ones_tell_nothing(self, blocks: Index) -> None:
+    def test_few_blocks_or_equal_ones_tell_nothing(self, blocks: Ints) -> None:
         assert persistence(blocks) == 1.0
 
 
