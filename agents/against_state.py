@@ -8,9 +8,9 @@ from agents.clients import Connection
 from agents.follow import read_all
 from agents.loader import Records
 from streams.against_state import check_counted, state_lines
-from streams.chunk import Progress
 from streams.errors import NewerError, SketchError
 from streams.plan import Plan
+from streams.progress import Progress
 
 
 async def lines_of(connection: Connection, plan: Plan) -> list[str]:

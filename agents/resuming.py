@@ -13,10 +13,10 @@ from agents.clients import Connection
 from agents.loader import Records as Loaded
 from agents.loader import read_to_end
 from agents.publish import Outgoing, Producer, publish
-from streams.chunk import Progress, in_chunks_of
 from streams.errors import NewerError, SketchError
 from streams.partial import BooksPartial, LabelBooksPartial, OutcomePartial, PanePartial, Partial, unpack
 from streams.position import generation_of, offset_of
+from streams.progress import Progress, in_chunks_of
 from streams.resume import Change, Log, Published, Resumption, needs_published, resume, same_log
 
 log = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ from agents.parked import report
 from agents.publish import TOO_LARGE_S, Outgoing, Producer, TooLarge, cut, publish
 from agents.resuming import Place, Resuming
 from agents.store import RocksStore, Stores
-from streams.chunk import BEAT_MS, ChunkFold, Progress, Step
+from streams.chunk import BEAT_MS, ChunkFold, Step
 from streams.errors import NewerError, RecordTooLarge, StoreDamaged, StoreHeld
 from streams.facts.fold import FactFold, FeedbackFold, fact_fold
 from streams.fit import fitted, is_divisible, is_sketches, without
@@ -31,6 +31,7 @@ from streams.parking import Parked, Phase
 from streams.partial import Partial, largest_models
 from streams.plan import Facts, Plan, model_of
 from streams.position import offset_of, position
+from streams.progress import Progress
 from streams.records import Records, RejectedRecord
 from streams.resume import Resumption, SourceLog
 from streams.source import SourceFold

@@ -5,7 +5,9 @@ decode     a batch of records → rows by model, and rejects             (the fa
 batch      rows → columns: the slot in which every value counts
 cells      columns → profiles by pane, timeliness, version and segment
 sketch/    what a profile is made of: mergeable, serialisable sketches
+seal       payload ↔ sealed bytes, of a format
 partial    profiles and books ↔ bytes
+progress   where a partition resumes ↔ bytes
 labels     JSON of a label record → Label, or the reason why it is none
 store      what the join needs of a key-value store
 join       stage 1: predictions and labels of a partition → outcomes, whatever their order

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
-from streams.chunk import Progress, in_chunks_of
 from streams.config import Kafka
 from streams.errors import ConfigError, NewerError, SketchError
 from streams.kept import models_of
 from streams.plan import Plan
+from streams.progress import Progress, in_chunks_of
 from streams.publication import BOOKS_KEY, LEDGER_KEY, UNIT_KEY
 from streams.restore import kept_lines, unknown_lines
 from streams.state import ModelState, fits, unpack_state, unpack_unit

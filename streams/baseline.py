@@ -19,7 +19,7 @@ import numpy as np
 from streams.arrays import CountVector
 from streams.errors import UNREADABLE, ConfigError, NewerError, SketchError
 from streams.fields import MAX_TIME_MS, MIN_TIME_MS
-from streams.partial import inflate, seal, unseal
+from streams.seal import inflate, seal, unseal
 from streams.sketch.counts import Counts
 from streams.sketch.layout import ERROR_SLOT, OK_SLOT, Column, Kind, Layout, requests
 from streams.sketch.outcomes import LABELLED, MAX_CLASSES, UNUSABLE, OutcomeLayout

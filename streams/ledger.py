@@ -29,8 +29,8 @@ from streams.incidents import (
     place_of,
     speaks_of_the_model,
 )
-from streams.partial import inflate, seal, unseal
 from streams.plan import ModelPlan
+from streams.seal import inflate, seal, unseal
 from streams.signals.names import SIGNALS
 from streams.signals.outcome import wilson
 from streams.times import NO_TIME, instant_ms

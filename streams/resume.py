@@ -18,8 +18,8 @@ from enum import StrEnum
 
 import msgspec
 
-from streams.chunk import Progress
 from streams.position import MAX_GENERATION, generation_of, offset_of, position
+from streams.progress import Progress
 
 
 class Change(StrEnum):

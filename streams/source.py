@@ -11,7 +11,7 @@ import numpy as np
 from streams.arrays import Ints
 from streams.batch import Gathered
 from streams.cells import Cells, added, profiles
-from streams.chunk import ChunkFold, Progress, Share, Step
+from streams.chunk import ChunkFold, Share, Step
 from streams.config import OTHER
 from streams.decode import Rows
 from streams.events import Reason, Reject
@@ -21,6 +21,7 @@ from streams.panes import Timeliness, timeliness
 from streams.parking import NOT_OF_ONE_MODEL, Phase, longest
 from streams.partial import Partial
 from streams.plan import ModelPlan, Plan
+from streams.progress import Progress
 from streams.records import Records, RejectedRecord
 from streams.replaying import BEHIND_MS, pause_ms
 from streams.stream_time import StreamTime

@@ -23,9 +23,10 @@ from streams.events import MAX_NAME, MAX_TIME_MS, MIN_TIME_MS
 from streams.fingerprint import MAX_SPAN_MS, Made, unit_length, unit_print
 from streams.inhibit import MOST_OVER, Incident
 from streams.judge_outcomes import Arrival
-from streams.partial import KEYED, READS, WRITES, Cell, Start, first_books, is_sealed, seal, unseal
+from streams.partial import Cell, Start, first_books
 from streams.plan import ModelPlan
 from streams.rollup import Unit
+from streams.seal import KEYED, READS, WRITES, is_sealed, seal, unseal
 from streams.signals.jobs import MOST_RUNS, JobState
 from streams.signals.outcome import Sums
 from streams.sketch.counts import Counts

@@ -19,7 +19,6 @@ from agents.record_batch import Columns
 from streams.ack import read_ack
 from streams.action import line_of, read_action
 from streams.baseline import Baseline
-from streams.chunk import Progress
 from streams.configure import load
 from streams.decode import Decoder, ModelCodec
 from streams.errors import ConfigError, SketchError
@@ -42,11 +41,12 @@ from streams.partial import (
     PanePartial,
     Partial,
     pack,
-    seal,
     unpack,
 )
 from streams.plan import Facts, Plan
+from streams.progress import Progress
 from streams.rollup import Unit
+from streams.seal import seal
 from streams.sketch.counts import Counts
 from streams.sketch.profile import Profile
 from streams.state import pack_unit, unpack_unit

@@ -19,7 +19,7 @@ import pyarrow
 import pyarrow.parquet as pq
 
 from agents import cli
-from streams.partial import seal
+from streams.seal import seal
 
 MIB = 1 << 20
 HEADROOM_BYTES = 700 * MIB

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from streams import partial
+from streams import seal
 
-LATER = max(partial.READS) + 1
-HEAD_BYTES = partial._SEAL.size
+LATER = max(seal.READS) + 1
+HEAD_BYTES = seal._SEAL.size
 
 
 def later_release(value: bytes, key: bytes) -> bytes:
     """The record in the next format but one. A state, which is plain JSON today, is sealed then as all others are."""
-    payload = value[HEAD_BYTES:] if partial.is_sealed(value) else value
-    return partial._SEAL.pack(partial.MAGIC, LATER, partial._checksum(LATER, key, payload)) + payload
+    payload = value[HEAD_BYTES:] if seal.is_sealed(value) else value
+    return seal._SEAL.pack(seal.MAGIC, LATER, seal._checksum(LATER, key, payload)) + payload

@@ -12,7 +12,7 @@ from itertools import chain
 
 from streams.action import Action, State
 from streams.backtest import TOPIC
-from streams.chunk import ChunkFold, Progress, Step
+from streams.chunk import ChunkFold, Step
 from streams.facts.fold import FactFold, FeedbackFold, fact_fold, fact_time_ms
 from streams.join.fold import JoinFold
 from streams.judge import BucketJudge, Outcome
@@ -21,6 +21,7 @@ from streams.labels import label_time_ms
 from streams.parking import Parked
 from streams.partial import key_of, pack, unpack
 from streams.plan import Facts, Plan
+from streams.progress import Progress
 from streams.publication import BOOKS_KEY, UNIT_KEY, publications
 from streams.records import Records
 from streams.restore import Restart

@@ -14,7 +14,7 @@ import numpy as np
 
 from streams.arrays import CountVector
 from streams.cells import added
-from streams.chunk import ChunkFold, Progress
+from streams.chunk import ChunkFold
 from streams.config import OTHER, Feedback
 from streams.events import Headers, Invalid, Reason, Reject
 from streams.facts.layout import RUNS_LENGTH, kpi_vector, score_bin
@@ -25,6 +25,7 @@ from streams.panes import NO_MARK, Timeliness
 from streams.parking import Phase
 from streams.partial import CellKey, Partial
 from streams.plan import Facts, ModelPlan, Plan, kpi_name, model_of
+from streams.progress import Progress
 from streams.records import Records
 from streams.replaying import BEHIND_MS, MAX_WAIT_MS
 from streams.sketch.counts import Counts

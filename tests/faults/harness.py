@@ -34,13 +34,13 @@ from agents.merge import MergeStage
 from agents.replay import generate, partitions_of
 from deploy.kafka import death_with_parent
 from streams.backtest import Backtest
-from streams.chunk import Progress
 from streams.errors import BrokerError
 from streams.events import time_ms
 from streams.learn import learn
 from streams.merge import BucketMerge
 from streams.partial import Books
 from streams.plan import Facts, Plan
+from streams.progress import Progress
 from streams.scaffold import foreshock_yaml
 from tests.faults.cluster import read_topic
 from tests.faults.payloads import BROKEN, ODD, changed

@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import Sequence
 
-from streams.partial import is_sealed
+from streams.seal import is_sealed
 from tests.batches import GZIP, NONE, Batch, Item
 from tests.faults.cluster import partitions_of_topic, read_topic
 from tests.faults.harness import HOSTILE_MARK, Pair

@@ -11,14 +11,14 @@ from uuid import uuid4
 from agents.clients import Connection
 from agents.follow import read_all
 from agents.loader import Records
-from streams import partial
+from streams import seal
 from tests.faults.harness import WorkerProcess, expected, fill, make_stream, published, write_config
 from tests.later_release import later_release
 
 EVENTS = 6_000
-NEXT = max(partial.READS) + 1
-LATER = f"""from streams import partial
-partial.WRITES, partial.READS = {NEXT}, {(*partial.READS, NEXT)}
+NEXT = max(seal.READS) + 1
+LATER = f"""from streams import seal
+seal.WRITES, seal.READS = {NEXT}, {(*seal.READS, NEXT)}
 from agents.cli import main
 main()"""
 """The next release but one."""

@@ -13,13 +13,13 @@ import pytest
 
 from streams.action import Action, State
 from streams.backtest import TOPIC
-from streams.chunk import Progress
 from streams.chunk_merge import BooksState
 from streams.configure import load
 from streams.errors import ForeshockError
 from streams.judge import BucketJudge, Outcome
 from streams.partial import key_of, pack, unpack
 from streams.plan import Plan, compile_plan
+from streams.progress import Progress
 from streams.records import Records
 from streams.restore import Restart
 from streams.scaffold import foreshock_yaml

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from streams.action import read_action
 from streams.configure import load
 from streams.errors import ConfigError, SketchError
-from streams.partial import MAX_BYTES, Cell, PanePart, PanePartial, inflate
+from streams.partial import Cell, PanePart, PanePartial
 from streams.plan import Facts
+from streams.seal import MAX_BYTES, inflate
 from streams.sketch.profile import Profile
 from tests import scenario
 from tests.decoders import BOMBS, MODEL, Target, judge_all, layouts, names_of, plan, profile, sound_cell, targets

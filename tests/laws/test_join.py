@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.chunk import Progress, Step
+from streams.chunk import Step
 from streams.config import bucket_of
 from streams.join import fold
 from streams.join.cells import View
@@ -23,6 +23,7 @@ from streams.judge import BucketJudge
 from streams.merge import BucketMerge
 from streams.partial import CellKey, Covered, LabelBooks, LabelBooksPartial, OutcomePartial, Partial, pack, unpack
 from streams.plan import Plan
+from streams.progress import Progress
 from streams.records import Records
 from streams.resume import SourceLog
 from streams.signals.evaluate import Judge, Window

@@ -16,9 +16,10 @@ from streams.backtest import TOPIC
 from streams.errors import SketchError
 from streams.judge import BucketJudge
 from streams.kept import restore_record
-from streams.partial import seal, unpack, unseal
+from streams.partial import unpack
 from streams.publication import BOOKS_KEY, UNIT_KEY, unit_key
 from streams.rollup import Unit
+from streams.seal import seal, unseal
 from streams.seen import Seen
 from streams.sketch.counts import Counts
 from streams.sketch.distinct import Distinct

@@ -14,13 +14,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from streams.backtest import TOPIC
-from streams.chunk import ChunkFold, Progress
+from streams.chunk import ChunkFold
 from streams.facts.fold import fact_fold
 from streams.judge import BucketJudge
 from streams.kept import restore_record
 from streams.panes import NO_MARK, next_start
 from streams.partial import key_of, pack, unpack
 from streams.plan import Facts, Plan
+from streams.progress import Progress
 from streams.publication import BOOKS_KEY, publications
 from streams.records import Records
 from streams.source import SourceFold

@@ -10,9 +10,10 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.chunk import Progress, Step
+from streams.chunk import Step
 from streams.partial import BooksPartial, PanePartial, Partial, key_of
 from streams.position import generation_of, offset_of, position
+from streams.progress import Progress
 from streams.records import Records
 from streams.resume import Change, Log, Published, needs_published, resume
 from streams.source import SourceFold

@@ -13,11 +13,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from streams.backtest import TOPIC
-from streams.chunk import Progress
 from streams.judge import BucketJudge
 from streams.kept import restore_record
 from streams.partial import key_of, pack, unpack
 from streams.plan import Plan
+from streams.progress import Progress
 from streams.publication import BOOKS_KEY, publications
 from streams.records import Records
 from streams.source import SourceFold

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.chunk import Progress, Step
+from streams.chunk import Step
 from streams.config import Feedback
 from streams.facts.fold import FactFold, FeedbackFold, fact_fold
 from streams.facts.layout import kpi_vector, score_bin
@@ -20,6 +20,7 @@ from streams.fingerprint import counted
 from streams.join.fold import JoinFold
 from streams.partial import Books, BooksPart, BooksPartial, PanePartial, Partial
 from streams.plan import Facts, kpi_name
+from streams.progress import Progress
 from streams.records import Records
 from streams.replaying import BEHIND_MS, MAX_WAIT_MS
 from streams.sketch.profile import Profile

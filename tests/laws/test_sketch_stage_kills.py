@@ -25,9 +25,9 @@ from agents.intake import Batch
 from agents.publish import Outgoing
 from agents.sketch import SketchStage
 from agents.store import Stores
-from streams.chunk import Progress
 from streams.partial import BooksPartial, LabelBooksPartial, OutcomePartial, PanePartial, Partial, unpack
 from streams.plan import Facts
+from streams.progress import Progress
 from streams.records import Records
 from tests.laws.test_join import Event, Told
 from tests.strategies import MINUTE_MS, plan_of

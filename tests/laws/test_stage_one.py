@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.chunk import BEAT_MS, Progress, Step
+from streams.chunk import BEAT_MS, Step
 from streams.partial import BooksPartial, PanePartial, Partial, key_of, pack
 from streams.plan import Plan
+from streams.progress import Progress
 from streams.sketch.names import rank
 from streams.sketch.profile import Profile
 from streams.source import SourceFold

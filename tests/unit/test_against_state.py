@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from streams.against_state import check_counted, state_lines
-from streams.chunk import Progress
 from streams.config import Kafka
 from streams.errors import ConfigError
+from streams.progress import Progress
 from streams.publication import UNIT_KEY
 from tests.laws.test_changed_config import base, before, compiled
 

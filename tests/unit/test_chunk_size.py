@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from streams.chunk import Progress, in_chunks_of
 from streams.errors import ConfigError
+from streams.progress import Progress, in_chunks_of
 
 
 def test_the_size_is_written_down_and_held_to() -> None:

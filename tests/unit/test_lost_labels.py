@@ -12,7 +12,7 @@ import pytest
 from agents.clients import Connection
 from agents.sketch import SketchStage
 from agents.store import Stores
-from streams.chunk import Progress
+from streams.progress import Progress
 from streams.resume import Change, Resumption, SourceLog
 from tests.strategies import plan_of
 

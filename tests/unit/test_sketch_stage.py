@@ -18,10 +18,11 @@ from agents.clock import now_ms
 from agents.intake import NO_RECORDS, Batch, Flow
 from agents.sketch import SketchStage
 from agents.store import Stores
-from streams.chunk import Progress, Step
+from streams.chunk import Step
 from streams.configure import load
 from streams.partial import BooksPartial, LabelBooksPartial
 from streams.plan import compile_plan
+from streams.progress import Progress
 
 YAML = """
 models:

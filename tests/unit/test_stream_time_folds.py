@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.backtest import Backtest
-from streams.chunk import Progress
 from streams.facts.fold import OutcomeFold
 from streams.join.fold import JoinFold
 from streams.panes import NO_MARK
 from streams.partial import BooksPartial, LabelBooksPartial
+from streams.progress import Progress
 from streams.records import Records
 from streams.source import SourceFold
 from streams.store import MemoryStore

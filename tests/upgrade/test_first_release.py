@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.chunk_merge import BooksState
-from streams.partial import Books, BooksPart, BooksPartial, Cell, PanePart, PanePartial, key_of, pack, unpack, unseal
+from streams.partial import Books, BooksPart, BooksPartial, Cell, PanePart, PanePartial, key_of, pack, unpack
 from streams.rollup import Unit
+from streams.seal import unseal
 from streams.sketch.counts import Counts
 from streams.sketch.profile import Profile
 from streams.state import pack_state, pack_unit, unpack_state, unpack_unit

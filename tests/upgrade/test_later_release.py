@@ -24,17 +24,18 @@ from agents.merge import MergeStage
 from agents.replay import generate
 from agents.sketch import SketchStage
 from streams.against_state import state_lines
-from streams.chunk import Progress
 from streams.chunk_merge import BooksState
 from streams.errors import NewerError, SketchError
 from streams.judge import BucketJudge, Outcome
 from streams.kept import models_of
 from streams.ledger import LedgerState, pack_ledger, unpack_ledger
-from streams.partial import READS, Books, unpack
+from streams.partial import Books, unpack
+from streams.progress import Progress
 from streams.publication import BOOKS_KEY, LEDGER_KEY, UNIT_KEY, unit_key
 from streams.records import Records
 from streams.restore import Kind
 from streams.rollup import Unit
+from streams.seal import READS
 from streams.state import ModelState, pack_state, pack_unit, unpack_state, unpack_unit
 from streams.truth import TruthState
 from tests.embedded.conftest import until

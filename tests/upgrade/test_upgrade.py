@@ -18,9 +18,8 @@ from agents.clients import Connection
 from agents.files import read_plan
 from agents.replay import generate
 from agents.store import Stores
-from streams import partial
+from streams import seal
 from streams.backtest import Backtest
-from streams.chunk import Progress
 from streams.chunk_merge import BooksState
 from streams.errors import NewerError, SketchError
 from streams.join.fold import JoinFold
@@ -28,6 +27,7 @@ from streams.judge import BucketJudge, Outcome
 from streams.ledger import LedgerState, pack_ledger, unpack_ledger
 from streams.partial import Books, key_of, pack, unpack
 from streams.plan import Facts, Plan
+from streams.progress import Progress
 from streams.records import Records
 from streams.rollup import Unit
 from streams.signals.reference import MIN_EVENTS
@@ -140,13 +140,13 @@ async def put_back(connection: Connection, found: dict[str, list[Record]]) -> No
 # --- From a later release
 
 
-READS = partial.READS
+READS = seal.READS
 
 
 def later(monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on this is the next release but one: it reads the format of today, and writes another."""
-    monkeypatch.setattr(partial, "WRITES", max(READS) + 1)
-    monkeypatch.setattr(partial, "READS", (*READS, max(READS) + 1))
+    monkeypatch.setattr(seal, "WRITES", max(READS) + 1)
+    monkeypatch.setattr(seal, "READS", (*READS, max(READS) + 1))
     monkeypatch.setattr("streams.state.WRITES", max(READS) + 1)
 
 
