@@ -81,10 +81,10 @@ class ModelPlan:
     """Of so long a span there are enough predictions to judge, when their labels have come."""
 
     @property
-    def budget(self) -> float:
-        """False alarms a week of each part that is judged: of events, of labels, of what else is told."""
-        parts = (True, self.outcomes is not None, bool(self.feedback or self.config.kpis or self.config.served))
-        return self.config.false_alarms_per_week / sum(parts)
+    def window_lengths_ms(self) -> tuple[int, ...]:
+        """The lengths of the windows that are evaluated, the shortest first: a pane, and those that rules name."""
+        config = self.config
+        return tuple(sorted({config.pane_ms, *(ms for rule in config.rules for ms in config.overs_ms(rule))}))
 
     def cohort_start(self, time_ms: int) -> int:
         return time_ms // self.cohort_ms * self.cohort_ms

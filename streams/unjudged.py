@@ -247,9 +247,8 @@ def _without_rule(plan: ModelPlan) -> Iterator[Unjudged]:
 def judged_at_all(plan: ModelPlan) -> Judged:
     """What of the reference has a threshold when it is looked at as a window of each length that a rule has."""
     found: set[tuple[int, str, SegmentKey, str | None]] = set()
-    lengths = sorted({plan.config.pane_ms, *(ms for rule in plan.config.rules for ms in plan.config.overs_ms(rule))})
     events, outcomes = Judge(plan), OutcomeJudge(plan) if plan.outcomes is not None else None
-    for length_ms in lengths:
+    for length_ms in plan.window_lengths_ms:
         found.update(_thresholds(length_ms, events.evaluate(_window(events.reference.counts, length_ms))))
         if outcomes is not None:
             found.update(_thresholds(length_ms, outcomes.evaluate(_window(outcomes.reference, length_ms))))

@@ -23,9 +23,10 @@ from scipy import special
 
 from streams.arrays import CountVector
 from streams.config import Aggregate, Better, Kpi
-from streams.duration import DAY_MS, WEEK_MS
+from streams.duration import DAY_MS
 from streams.facts.layout import OBSERVED, squares, total
 from streams.plan import ModelPlan
+from streams.signals.budget import error_of_capture, error_of_kpis
 from streams.signals.evaluate import Result, single
 from streams.signals.feedback import CERTAIN
 from streams.signals.names import SIGNALS, Signal
@@ -102,10 +103,7 @@ class KpiJudge:
     def __init__(self, plan: ModelPlan, name: str) -> None:
         self.plan, self.name = plan, name
         self.kpi: Kpi = plan.config.kpis[name]
-        cells = len(plan.segmentation.declared())
-        overs = {plan.config.pane_ms, *(ms for rule in plan.config.rules for ms in plan.config.overs_ms(rule))}
-        tests = len(plan.config.kpis) * cells * len(overs) * max(1.0, WEEK_MS / plan.config.pane_ms)
-        self.alpha = plan.budget / tests / 2
+        self.alpha = error_of_kpis(plan)
 
     @property
     def signal(self) -> Signal:
@@ -252,8 +250,7 @@ class CaptureJudge:
 
     def __init__(self, plan: ModelPlan) -> None:
         self.plan = plan
-        panes = max(1.0, WEEK_MS / plan.config.pane_ms)
-        self._z = -float(special.ndtri(plan.budget / panes / 2))
+        self._z = -float(special.ndtri(error_of_capture(plan)))
 
     def evaluate(self, served: CountVector, seen: int, effect: float) -> Result | None:
         """None: nothing was counted. Events and the counters' reports fall on either side of a window's ends: chance is

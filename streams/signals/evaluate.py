@@ -19,8 +19,9 @@ from streams.arrays import CountVector, Floats, Mask
 from streams.baseline import WHOLE, SegmentKey
 from streams.cells import Cells
 from streams.config import OTHER
-from streams.duration import DAY_MS, WEEK_MS
+from streams.duration import DAY_MS
 from streams.plan import ModelPlan
+from streams.signals.budget import error_of_events
 from streams.signals.estimate import Estimate, estimate_of
 from streams.signals.measure import RATES, latency_ms, rate_columns, schema_change
 from streams.signals.names import ESTIMATED, SIGNALS, Signal
@@ -106,9 +107,7 @@ class Judge:
         self.plan = plan
         self.reference = Reference(plan)
         self.shape = self.reference.shape
-        overs = sorted({plan.config.pane_ms, *(ms for rule in plan.config.rules for ms in plan.config.overs_ms(rule))})
-        self._overs = overs
-        self.alpha = self._alpha(len(overs))
+        self.alpha = error_of_events(plan, self._tests_of_a_cell())
 
     @cached_property
     def estimate(self) -> Estimate | None:
@@ -118,16 +117,18 @@ class Judge:
     @cached_property
     def _limits(self) -> dict[tuple[int, SegmentKey], Limits | None]:
         segments = self.reference.segments
-        limits = {(over, key): self.reference.limits(over, key) for over in self._overs for key in segments}
+        lengths_ms = self.plan.window_lengths_ms
+        limits = {
+            (length_ms, key): self.reference.limits(length_ms, key) for length_ms in lengths_ms for key in segments
+        }
         self.reference.close_blocks()
         return limits
 
-    def _alpha(self, windows: int) -> float:
-        """False-alarm probability of a single test: the weekly budget shared by all tests of a week."""
-        per_cell = 4 + sum(max(1, len(rate_columns(self.shape, name))) for name in RATES)
-        per_cell += sum(len(bins.columns) for bins in self.reference.bins.values()) + len(self.shape.categorical)
-        panes = max(1.0, WEEK_MS / self.plan.config.pane_ms)
-        return self.plan.budget / (per_cell * len(self.reference.segments) * windows * panes)
+    def _tests_of_a_cell(self) -> int:
+        """Volume, two latencies and the estimated accuracy; and one for each column of the other signals."""
+        rates = sum(max(1, len(rate_columns(self.shape, name))) for name in RATES)
+        drifts = sum(len(bins.columns) for bins in self.reference.bins.values())
+        return 4 + rates + drifts + len(self.shape.categorical)
 
     def evaluate(self, window: Window) -> list[CellResult]:
         """A result for the model as a whole and for each version, in total and by declared segment."""

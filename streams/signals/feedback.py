@@ -17,10 +17,10 @@ from streams.arrays import CountVector
 from streams.baseline import SegmentKey
 from streams.cells import Cells
 from streams.config import OTHER, Feedback
-from streams.duration import WEEK_MS
 from streams.facts.history import Stretch
 from streams.facts.layout import EVENTS, SCORE_BINS, FeedbackLayout
 from streams.plan import ModelPlan
+from streams.signals.budget import error_of_feedback
 from streams.signals.evaluate import Result, effect_of
 from streams.signals.names import SIGNALS
 from streams.signals.null import rate_floor, rate_threshold
@@ -53,9 +53,7 @@ class FeedbackJudge:
     def __init__(self, plan: ModelPlan, layout: FeedbackLayout) -> None:
         self.plan, self.layout = plan, layout
         self.segments = plan.segmentation.declared()
-        overs = {plan.config.pane_ms, *(ms for rule in plan.config.rules for ms in plan.config.overs_ms(rule))}
-        tests = len(layout.slots) * len(self.segments) * len(overs) * max(1.0, WEEK_MS / plan.config.pane_ms)
-        self.alpha = plan.budget / tests
+        self.alpha = error_of_feedback(plan, len(layout.slots))
 
     def evaluate(self, cells: Cells, earlier: Sequence[Stretch]) -> dict[CellId, list[Result]]:
         """The rates of the model as a whole and of each version, in total and by declared segment.

@@ -24,6 +24,7 @@ from streams.config import OTHER
 from streams.duration import WEEK_MS
 from streams.plan import ModelPlan
 from streams.signals import worth
+from streams.signals.budget import error_of_label_windows, labels_between_alarms
 from streams.signals.evaluate import CellResult, Result, Window, effect_of, single
 from streams.signals.label_flow import MIN_LABELS, FlowJudge
 from streams.signals.names import SIGNALS
@@ -57,8 +58,7 @@ class OutcomeJudge:
     def __init__(self, plan: ModelPlan) -> None:
         assert plan.outcomes is not None and plan.config.labels is not None
         self.plan, self.layout, self.labels = plan, plan.outcomes, plan.config.labels
-        self.segments: list[SegmentKey] = [WHOLE]
-        self.segments += [(name, value) for name, values in plan.segmentation.dimensions for value in values]
+        self.segments: list[SegmentKey] = plan.segmentation.declared()
         nothing = np.zeros(self.layout.length, np.int64)
         known = plan.baseline.outcomes if plan.baseline else None
         if (
@@ -76,19 +76,16 @@ class OutcomeJudge:
                 self.blocks[key] = np.array([v for v in vectors if v[LABELLED] >= MIN_BLOCK_LABELS]).reshape(
                     -1, self.layout.length
                 )
-        self.alpha, self.labels_between_alarms = self._budget()
+        self.alpha = error_of_label_windows(plan)
+        self.labels_between_alarms = labels_between_alarms(plan, self._labels_a_week())
         self.flow = FlowJudge(plan, self.reference, known, self.alpha)
         self._baselines = {key: self._baseline(key) for key in self.segments}
 
-    def _budget(self) -> tuple[float, float]:
-        """False-alarm probability of a single window's test, and labels between two false alarms of one CUSUM."""
-        tests = (8 + 2 * len(self.labels.critical)) * len(self.segments) * 2
-        per_test = self.plan.budget / tests
-        panes = max(1.0, WEEK_MS / self.plan.config.pane_ms)
+    def _labels_a_week(self) -> float:
+        """As many came in the reference."""
         base = self.plan.baseline
         span_ms = max(1, base.end_ms - base.start_ms) if base else WEEK_MS
-        a_week = float(self.reference[WHOLE][LABELLED]) * WEEK_MS / span_ms
-        return per_test / panes, max(1.0, a_week) / per_test
+        return float(self.reference[WHOLE][LABELLED]) * WEEK_MS / span_ms
 
     # Numbers
 
