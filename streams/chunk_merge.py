@@ -97,16 +97,6 @@ def open_cells(part: PanePart) -> tuple[Cells, Cells]:
 
 
 @dataclass(frozen=True, slots=True)
-class ClosedPane:
-    """A pane that the watermark has passed. `partial`: it does not hold its whole time (the stream's first or last)."""
-
-    start_ms: int
-    on_time: Cells
-    welcome: Cells
-    partial: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Marks:
     """Marks of the source partitions that are read, and of idle ones, with how long those have been silent."""
 

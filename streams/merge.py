@@ -15,6 +15,7 @@ from streams.cells import MOST_SUM, Cells, Segmentation, checked_part
 from streams.chunk_merge import FINAL_MARK, HELD_MS, ChunkMerge, ModelPanes, PaneState, open_cells
 from streams.duration import HOUR_MS
 from streams.fingerprint import PartPrint, events_print, outcomes_print
+from streams.pane_cursor import MAX_EMPTY_PANES, PaneCursor
 from streams.panes import NO_MARK
 from streams.parking import Parking
 from streams.partial import Covered, LabelBooks, LabelBooksPartial, OutcomePartial, PanePart, Partial
@@ -249,8 +250,8 @@ class BucketMerge(ChunkMerge[ModelMerge]):
         watermark = self.watermark_ms(model)
         if watermark is None:
             return
-        longest_ms = longest_over_ms(model.plan)
-        while (start := self._next_pane(model, longest_ms)) is not None and start + pane_ms + grace_ms <= watermark:
+        cursor = PaneCursor(pane_ms, longest_over_ms(model.plan))
+        while (start := self._next_pane(model, cursor)) is not None and start + pane_ms + grace_ms <= watermark:
             last = max(model.panes, default=start)
             if watermark == FINAL_MARK and start > last:
                 return
@@ -263,21 +264,12 @@ class BucketMerge(ChunkMerge[ModelMerge]):
             yield ClosedPane(start, on_time, welcome, partial)
             model.forget_unnamed()
 
-    def _next_pane(self, model: ModelMerge, longest_ms: int) -> int | None:
-        pane_ms = model.plan.config.pane_ms
-        if model.judged_until_ms is None:
+    def _next_pane(self, model: ModelMerge, cursor: PaneCursor) -> int | None:
+        position_ms = model.judged_until_ms
+        if position_ms is None:
             return min((start for start, pane in model.panes.items() if _has_on_time(pane)), default=None)
-        start = model.judged_until_ms
-        if start in model.panes:
-            return start
-        later = min((at for at in model.panes if at > start), default=None)
-        judged_ms = start if model.last_event_pane_ms is None else min(start, model.last_event_pane_ms)
-        last = max((at for at in model.panes if at < start), default=judged_ms)
-        if later is not None and start - last > longest_ms + MOST_EMPTY_PANES * pane_ms:
-            return later  # a long silence: its windows are empty, all alike, and have been judged
-        if later is None and start - last > longest_ms + MOST_EMPTY_PANES * pane_ms:
-            return None
-        return start
+        last_ms = position_ms if model.last_event_pane_ms is None else model.last_event_pane_ms
+        return cursor.next_start(position_ms, model.panes, last_ms)
 
     def outcome_watermark_ms(self, model: ModelMerge) -> int | None:
         """The event time up to which predictions and labels have been joined, labels of idle partitions excepted."""
@@ -353,20 +345,14 @@ class BucketMerge(ChunkMerge[ModelMerge]):
         watermark = self.outcome_watermark_ms(model)
         if watermark is None:
             return
-        while True:
-            start = model.first_pane_ms if found.judged_until_ms is None else found.judged_until_ms
-            last = max((at for at in found.arrivals if at <= start), default=model.first_pane_ms)
-            if start not in found.arrivals and start - last > reach_ms + MOST_EMPTY_PANES * pane_ms:
-                later = min((at for at in found.arrivals if at > start), default=None)
-                if later is None:
-                    return
-                start = later  # a long silence: its windows are empty, all alike, and have been judged
+        cursor, last_ms = PaneCursor(pane_ms, reach_ms), model.first_pane_ms
+        while (start := cursor.next_start(start_ms, found.arrivals, last_ms)) is not None:
             if start + pane_ms + grace_ms > watermark:
                 return
             if watermark == FINAL_MARK and start > max((*found.arrivals, *model.panes), default=start):
                 return
             arrived, standing = found.arrivals[start].cells() if start in found.arrivals else ({}, {})
-            found.judged_until_ms = start + pane_ms
+            start_ms = found.judged_until_ms = start + pane_ms
             yield ClosedPane(start, arrived, standing, partial=False)
 
     def revised_arrivals(self, model: ModelMerge) -> Iterator[ClosedPane]:
@@ -453,15 +439,13 @@ class BucketMerge(ChunkMerge[ModelMerge]):
         marks = [part.mark_ms for part in model.marks.values() if part.mark_ms is not None]
         hour_ms = HOUR_MS if config.served else 0  # `streams.seen` begins its open hour again
         keep_ms = max(config.lateness_ms, longest_over_ms(model.plan), hour_ms)
-        keep_ms += (MOST_EMPTY_PANES + 2) * config.pane_ms
+        keep_ms += (MAX_EMPTY_PANES + 2) * config.pane_ms
         horizon_ms = min([model.judged_until_ms, *marks]) - keep_ms
         return min([horizon_ms, *_labels_need_ms(model, model.judged_until_ms)])
 
 
 SLOT_BYTES = 8
 """Of a cell, at the most."""
-MOST_EMPTY_PANES = 3
-"""Empty panes that are judged beyond the longest window when the stream is silent."""
 
 
 def _labels_need_ms(model: ModelMerge, judged_until_ms: int) -> Iterator[int]:

@@ -16,7 +16,8 @@ from streams.duration import HOUR_MS
 from streams.facts.layout import KPI_LENGTH, RUNS_LENGTH
 from streams.facts.read import is_run
 from streams.fingerprint import fact_print
-from streams.merge import MOST_EMPTY_PANES, ModelMerge, longest_over_ms
+from streams.merge import ModelMerge, longest_over_ms
+from streams.pane_cursor import MAX_EMPTY_PANES, PaneCursor
 from streams.panes import NO_MARK, next_start
 from streams.parking import Parking
 from streams.plan import Facts, ModelPlan, Plan, kpi_name, model_of
@@ -188,19 +189,14 @@ class FactsMerge:
             return
         parts, limit_ms = self._parts_of(model, clock.name), min(limit_ms, watermark_ms)
         config = parts[0].plan.config
-        pane_ms, reach_ms = config.pane_ms, clock.overs_ms[-1] + MOST_EMPTY_PANES * config.pane_ms
+        pane_ms = config.pane_ms
+        cursor = PaneCursor(pane_ms, clock.overs_ms[-1], evaluates_open_silence=False)
         while True:
-            known = sorted({at for part in parts for at in part.panes if at >= first_ms})
-            start = self._kpis_until_ms.get((model, clock.name), known[0] if known else None)
+            held = {at for part in parts for at in part.panes if at >= first_ms}
+            position_ms = self._kpis_until_ms.get((model, clock.name), min(held, default=None))
+            start = None if position_ms is None else cursor.next_start(position_ms, held, NO_MARK)
             if start is None:
                 return
-            if start not in known:
-                later = min((at for at in known if at > start), default=None)
-                last = max((at for at in known if at < start), default=start - reach_ms - pane_ms)
-                if later is None or start - last > reach_ms:
-                    if later is None:
-                        return
-                    start = later  # a long silence: its windows are empty, all alike, and have been judged
             if start + pane_ms + config.grace_ms > limit_ms:
                 return
             self._kpis_until_ms[model, clock.name] = start + pane_ms
@@ -285,7 +281,7 @@ class FactsMerge:
                 config, judged_ms = panes.plan.config, events[model_of(name)].judged_until_ms
                 if judged_ms is not None and panes.judged_until_ms is not None and not merge.is_parked(name):
                     keep_ms = max(config.lateness_ms, longest_over_ms(panes.plan), HOUR_MS)
-                    keep_ms += (MOST_EMPTY_PANES + 2) * config.pane_ms
+                    keep_ms += (MAX_EMPTY_PANES + 2) * config.pane_ms
                     marks = [part.mark_ms for part in panes.marks.values() if part.mark_ms is not None]
                     panes.forget(min([panes.judged_until_ms, judged_ms, *marks]) - keep_ms)
             keys += merge.forgotten()

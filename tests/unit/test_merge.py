@@ -12,7 +12,8 @@ import pytest
 from streams.cells import Cells
 from streams.chunk_merge import BooksState
 from streams.errors import SketchError
-from streams.merge import MOST_EMPTY_PANES, BucketMerge, ClosedPane, ModelMerge
+from streams.merge import BucketMerge, ClosedPane, ModelMerge
+from streams.pane_cursor import MAX_EMPTY_PANES
 from streams.partial import Books, BooksPart, BooksPartial, Cell, PanePart, PanePartial, key_of
 from streams.plan import Plan
 from streams.sketch.counts import Counts
@@ -141,13 +142,13 @@ class TestClosing:
         merge = merge_of()
         apply(merge, pane(0, 5), pane(500, 7), books(503))
         minutes = [minute for minute, _, _ in closed(merge)]
-        assert minutes == [*range(5 + MOST_EMPTY_PANES + 1), 500, 501]
+        assert minutes == [*range(5 + MAX_EMPTY_PANES + 1), 500, 501]
 
     def test_empty_panes_are_not_judged_for_ever(self) -> None:
         """A model that has stopped is not judged each minute until the end of time."""
         merge = merge_of()
         apply(merge, pane(0, 5), books(10_000))
-        assert len(closed(merge)) <= 5 + MOST_EMPTY_PANES + 1
+        assert len(closed(merge)) <= 5 + MAX_EMPTY_PANES + 1
 
     def test_the_first_pane_is_partial_and_so_is_the_last_when_the_stream_ends(self) -> None:
         merge = merge_of()
