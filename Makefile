@@ -13,7 +13,7 @@ setup: $(READY) ## Make the environment in .venv (the others do it themselves)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,demo]'
 	@touch $(READY)
 
 demo: $(READY) ## A year of flights through an embedded broker: from events to actions in a minute

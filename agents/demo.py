@@ -116,7 +116,7 @@ def _write_lines(file: Path, values: Iterator[bytes]) -> None:
 
 async def run(say: Say, web: WebOptions, *, keep: bool) -> None:
     """The whole demo. Raises what made the worker fail."""
-    began = time.monotonic()
+    began, embedded = time.monotonic(), EmbeddedBroker()
     say("Foreshock demo: 284,821 flights that left New York from March to December 2013, scored by a model that was")
     say("fitted on January and February: will it arrive more than 15 minutes late? The labels come as they land.")
     say("")
@@ -124,7 +124,7 @@ async def run(say: Say, web: WebOptions, *, keep: bool) -> None:
     _, _, plan = await asyncio.get_running_loop().run_in_executor(None, learned)
     config = plan.models[flights.MODEL].config
     say(f"  pane {config.pane}, {len(config.features)} features, {len(config.rules)} rules, no tuning")
-    async with EmbeddedBroker() as broker:
+    async with embedded as broker:
         connection = broker.connection()
         await topics.create(connection, INFERENCE, PARTITIONS)
         await topics.create(connection, LABELS, PARTITIONS)

@@ -108,9 +108,16 @@ def reference(path: Path, segments: Iterable[str] = (), model: str = "-") -> Ite
 
 def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     """Rows, made of a few at a time: a page of a few bytes may stand for thousands of texts of megabytes."""
-    import pyarrow
-    import pyarrow.parquet
-
+    try:
+        import pyarrow  # 150 MB that only files of this kind need
+        import pyarrow.parquet
+    except ImportError:
+        raise ConfigError(
+            place=str(path),
+            seen="a Parquet file, and the package pyarrow is not installed",
+            expected="the extra 'tables'",
+            mend="pip install 'foreshock[tables]', or convert it to .ndjson or .csv",
+        ) from None
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             _check_inflated(path, file.metadata)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import cramjam
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 AT_ONCE_BYTES = 4 << 20
 """What inflates to less is inflated in one step; more comes in chunks."""
 CHUNK_BYTES = 1 << 20
+_PIECE_BYTES = 16 << 10
+"""Of a body, fed at a time: what a frame does not use is copied, and frames may be as short as 15 bytes."""
 MAX_INFLATED_BYTES = 1 << 31
 """Of one batch: no producer can write more, since Kafka's lengths are 32 bits."""
 MAX_RAW_SNAPPY_BYTES = 64 << 20
@@ -17,7 +26,6 @@ MAX_RAW_SNAPPY_BYTES = 64 << 20
 
 NONE, GZIP, SNAPPY, LZ4, ZSTD = range(5)
 _AT_ONCE = {GZIP: cramjam.gzip, LZ4: cramjam.lz4, ZSTD: cramjam.zstd}
-_ARROW = {LZ4: "lz4", ZSTD: "zstd"}
 _XERIAL = b"\x82SNAPPY\0"
 _XERIAL_HEADER_BYTES = 16
 
@@ -43,7 +51,7 @@ def inflated(codec: int, body: bytes | memoryview) -> Iterator[bytes]:
         if whole is not None:
             yield bytes(whole)
         else:
-            yield from _bounded(_gunzipped(body) if codec == GZIP else _streamed(codec, body))
+            yield from _bounded(_streamed(codec, body))
     else:
         raise NoInflation(f"an unknown codec, {codec}")
 
@@ -73,34 +81,71 @@ def at_once(codec: int, body: bytes | memoryview) -> bytes | memoryview | None:
     return bytes(memoryview(_scratch)[:size])
 
 
-def _gunzipped(body: bytes | memoryview) -> Iterator[bytes]:
-    rest = bytes(body)
-    try:
-        while rest:
-            stream = zlib.decompressobj(wbits=31)
-            while not stream.eof:
-                chunk = stream.decompress(rest, CHUNK_BYTES)
-                rest = stream.unconsumed_tail
-                if chunk:
-                    yield chunk
-                elif not rest and not stream.eof:
-                    raise NoInflation("gzip that was cut off")
-            rest = stream.unused_data
-    except zlib.error as error:
-        raise NoInflation(f"no gzip: {error}") from None
+class _Frame(Protocol):
+    """Decompresses one frame, as the standard library's `compression.zstd` does."""
+
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def needs_input(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes | None: ...
+    def decompress(self, data: bytes | memoryview, max_length: int, /) -> bytes: ...
+
+
+class _GzipFrame:
+    """The same of zlib, whose object hands back what it has not taken yet."""
+
+    def __init__(self) -> None:
+        self._stream = zlib.decompressobj(wbits=31)
+
+    @property
+    def eof(self) -> bool:
+        return self._stream.eof
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._stream.unconsumed_tail
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._stream.unused_data
+
+    def decompress(self, data: bytes | memoryview, max_length: int, /) -> bytes:
+        return self._stream.decompress(data or self._stream.unconsumed_tail, max_length)
+
+
+def _lz4_frame() -> _Frame:
+    import lz4.frame  # for batches that are large, or damaged
+
+    frame: _Frame = lz4.frame.LZ4FrameDecompressor()
+    return frame
+
+
+_FRAMES: dict[int, tuple[str, Callable[[], _Frame]]] = {
+    GZIP: ("gzip", _GzipFrame),
+    LZ4: ("lz4", _lz4_frame),
+    ZSTD: ("zstd", zstd.ZstdDecompressor),
+}
+"""Of each codec its name, and what decompresses a frame. (A frame of zstd may ask for a window of 128 MiB at most.)"""
 
 
 def _streamed(codec: int, body: bytes | memoryview) -> Iterator[bytes]:
-    import pyarrow  # 30 MB that few workers need: for batches that are large, or damaged
-
-    name = _ARROW[codec]
+    """The frames of a body, one after the other."""
+    (name, make), data, start = _FRAMES[codec], memoryview(body), 0
     try:
-        with pyarrow.CompressedInputStream(pyarrow.BufferReader(bytes(body)), name) as stream:
-            while chunk := stream.read(CHUNK_BYTES):
-                yield chunk
-    except (OSError, MemoryError) as error:  # pyarrow.ArrowInvalid is a ValueError
-        raise NoInflation(f"no {name}: {error}") from None
-    except ValueError as error:
+        while start < len(data):
+            frame = make()
+            while not frame.eof:
+                piece = data[start : start + _PIECE_BYTES] if frame.needs_input else b""
+                start += len(piece)
+                chunk = frame.decompress(piece, CHUNK_BYTES)
+                if chunk:
+                    yield chunk
+                elif start == len(data) and frame.needs_input and not frame.eof:
+                    raise NoInflation(f"{name} that was cut off")
+            start -= len(frame.unused_data or b"")
+    except (zlib.error, zstd.ZstdError, RuntimeError, MemoryError) as error:  # lz4's own is a RuntimeError
         raise NoInflation(f"no {name}: {error}") from None
 
 

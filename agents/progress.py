@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+import click
 
 from agents.logs import say
+
+if TYPE_CHECKING:
+    from click._termui_impl import ProgressBar
 
 PLAIN_EVERY_S = 5.0
 
@@ -20,28 +22,27 @@ class Told:
 
     def __init__(self, what: str, total: int | None = None) -> None:
         self.what, self.total = what, total
-        self._bar: Progress | None = None
+        self._bar: ProgressBar[int] | None = None
         self._next_line = time.monotonic() + PLAIN_EVERY_S
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty():
-            columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn())
-            console = Console(stderr=True)
-            self._bar = Progress(*columns, MofNCompleteColumn(), TimeElapsedColumn(), console=console, transient=True)
-            self._task = self._bar.add_task(self.what, total=self.total)
-            self._bar.start()
+            bar = click.progressbar(length=self.total or 0, label=self.what, show_pos=True, file=sys.stderr)
+            bar.length = self.total  # none: it moves, and says how many are done
+            self._bar = bar.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._bar is not None:
-            self._bar.stop()
+            self._bar.__exit__(kind, error, trace)
 
     def __call__(self, done: int, total: int | None = None) -> None:
         self.total = total if total is not None else self.total
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, total=self.total)
+            self._bar.length = self.total
+            self._bar.update(done - self._bar.pos)
         elif time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + PLAIN_EVERY_S
             of = f" of {self.total:,}" if self.total else ""

