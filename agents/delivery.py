@@ -17,12 +17,13 @@ import aiohttp
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from agents import topics
 from agents.clients import Connection
 from agents.loader import started
+from agents.metrics import Families, WebhookMetric
 from agents.publish import Outgoing, Producer, publish
 from agents.refusals import NOT_AUTHORIZED
 from agents.web import Web
@@ -236,13 +237,11 @@ class Results(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        actions = CounterMetricFamily("foreshock_webhook_actions", "Actions by what became of them.", labels=["result"])
+        families = Families(WebhookMetric)
         for result in Result:
-            actions.add_metric([result], self.webhook.results[result])
-        yield actions
-        yield CounterMetricFamily(
-            "foreshock_webhook_retries", "Requests that were not taken at once.", self.webhook.retries
-        )
+            families.add(WebhookMetric.ACTIONS, (result,), self.webhook.results[result])
+        families.add(WebhookMetric.RETRIES, (), self.webhook.retries)
+        return iter(families)
 
 
 async def run(

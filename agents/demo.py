@@ -7,7 +7,7 @@ import gzip
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import msgspec
@@ -26,6 +26,7 @@ from streams.learn import learn
 from streams.ledger_text import proxy_lines, realised_line
 from streams.plan import Plan, compile_plan
 from streams.scaffold import foreshock_yaml
+from streams.snapshot import snapshots
 from streams.times import rfc3339
 
 Say = Callable[[str], None]
@@ -196,14 +197,15 @@ async def _tell(connection: Connection, worker: Worker, say: Say) -> None:
     for chapter in chapters():
         say("  " + _answer(chapter, found, worker.plan.models[flights.MODEL].config.pane_ms))
     say("")
-    judge = next(bucket for bucket in worker.merge.judges.values() if flights.MODEL in bucket.judges)
+    models = chain.from_iterable(map(snapshots, worker.merge.judges.values()))
+    model = next(model for model in models if model.model == flights.MODEL)
+    books, labels = model.books, model.labels
+    assert books is not None and labels is not None and model.decisions is not None and model.decisions.ledger
+    ledger = model.decisions.ledger
     say("The ledger: what signals said before the labels came, held against what the labels said")
-    ledger = judge.ledgers[flights.MODEL]
-    for line in (*proxy_lines(ledger.proxies()), realised_line(ledger.realised())):
+    for line in (*proxy_lines(ledger.proxies), *map(realised_line, ledger.realised)):
         say(line)
     say("")
-    model = judge.merge.models[flights.MODEL]
-    books, labels = model.books, model.outcomes.total()
     rejected = sum(books.rejected.values())
     say(
         f"Books: read {books.read:,} = counted {books.counted:,} + late {books.late:,} + rejected {rejected:,} "

@@ -1,4 +1,4 @@
-"""Writes docs/contract: JSON Schema of actions, windows and acks, and AsyncAPI of the topics, from the code.
+"""Writes docs/contract from the code: JSON Schema of actions, windows and acks, AsyncAPI of the topics, and metrics.
 
 python -m deploy.make_contract
 """
@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from agents.metrics import Table, WebhookMetric, WorkerMetric
 from streams.ack import Ack
 from streams.action import Action
 from streams.config import Feedback, Kafka
@@ -156,10 +157,32 @@ def _channel(name: str, body: str) -> Json:
     return {"address": name, "messages": {body: {"$ref": f"#/components/messages/{body}"}}}
 
 
+METRICS_PAGE = """# Metrics
+
+Written by `python -m deploy.make_contract` from `agents/metrics.py`. A *sum* rises like a counter, and Prometheus takes
+it as untyped. Times are in seconds since 1970.
+"""
+
+
+def metrics() -> str:
+    """The page of all metrics: a table for each program that shows some."""
+    parts = [METRICS_PAGE]
+    for title, table in (("foreshock worker", WorkerMetric), ("foreshock webhook --listen", WebhookMetric)):
+        rows = "\n".join(map(_metric_row, table))
+        parts.append(f"## `{title}`\n\n| name | type | labels | unit | what it says |\n|---|---|---|---|---|\n{rows}\n")
+    return "\n".join(parts)
+
+
+def _metric_row(metric: Table) -> str:
+    labels = ", ".join(f"`{label}`" for label in metric.labels)
+    return f"| `{metric.exposed}` | {metric.kind} | {labels} | {metric.unit} | {metric.text} |"
+
+
 def files() -> dict[Path, str]:
     """Every file of the folder and what is to be in it."""
     found = {f"{name}.schema.json": schema(name) for name in SENT | READ} | {"asyncapi.json": asyncapi()}
-    return {FOLDER / name: json.dumps(content, indent=2) + "\n" for name, content in found.items()}
+    texts = {name: json.dumps(content, indent=2) + "\n" for name, content in found.items()} | {"metrics.md": metrics()}
+    return {FOLDER / name: text for name, text in texts.items()}
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from itertools import combinations
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from agents.metrics import Kind, WebhookMetric, WorkerMetric
 from deploy.check_prometheus import Query, label_query, panels, queries, read_dashboard
 from deploy.grafana import make_dashboard
 from tests.deploy.contract import METRICS
@@ -103,14 +103,17 @@ def test_grafana_is_told_where_things_are() -> None:
     assert source["jsonData"]["timeInterval"] == scraping["scrape_interval"], "what $__rate_interval is made of"
 
 
-def test_the_exporter_keeps_the_contract() -> None:
-    """The families that agents/exporter.py makes are those that dashboards rely on."""
-    tree = ast.parse((ROOT / "agents" / "exporter.py").read_text(encoding="utf-8"))
-    suffixes = {"CounterMetricFamily": "_total", "GaugeMetricFamily": "", "InfoMetricFamily": "_info"}
-    made = {
-        call.args[0].value + suffixes[call.func.id]
-        for call in ast.walk(tree)
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in suffixes
-        and isinstance(call.args[0], ast.Constant)
-    }  # fmt: skip
-    assert {re.sub(r"_(sum|count)_total$", r"_\1", name) for name in made} == METRICS.keys()
+def test_the_exporter_fills_every_metric_of_the_table() -> None:
+    source = (ROOT / "agents" / "exporter.py").read_text(encoding="utf-8")
+    assert {*re.findall(r"WorkerMetric\.(\w+)", source)} == WorkerMetric.__members__.keys()
+
+
+def test_names_and_labels_of_metrics_are_those_of_prometheus() -> None:
+    endings = {Kind.COUNTER: ("_total",), Kind.SUM: ("_sum", "_count"), Kind.INFO: ("_info",)}
+    metrics = [*WorkerMetric, *WebhookMetric]
+    assert len({metric.exposed for metric in metrics}) == len(metrics)
+    for metric in metrics:
+        assert re.fullmatch(r"foreshock(_[a-z]+)+", metric.exposed)
+        assert metric.exposed.endswith(endings.get(metric.kind, ""))
+        assert metric.kind is not Kind.GAUGE or not metric.exposed.endswith(("_total", "_info"))
+        assert re.fullmatch(r"[A-Z1].*\.", metric.text) and len({*metric.labels}) == len(metric.labels)
