@@ -67,7 +67,7 @@ MODULES: Mapping[str, tuple[tuple[str, ...], str]] = {
         "tests/unit/test_exact_terms.py tests/unit/test_replaying.py",
     ),
     "join": (
-        ("streams/join/fold.py", "streams/join/cells.py", "streams/join/histories.py"),
+        tuple(f"streams/join/{name}.py" for name in ("fold", "cells", "histories", "match", "publish", "recovery")),
         "tests/laws/test_join.py tests/laws/test_join_oracle.py tests/unit/test_parking.py "
         "tests/unit/test_stream_time_folds.py tests/unit/test_join_records.py "
         "--deselect tests/laws/test_join.py::"
@@ -109,8 +109,8 @@ EQUIVALENT: Mapping[str, Sequence[str]] = {
         "for key in []:",
     ),
     # np.unique gives as many of the one as of the other.
-    "streams/join/fold.py": (
-        "for at, n in zip(np.flatnonzero(counts_now)[firsts].tolist(), counts.tolist(), strict=False):",
+    "streams/join/cells.py": (
+        "for at, n in zip(np.flatnonzero(counted)[firsts].tolist(), counts.tolist(), strict=False):",
     ),
     # No time is before the one that stands for none.
     "streams/judge.py": ("if from_ms <= NO_MARK or self.merge.watermark_ms(model) is None:",),

@@ -16,14 +16,15 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from streams.arrays import Ints
+from streams.arrays import Ints, Mask
+from streams.cells import numbered
 from streams.config import OTHER
 from streams.fingerprint import outcomes_print
 from streams.parking import Parking, Phase
 from streams.partial import Cell, CellKey, PanePart
 from streams.plan import ModelPlan
 from streams.sketch.counts import Counts
-from streams.sketch.outcomes import CHANGES, JOINED, OutcomeLayout, Prediction
+from streams.sketch.outcomes import CHANGES, JOINED, PREDICTIONS, OutcomeLayout, Prediction
 from streams.sketch.profile import Profile
 from streams.store import Changes, Store
 
@@ -96,6 +97,29 @@ class OutcomeCells:
 
     def count(self, group: Group, slot: int, amount: int = 1) -> None:
         self._sums[group, slot] += amount
+
+    def count_predictions(
+        self, plan: ModelPlan, times_ms: Ints, versions: Sequence[str], positions: Sequence[Ints], counted: Mask
+    ) -> None:
+        """Adds predictions to the size of their cohorts.
+
+        Parameters
+        ----------
+        times_ms, versions
+            (n,) of the predictions.
+        positions
+            Per segment dimension (n,) the position of the value.
+        counted
+            (n,) which of them count.
+        """
+        if not counted.any():
+            return
+        starts_ms = times_ms // plan.cohort_ms * plan.cohort_ms
+        groups = _alike(starts_ms, versions, positions)[counted]
+        _, firsts, counts = np.unique(groups, return_index=True, return_counts=True)
+        for at, n in zip(np.flatnonzero(counted)[firsts].tolist(), counts.tolist(), strict=True):
+            segments = tuple(int(each[at]) for each in positions)
+            self.count((View.COHORT, plan.name, int(starts_ms[at]), versions[at], segments), PREDICTIONS, n)
 
     def where(self, given: Prediction, cohort_ms: int, pane_ms: int, *, stands: bool, in_time: bool) -> Where:
         """Where a label counts: with its prediction's cohort; with the pane in which it came, if it `stands` there; and
@@ -191,6 +215,17 @@ def _keys(plan: ModelPlan, version: str, segments: tuple[int, ...]) -> Iterator[
     yield version, "", ""
     for (name, values), position in zip(plan.segmentation.dimensions, segments, strict=False):
         yield version, name, values[position] if position < len(values) else OTHER
+
+
+def _alike(starts_ms: Ints, versions: Sequence[str], segments: Sequence[Ints]) -> Ints:
+    """(n,) a number for each row: the same for rows that have everything in common."""
+    _, numbers = numbered(starts_ms)
+    names = {version: number for number, version in enumerate(dict.fromkeys(versions))}
+    if len(names) > 1:
+        numbers = numbers * len(names) + np.fromiter(map(names.__getitem__, versions), np.int64, len(versions))
+    for positions in segments:
+        _, numbers = numbered(numbers * (int(positions.max()) + 1) + positions)
+    return numbers
 
 
 def _key(place: Place) -> bytes:

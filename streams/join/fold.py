@@ -10,36 +10,31 @@ too late.
 
 from __future__ import annotations
 
-import hashlib
 from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import compress, islice, repeat
-from typing import Any, NamedTuple
+from itertools import compress, repeat
+from typing import Any
 
-import msgspec
 import numpy as np
 
-from streams.arrays import Ints
 from streams.batch import Parts
-from streams.cells import numbered
-from streams.chunk import FULL_BEATS
-from streams.config import MAX_VERSION, OTHER, bucket_of
+from streams.config import MAX_VERSION, OTHER
 from streams.decode import Rows
-from streams.errors import UNREADABLE
 from streams.fingerprint import counted, outcomes_print
-from streams.join.cells import OutcomeCells, Place, View, layout_of
+from streams.join.cells import OutcomeCells, View
 from streams.join.histories import Entry, Histories, History, keys_of
+from streams.join.match import Matcher, belongs
+from streams.join.publish import JoinPublisher, Reading
+from streams.join.recovery import META_KEY, Logs, Published, Recovery, digest_of, latest, pack_meta
 from streams.labels import Label, read_labels
 from streams.panes import NO_MARK, Timeliness, timeliness
 from streams.parking import Parking, Phase
-from streams.partial import LabelBooks, LabelBooksPart, LabelBooksPartial, OutcomePartial
+from streams.partial import LabelBooksPartial, OutcomePartial
 from streams.plan import ModelPlan, Plan
-from streams.position import generation_of
 from streams.records import Records, RejectedRecord
 from streams.replaying import BEHIND_MS
-from streams.resume import SourceLog
-from streams.sketch.outcomes import PREDICTIONS, RECEIVED, Prediction, class_text
+from streams.sketch.outcomes import RECEIVED, Prediction
 from streams.store import Changes, Store
 from streams.stream_time import LIVE_MS, PAUSE_MS, StreamTime
 
@@ -50,58 +45,6 @@ MAX_HISTORY = 16
 TOO_MANY_LABELS = "too_many_labels"
 REMEMBERED = 60
 """Moments within the patience."""
-MAX_CLEARED = 50_000
-"""Keys that are deleted at once."""
-FORMAT = 2
-"""Of what the store holds: with another number it is rebuilt."""
-
-_META = b"m"
-
-
-class Covered(msgspec.Struct, array_like=True):
-    """The next offsets of both topics: what the store holds is the fold of everything before them."""
-
-    inference: int = 0
-    labels: int = 0
-
-
-class _Meta(msgspec.Struct):
-    plan: str = ""
-    covered: Covered = msgspec.field(default_factory=Covered)
-    ids: tuple[str, str] = ("", "")
-    """Of the topics of inference and of labels, in the generation that is covered."""
-    base: Covered = msgspec.field(default_factory=Covered)
-    """What lies before both was published by a join whose store is lost: it counts no more, but is remembered."""
-    marks_ms: dict[str, int] = {}
-    label_mark_ms: int = NO_MARK
-    times: dict[str, StreamTime] = {}
-    """Of the predictions, whose marks are above. A store of 0.1 has only the marks."""
-    label_time: StreamTime | None = None
-    versions: dict[str, list[str]] = {}
-    books: dict[str, LabelBooks] = {}
-    pending: int = 0
-    sequence: int = 0
-
-
-_pack = msgspec.msgpack.Encoder().encode
-_meta = msgspec.msgpack.Decoder(_Meta).decode
-
-
-class _Terms(NamedTuple):
-    """What of a model's plan every label asks for."""
-
-    pane_ms: int
-    lateness_ms: int
-    horizon_ms: int
-    cohort_ms: int
-    version: str
-    """The cell of what is received: the first one declared."""
-
-    @classmethod
-    def of(cls, plan: ModelPlan) -> _Terms:
-        config = plan.config
-        version = next(iter(config.versions), "")
-        return cls(config.pane_ms, config.lateness_ms, plan.horizon_ms, plan.cohort_ms, version)
 
 
 class JoinFold:
@@ -115,7 +58,7 @@ class JoinFold:
         store: Store,
         clock_ms: int,
         patience_ms: int = 0,
-        logs: tuple[SourceLog | None, SourceLog | None] = (None, None),
+        logs: Logs = (None, None),
     ) -> None:
         """`patience_ms`: so long, by the clock, a prediction stays at the least, whatever time the events have reached:
         whoever replays the past in minutes sends its labels minutes later. `logs`: of inference and of labels."""
@@ -124,18 +67,10 @@ class JoinFold:
         """By the clock, the event times that were reached lately."""
         self.plan, self.topic, self.partition, self.store = plan, topic, partition, store
         self.models = {name: model for name, model in plan.models.items() if model.outcomes is not None}
-        self._terms = {name: _Terms.of(model) for name, model in self.models.items()}
-        self._sole = next(iter(self.models)) if len(self.models) == 1 else ""
-        self.is_fresh = False
-        """Whether the store held nothing that fits."""
-        self.meta = self._restored(_digest(self.models.values()), logs)
-        self.lost_labels = self._begin(logs)
-        """Labels that were gone before they were read, since the store was written."""
-        self._logs = logs
         self.parking = Parking()
         """Models whose predictions and labels are not joined any more: their labels wait."""
-        self.cells = OutcomeCells(self.models, store, self.parking)
-        self._histories = Histories(store, self.meta.sequence)
+        self._recovery = Recovery(store, digest_of(self.models.values()), logs)
+        self._open()
         self.rebuilding = False
         """Less is covered than has been published: nothing is published until both topics have been read."""
         self.caught_up_ms: int | None = None
@@ -152,73 +87,28 @@ class JoinFold:
         self._idle_ms = min((model.config.idle_ms for model in self.models.values()), default=0)
         self._labels_reached_ms = NO_MARK
         """The highest label time that stage 1's clock had reached when it was read."""
-        self._touched: set[str] = set()
-        """Models of which books or mark have changed since they were published."""
-        self._beats = 0
-        self._published_marks: dict[str, int | None] = {}
 
-    def _restored(self, plan: str, logs: tuple[SourceLog | None, SourceLog | None]) -> _Meta:
-        """What the store knows; nothing if it was filled under another plan, or of other logs: they are read again."""
-        (found,) = self.store.get_many([_META])
-        try:
-            meta = _meta(found) if found else _Meta(plan=plan)
-            self.is_fresh = not found
-        except UNREADABLE:
-            meta = _Meta()
-        covered = meta.covered.inference, meta.covered.labels
-        fit = [log is None or log.holds(at, known) for log, at, known in zip(logs, covered, meta.ids, strict=True)]
-        if meta.plan != plan or not all(fit):
-            self._clear()
-            meta, self.is_fresh = _Meta(plan=plan), True
-        return meta
-
-    def _clear(self) -> None:
-        """Deletes all but the meta record: the first commit replaces that."""
-        stale = (key for key, _ in self.store.scan(b"") if key != _META)
-        while part := list(islice(stale, MAX_CLEARED)):
-            self.store.write(dict.fromkeys(part))
-
-    def _begin(self, logs: tuple[SourceLog | None, SourceLog | None]) -> int:
-        """Goes on in the logs as they are; how many labels were between what was read and the start of their log."""
-        inference, labels = logs
-        covered, lost = self.meta.covered, 0
-        self._stored = None if self.is_fresh else Covered(covered.inference, covered.labels)
-        if inference is not None:
-            covered.inference = max(covered.inference, inference.start)
-        if labels is not None:
-            read = labels.began if self.is_fresh else covered.labels
-            if generation_of(read) == labels.generation:
-                lost = max(0, labels.start - read)
-            covered.labels = max(covered.labels, labels.start)
-        inference_id, labels_id = (log.ids[-1] if log and log.ids else "" for log in logs)
-        self.meta.ids = (inference_id, labels_id)
-        return lost
+    def _open(self) -> None:
+        """Takes up what the store holds."""
+        self.meta = self._recovery.meta
+        self.cells = OutcomeCells(self.models, self.store, self.parking)
+        self._histories = Histories(self.store, self.meta.sequence)
+        self._matcher = Matcher(self.models, self.meta, self.cells)
+        self._terms = self._matcher.terms
+        buckets = self.plan.config.kafka.buckets
+        self._publisher = JoinPublisher(self.topic, self.partition, self.models, buckets, self.meta, self.cells)
 
     # A store that is lost, and logs that do not reach back to their beginning
 
     @property
-    def lacks_published(self) -> bool:
-        """Whether the store and the topics together may hold less than was published: the topics have forgotten records
-        that the store does not cover, and whoever had this partition since may have read them."""
-        if self._stored is None:
-            return any(log and (log.generation or log.start > log.began) for log in self._logs)
-        stored = self._stored.inference, self._stored.labels
-        return any(log and log.start > at for log, at in zip(self._logs, stored, strict=True))
+    def lost_labels(self) -> int:
+        """How many labels were deleted before they were read, since the store was written."""
+        return self._recovery.lost_labels
 
-    def _begin_anew(self, covered: tuple[int, int]) -> bool:
-        """Whether the store is empty, or was emptied: forgotten records that it does not cover were published."""
-        if self._stored is None:
-            return True
-        stored = self._stored.inference, self._stored.labels
-        places = zip(self._logs, stored, covered, strict=True)
-        if not any(log and at < min(log.start, published) for log, at, published in places):
-            return False
-        self._clear()
-        self.meta, self.is_fresh = _Meta(plan=self.meta.plan), True
-        self._begin(self._logs)
-        self.cells = OutcomeCells(self.models, self.store, self.parking)
-        self._histories = Histories(self.store, 0)
-        return True
+    @property
+    def lacks_published(self) -> bool:
+        """Whether the store and the topics together may hold less than was published (`Recovery`)."""
+        return self._recovery.lacks_published
 
     @property
     def is_behind(self) -> bool:
@@ -226,35 +116,22 @@ class JoinFold:
         covered, base = self.meta.covered, self.meta.base
         return covered.inference < base.inference or covered.labels < base.labels
 
-    def go_on_from(self, partials: Iterable[OutcomePartial | LabelBooksPartial]) -> None:
+    def go_on_from(self, partials: Iterable[Published]) -> None:
         """Takes what was published of this partition for counted: what is read again of it is remembered alone.
 
         A store that covers all that was published and forgotten is gone on with instead.
         """
-        latest: dict[tuple[type, bool, int, int, bool], OutcomePartial | LabelBooksPartial] = {}
-        for partial in partials:
-            outcome = isinstance(partial, OutcomePartial)
-            pane = (partial.cohort, partial.pane_ms) if isinstance(partial, OutcomePartial) else (False, 0)
-            # A heartbeat has no models: it says that the books that were published before cover more.
-            place = (OutcomePartial if outcome else LabelBooksPartial, *pane, partial.bucket, bool(partial.models))
-            if place not in latest or latest[place].covered <= partial.covered:
-                latest[place] = partial
-        if not latest:
+        published = latest(partials)
+        if not published or not self._recovery.begin_from(max(partial.covered for partial in published)):
             return
-        covered = max(partial.covered for partial in latest.values())
-        if not self._begin_anew(covered):
-            return
-        labels, before = self._logs[1], self.meta.covered.labels
-        self.meta.base = Covered(*covered)
-        if labels is not None and generation_of(covered[1]) == labels.generation:
-            self.lost_labels = max(0, before - covered[1])
-        for partial in latest.values():
+        self._open()
+        for partial in published:
             if isinstance(partial, LabelBooksPartial):
                 self.meta.books |= {part.model: part.books for part in partial.models}
             else:
                 self._seed(partial)
-        self.store.write({**self.cells.seeded(), _META: _pack(self.meta)})
-        self.is_fresh = False
+        self.store.write({**self.cells.seeded(), META_KEY: pack_meta(self.meta)})
+        self._recovery.is_fresh = False
 
     def _seed(self, partial: OutcomePartial) -> None:
         for part in partial.models:
@@ -264,11 +141,6 @@ class JoinFold:
             for version in self.cells.seed(counted(part), partial.cohort, partial.pane_ms):
                 if version != OTHER:
                     self._version(plan, version)
-
-    def _is_new(self, prediction: int, label: int) -> bool:
-        """Whether a pair, by its offsets, is none of what was published before the store was lost."""
-        base = self.meta.base
-        return prediction >= base.inference or label >= base.labels
 
     @property
     def covered(self) -> tuple[int, int]:
@@ -343,7 +215,7 @@ class JoinFold:
         offsets: Sequence[int],
     ) -> None:
         """Those that are read for the first time, and not too late to be counted."""
-        self._touched.add(plan.name)
+        self._matcher.touched.add(plan.name)
         start, config = bisect_left(offsets, self.meta.covered.inference), plan.config
         time, times_ms = self._time(plan.name), parts.rows.times_ms[start:]
         classes = timeliness(times_ms, time.take(times_ms, config.grace_ms), config.grace_ms, config.lateness_ms)
@@ -357,20 +229,13 @@ class JoinFold:
         keys, offsets, versions, scores, values = columns
         names = {version: self._version(plan, version) for version in dict.fromkeys(versions)}
         versions = list(map(names.__getitem__, versions))
-        segments = list(zip(*(positions[new].tolist() for positions in parts.segments), strict=True)) or [()] * len(new)
+        positions = [each[new] for each in parts.segments]
+        segments = list(zip(*(each.tolist() for each in positions), strict=True)) or [()] * len(new)
         times_ms, timely = parts.rows.times_ms[new], classes[counted] == Timeliness.ON_TIME
-        starts_ms = times_ms // plan.cohort_ms * plan.cohort_ms
+        counts_now = timely
         if offsets and offsets[0] < self.meta.base.inference:
-            published = np.fromiter(offsets, np.int64, len(offsets)) < self.meta.base.inference
-            counts_now = timely & ~published
-        else:
-            counts_now = timely
-        if counts_now.any():
-            groups = _alike(starts_ms, versions, [positions[new] for positions in parts.segments])[counts_now]
-            _, firsts, counts = np.unique(groups, return_index=True, return_counts=True)
-            for at, n in zip(np.flatnonzero(counts_now)[firsts].tolist(), counts.tolist(), strict=True):
-                group = View.COHORT, plan.name, int(starts_ms[at]), versions[at], segments[at]
-                self.cells.count(group, PREDICTIONS, n)
+            counts_now = timely & (np.fromiter(offsets, np.int64, len(offsets)) >= self.meta.base.inference)
+        self.cells.count_predictions(plan, times_ms, versions, positions, counts_now)
         moments = times_ms.tolist()
         on_time = timely.tolist()
         given = zip(repeat(plan.name), offsets, moments, on_time, versions, segments, scores, values, strict=False)
@@ -395,13 +260,13 @@ class JoinFold:
         terms = self._terms[plan.name]
         current: Entry | None = None
         for entry in history.labels:
-            if _belongs(terms, given, entry):
+            if belongs(terms, given, entry):
                 if not entry.joined:
-                    if self._is_new(given.offset, entry.offset):
-                        self._books(entry.model or self._sole).forget_pending()
+                    if self._matcher.is_new(given, entry):
+                        self._matcher.books_for(entry.model).forget_pending()
                     self.meta.pending -= 1
                     entry.joined = True
-                current = self._join(terms, given, current, entry)
+                current = self._matcher.join(terms, given, current, entry)
         self._histories.put(key, history, given.ts_ms)
 
     def _version(self, plan: ModelPlan, version: str) -> str:
@@ -444,7 +309,7 @@ class JoinFold:
         read_to = max(self.meta.covered.labels, self.meta.base.labels)
         for reject in rejects:
             if records.offsets[reject.index] >= read_to:
-                self._books(self._known(reject.model) or self._sole).reject(reject.reason)
+                self._matcher.books_for(reject.model).reject(reject.reason)
         self.meta.covered.labels = max(self.meta.covered.labels, records.offsets[-1] + 1)
         return [
             RejectedRecord(self.partition, records.offsets[reject.index], records.values[reject.index], reject)
@@ -461,7 +326,7 @@ class JoinFold:
         known_ms = times_ms[times_ms <= self.seen_at_ms].max(initial=NO_MARK)
         self._labels_reached_ms = max(self._labels_reached_ms, int(known_ms))
         new = bisect_left(offsets, self.meta.base.labels)
-        self._receive([label.model or self._sole for label in labels[new:]], arrivals_ms[new:])
+        self._receive([label.model or self._matcher.sole for label in labels[new:]], arrivals_ms[new:])
         keys = keys_of([label.event_id for label in labels])
         known = self._histories.find(keys)
         for key, label, offset, arrival_ms in zip(keys, labels, offsets, arrivals_ms, strict=True):
@@ -482,23 +347,23 @@ class JoinFold:
         """A label, and what is known of its event id."""
         if len(history.labels) >= MAX_HISTORY:
             if entry.offset >= self.meta.base.labels:
-                self._books(self._known(entry.model) or self._sole).reject(TOO_MANY_LABELS)
+                self._matcher.books_for(entry.model).reject(TOO_MANY_LABELS)
             return
         waited = entry.offset < self.meta.base.labels
         for given in history.predictions:
             terms = self._terms[given.model]
-            if _belongs(terms, given, entry) and given.model not in self.parking:
+            if belongs(terms, given, entry) and given.model not in self.parking:
                 with self.parking.guard(given.model, Phase.JOIN):
-                    before = self._current(terms, given, history.labels) if history.labels else None
-                    self._join(terms, given, before, entry)
+                    before = self._matcher.current(terms, given, history.labels) if history.labels else None
+                    self._matcher.join(terms, given, before, entry)
                     entry.joined = True
                     waited &= given.offset >= self.meta.base.inference
         if entry.joined and waited:  # in the books that were published before the store was lost
-            self._books(self._known(entry.model) or self._sole).forget_pending()
+            self._matcher.books_for(entry.model).forget_pending()
         if not entry.joined:
             full = self.meta.pending >= MAX_PENDING
             if entry.offset >= self.meta.base.labels:
-                books = self._books(self._known(entry.model) or self._sole)
+                books = self._matcher.books_for(entry.model)
                 books.read += 1
                 books.orphan += full
                 books.pending += not full
@@ -507,53 +372,6 @@ class JoinFold:
             self.meta.pending += 1
         history.labels.append(entry)
         self._histories.put(key, history, entry.arrival_ms)
-
-    def _known(self, model: str) -> str:
-        return model if not model or model in self.models else OTHER
-
-    def _current(self, terms: _Terms, given: Prediction, entries: Iterable[Entry]) -> Entry | None:
-        """The label that holds after these: the first of those that say the same."""
-        current: Entry | None = None
-        for entry in entries:
-            if _belongs(terms, given, entry):
-                current = current if _same(current and current.label, entry.label) else entry
-        return current
-
-    def _join(self, terms: _Terms, given: Prediction, before: Entry | None, entry: Entry) -> Entry | None:
-        """A label meets its prediction; gives the label that holds now."""
-        same = _same(before.label if before else None, entry.label)  # what may raise comes before what is counted
-        if not self._is_new(given.offset, entry.offset):
-            return before if same else entry
-        arrival_ms, ts_ms = entry.arrival_ms, given.ts_ms
-        cohort_ms = ts_ms // terms.cohort_ms * terms.cohort_ms
-        pane_ms = arrival_ms // terms.pane_ms * terms.pane_ms
-        # A prediction that is read after its label's pane may have been judged has no part in the judgement.
-        in_time = given.on_time and ts_ms < pane_ms + terms.pane_ms
-        stands = ts_ms - arrival_ms <= terms.lateness_ms
-        where = self.cells.where(given, cohort_ms, pane_ms, stands=stands, in_time=in_time)
-        where.joined += in_time
-        books = self._books(given.model)
-        books.read += 1
-        if same:
-            books.duplicate += 1
-            return before
-        books.matched += 1
-        if before is not None and before.label is not None:
-            books.corrected += 1
-            then_ms = before.arrival_ms // terms.pane_ms * terms.pane_ms
-            stood = max(arrival_ms, ts_ms) - before.arrival_ms <= terms.lateness_ms  # else it was never counted there
-            there = self.cells.where(given, cohort_ms, then_ms, stands=stood, in_time=False)
-            there.outcomes.append((given, before.label, max(0, before.arrival_ms - ts_ms), -1))
-        if entry.label is not None:
-            where.outcomes.append((given, entry.label, max(0, arrival_ms - ts_ms), 1))
-        return entry
-
-    def _books(self, model: str) -> LabelBooks:
-        self._touched.add(model)
-        books = self.meta.books.get(model)
-        if books is None:
-            books = self.meta.books[model] = LabelBooks()
-        return books
 
     # Writing
 
@@ -565,7 +383,7 @@ class JoinFold:
         self.meta.sequence = self._histories.sequence
         changes.update(forgotten)
         changes.update(self.cells.changes())
-        changes[_META] = _pack(self.meta)
+        changes[META_KEY] = pack_meta(self.meta)
         self.store.write(changes)
 
     def _expired(self, clock_ms: int) -> Changes:
@@ -583,7 +401,7 @@ class JoinFold:
             self.meta.pending -= 1
             if entry.offset < self.meta.base.labels:
                 continue  # whether it waited, or had met a prediction that is gone, is not known
-            books = self._books(self._known(entry.model) or self._sole)
+            books = self._matcher.books_for(entry.model)
             books.pending -= 1
             books.orphan += 1
         return changes
@@ -599,89 +417,22 @@ class JoinFold:
 
     # Publishing
 
-    def partials(
-        self, clock_ms: int, *, final: bool, everywhere: bool = True
-    ) -> list[OutcomePartial | LabelBooksPartial]:
+    def partials(self, clock_ms: int, *, final: bool, everywhere: bool = True) -> list[Published]:
         """Sketches that changed since the last publication, then the books. `commit` comes before.
 
         `everywhere`: a heartbeat, of every bucket with a model; else of those in which something is new.
         """
-        changed, self.cells.unpublished = self.cells.unpublished & self.cells.vectors.keys(), set()
-        buckets = {(view is View.COHORT, start_ms, self._bucket(model)) for view, model, start_ms in changed}
-        found: list[OutcomePartial | LabelBooksPartial] = [
-            OutcomePartial(
-                self.topic,
-                self.partition,
-                cohort,
-                self.covered,
-                bucket,
-                start_ms,
-                # All models of the bucket: the record replaces the one before as a whole.
-                [p for m in self.models if self._bucket(m) == bucket and (p := self.cells.part(m, cohort, start_ms))],
-            )
-            for cohort, start_ms, bucket in sorted(buckets)
-        ]
-        self._drop()
-        return [*found, *self._books_partials(clock_ms, final, everywhere)]
-
-    def _drop(self) -> None:
-        """Lets go of cells that nothing can change any more; all of them are published.
-
-        A record has the cells of all models of its bucket and replaces the one before as a whole, so they go together.
-        """
-        over: dict[tuple[bool, int, int], list[Place]] = {}
-        kept: set[tuple[bool, int, int]] = set()
-        for place in self.cells.vectors:
-            view, model, start_ms = place
-            record = view is View.COHORT, start_ms, self._bucket(model)
-            if self._is_over(place):
-                over.setdefault(record, []).append(place)
-            else:
-                kept.add(record)
-        for record in over.keys() - kept:
-            for place in over[record]:
-                self.cells.drop(place)
-
-    def _is_over(self, place: Place) -> bool:
-        view, model, start_ms = place
-        plan, mark = self.models[model], self.meta.marks_ms.get(model, NO_MARK)
-        reach_ms = plan.horizon_ms + plan.cohort_ms if view is View.COHORT else 2 * plan.config.lateness_ms
-        return start_ms + reach_ms < min(self._over_before_ms, mark - plan.horizon_ms)
-
-    def _books_partials(self, clock_ms: int, final: bool, everywhere: bool) -> list[LabelBooksPartial]:
-        """As in `ChunkFold._books`, but a record with models has all of its bucket: it is the only one of its key."""
-        full = final or (everywhere and self._beats % FULL_BEATS == 0)
-        self._beats += everywhere
-        names = dict.fromkeys([*self.models, *self.meta.books])
-        marks = {model: self.read_until_ms.get(model, self.meta.marks_ms.get(model)) for model in names}
-        moved = {model for model, mark_ms in marks.items() if mark_ms != self._published_marks.get(model)}
-        news = {self._bucket(model) for model in self._touched | moved}
-        self._touched, self._published_marks = set(), marks
-        buckets: dict[int, list[LabelBooksPart]] = {}
-        for model in names:
-            bucket = self._bucket(model)
-            if full or bucket in news:
-                part = LabelBooksPart(model, self.meta.books.get(model, LabelBooks()), marks[model])
-                buckets.setdefault(bucket, []).append(part)
-            elif everywhere:
-                buckets.setdefault(bucket, [])
-        mark = max(self._labels_until_ms(clock_ms), self.unread_until_ms)
-        known_ms = clock_ms if self.caught_up_ms is None else min(clock_ms, self.caught_up_ms)
-        return [
-            LabelBooksPartial(
-                self.topic,
-                self.partition,
-                self.covered,
-                bucket,
-                known_ms,
-                self.seen_at_ms,
-                mark if mark != NO_MARK else None,
-                self.caught_up_ms is not None,
-                final,
-                parts,
-            )
-            for bucket, parts in buckets.items()
-        ]
+        label_mark_ms = max(self._labels_until_ms(clock_ms), self.unread_until_ms)
+        reading = Reading(
+            clock_ms if self.caught_up_ms is None else min(clock_ms, self.caught_up_ms),
+            self.seen_at_ms,
+            label_mark_ms if label_mark_ms != NO_MARK else None,
+            self.caught_up_ms is not None,
+            final,
+        )
+        touched, self._matcher.touched = self._matcher.touched, set()
+        outcomes = self._publisher.outcomes(self._over_before_ms)
+        return [*outcomes, *self._publisher.books(reading, self.read_until_ms, touched, everywhere=everywhere)]
 
     def _labels_until_ms(self, clock_ms: int) -> int:
         """The label time up to which every label has been read; as `ChunkFold` has it for a slow stream."""
@@ -690,32 +441,3 @@ class JoinFold:
             return mark_ms
         pause_ms = PAUSE_MS if clock_ms - reached_ms <= LIVE_MS else self._idle_ms
         return reached_ms if clock_ms - self.seen_at_ms >= pause_ms else mark_ms
-
-    def _bucket(self, model: str) -> int:
-        return bucket_of(model, self.plan.config.kafka.buckets)
-
-
-def _digest(plans: Iterable[ModelPlan]) -> str:
-    """Two plans with one digest mean the same by everything that is stored."""
-    said = [(p.name, layout_of(p).digest, p.segmentation, p.horizon_ms, p.cohort_ms, p.config.pane_ms) for p in plans]
-    return hashlib.blake2b(msgspec.json.encode([FORMAT, said]), digest_size=8).hexdigest()
-
-
-def _alike(starts_ms: Ints, versions: Sequence[str], segments: Sequence[Ints]) -> Ints:
-    """(n,) a number for each row: the same for rows that have everything in common."""
-    _, numbers = numbered(starts_ms)
-    names = {version: number for number, version in enumerate(dict.fromkeys(versions))}
-    if len(names) > 1:
-        numbers = numbers * len(names) + np.fromiter(map(names.__getitem__, versions), np.int64, len(versions))
-    for positions in segments:
-        _, numbers = numbered(numbers * (int(positions.max()) + 1) + positions)
-    return numbers
-
-
-def _belongs(terms: _Terms, given: Prediction, entry: Entry) -> bool:
-    """A label further than the horizon from a prediction is none of it, whatever is still remembered."""
-    return entry.model in ("", given.model) and abs(entry.arrival_ms - given.ts_ms) <= terms.horizon_ms
-
-
-def _same(left: Any, right: Any) -> bool:
-    return left is right if left is None or right is None else class_text(left) == class_text(right)

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from streams.chunk import Step
 from streams.config import bucket_of
-from streams.join import fold
+from streams.join import recovery
 from streams.join.cells import View
 from streams.join.fold import JoinFold
+from streams.join.recovery import META_KEY, unpack_meta
 from streams.judge import BucketJudge
 from streams.merge import BucketMerge
 from streams.partial import CellKey, Covered, LabelBooks, LabelBooksPartial, OutcomePartial, Partial, pack, unpack
@@ -369,8 +370,8 @@ def test_labels_that_were_gone_before_they_were_read_are_lost_and_no_others(
 ) -> None:
     reader = Reader(*both)
     perform(reader, before, finish=False)
-    store, read = reader.store, reader.store.get_many([fold._META])[0]
-    covered = fold._meta(read).covered.labels if read else 0
+    store, read = reader.store, reader.store.get_many([META_KEY])[0]
+    covered = unpack_meta(read).covered.labels if read else 0
     if store_lost:  # then what was published says what was read
         store, covered = MemoryStore(), max((item.covered for item in reader.sent), default=(0, 0))[1]
     starts = int(events_gone * len(both[0])), int(labels_gone * len(both[1]))
@@ -443,7 +444,7 @@ def test_a_store_of_another_plan_is_cleared_and_a_crash_in_between_does_not_matt
     reader = Reader(events, [Told(str(i), 1.0, START_MS + i * 2_000) for i in range(4)])
     reader.finish()
     other = replace(PLAN, models={"alpha": replace(PLAN.models["alpha"], horizon_ms=2 * HORIZON_MS)})
-    monkeypatch.setattr(fold, "MAX_CLEARED", 3)
+    monkeypatch.setattr(recovery, "MAX_CLEARED", 3)
     write, left = reader.store.write, [2]
 
     def dying(changes: Changes) -> None:

@@ -19,6 +19,7 @@ from streams.errors import ForeshockError, NewerError, StoreError
 from streams.events import Reason
 from streams.facts.history import History
 from streams.join.fold import JoinFold
+from streams.join.match import Matcher
 from streams.judge import BucketJudge, ModelJudge, Outcome
 from streams.judge_facts import FactsJudge, KpiClock
 from streams.judge_outcomes import LabelledJudge
@@ -142,7 +143,7 @@ PLACES: dict[str, tuple[type, str, Callable[..., bool], Phase]] = {
     "columns": (Columnizer, "columns", lambda made, _: made is plan().models[BAD].columnizer, Phase.COUNT),
     "gather": (Columnizer, "gather", lambda made, *_: made is plan().models[BAD].columnizer, Phase.COUNT),
     "join": (JoinFold, "take_predictions", named, Phase.COUNT),
-    "label": (JoinFold, "_join", lambda fold, terms, given, *_: given.model == BAD, Phase.JOIN),
+    "label": (Matcher, "join", lambda matcher, terms, given, *_: given.model == BAD, Phase.JOIN),
     "outcomes": (OutcomeLayout, "contributions", lambda made, *_: made is plan().models[BAD].outcomes, Phase.JOIN),
 }
 
