@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import msgspec
 import numpy as np
@@ -17,12 +15,12 @@ from streams.arrays import Floats, Ints
 from streams.baseline import Baseline, Block, OutcomeReference, SegmentKey, Statistics
 from streams.batch import Columnizer, Gathered
 from streams.cells import Segmentation, profiles
-from streams.config import MAX_FEATURES, MAX_SEGMENTS, MAX_VERSION, OTHER, is_nameable
+from streams.config import MAX_SEGMENTS, MAX_VERSION, OTHER, is_nameable
 from streams.decode import ModelCodec, Rows
 from streams.duration import DAY_MS, UNITS_MS
 from streams.errors import ConfigError, DataError
-from streams.events import Event, Invalid, read_event
-from streams.fields import nearest, segment_text, text_of
+from streams.events import Event
+from streams.fields import text_of
 from streams.learn_outcomes import Labels, Worth, count_outcomes, read_reference_labels, understand
 from streams.signals.measure import RARE
 from streams.sketch.counts import Counts
@@ -38,20 +36,18 @@ from streams.sketch.layout import (
     numeric_edges,
 )
 from streams.sketch.outcomes import Task
+from streams.survey import BLOCK_EVENTS, ColumnValues, Survey, events_of, skip_features, survey_of
 
 QUANTILE_BINS = 20
 MAX_CATEGORIES = 256
 MAX_PREDICTIONS = 50
-MAX_DISTINCT = 200_000
-MAX_EVENTS = 2_000_000
 MAX_SEGMENT_VALUES = 12
 MAX_VERSIONS = 8
 MIN_SEGMENT_SHARE = 0.01
 MIN_SEGMENT_EVENTS = 100
 MAX_BLOCKS = 400
-MAX_OTHERS, SHOWN_OTHERS = 1_000, 5
-"""Names of other models in a reference that are counted, and shown."""
-BLOCK_EVENTS = 10_000
+SHOWN_OTHERS = 5
+"""Names of other models in a reference that are shown."""
 
 PANES_MS = tuple(
     count * UNITS_MS[unit]
@@ -67,61 +63,6 @@ ENOUGH_EVENTS, FEWER_EVENTS = 600, 400
 ENOUGH_BLOCKS = 8
 
 Read = Callable[[], Iterable[bytes]]
-
-
-@dataclass(slots=True)
-class _Seen:
-    """What a column held: values by JSON type."""
-
-    numbers: array[float] = field(default_factory=lambda: array("d"))
-    texts: Counter[str] = field(default_factory=Counter)
-    flags: Counter[bool] = field(default_factory=Counter)
-    overflow: int = 0
-    whole: bool = True
-
-    def add(self, value: Any) -> None:
-        if value.__class__ is float or value.__class__ is int:
-            number = nearest(value)
-            if math.isfinite(number):
-                self.numbers.append(number)
-                self.whole = self.whole and number == math.floor(number)
-        elif value.__class__ is str:
-            if value in self.texts or len(self.texts) < MAX_DISTINCT:
-                self.texts[value] += 1
-            else:
-                self.overflow += 1
-        elif value.__class__ is bool:
-            self.flags[value] += 1
-
-    def values(self) -> Floats:
-        return np.frombuffer(self.numbers, float) if self.numbers else np.zeros(0)
-
-    @property
-    def kind(self) -> Kind | None:
-        counts = {
-            Kind.NUMERIC: len(self.numbers),
-            Kind.CATEGORICAL: self.texts.total() + self.overflow,
-            Kind.BOOLEAN: self.flags.total(),
-        }
-        kind = max(counts, key=lambda name: counts[name])
-        return kind if counts[kind] else None
-
-
-@dataclass(slots=True)
-class _Survey:
-    """The first pass."""
-
-    features: dict[str, _Seen] = field(default_factory=dict)
-    scores: dict[str, _Seen] = field(default_factory=dict)
-    prediction: _Seen = field(default_factory=_Seen)
-    segments: dict[str, Counter[str]] = field(default_factory=dict)
-    versions: Counter[str] = field(default_factory=Counter)
-    fields: set[str] = field(default_factory=set)
-    times: array[int] = field(default_factory=lambda: array("q"))
-    rejected: Counter[str] = field(default_factory=Counter)
-    others: Counter[str] = field(default_factory=Counter)
-    """Events of other models, by name."""
-    events: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +92,47 @@ def learn(
         DataError: if there is nothing to learn from.
         ConfigError: if the events are of other models alone.
     """
-    survey = _survey(model, read(), on_events)
+    survey = survey_of(model, read(), on_events)
+    _refuse_unusable(model, survey)
+    skipped = skip_features(survey)
+    known = read_reference_labels(labels) if labels is not None else {}
+    worth = understand(events_of(model, read(), Counter()), known) if labels is not None else None
+    columns, statistics = _columns(survey, worth.cuts if worth else ())
+    segments, dropped = _segments(survey)
+    times_ms = np.sort(np.frombuffer(survey.times, np.int64)) if survey.times else np.zeros(0, np.int64)
+    timed = len(times_ms) > 1 and int(times_ms[-1] - times_ms[0]) >= 1000
+    pane_ms = choose_pane_ms(times_ms) if timed else 0
+    totals, blocks = _count(model, read(), columns, segments, pane_ms or UNITS_MS["m"], on_events)
+    baseline = Baseline(
+        model=model,
+        columns=columns,
+        statistics=statistics,
+        events=survey.events,
+        start_ms=int(times_ms[0]) if timed else 0,
+        end_ms=int(times_ms[-1]) if timed else 0,
+        pane_ms=pane_ms,
+        longest_gap_ms=int(np.diff(times_ms).max()) if timed else 0,
+        fields=tuple(sorted({*survey.fields, *(f"features.{name}" for name in skipped)})),
+        total={key: counts.to_bytes() for key, counts in totals.items()},
+        blocks=tuple(_packed(blocks)) if timed else (),
+        thinning=_thinning(blocks),
+        outcomes=_outcomes(worth, columns, events_of(model, read(), Counter()), known, segments, pane_ms)
+        if worth
+        else None,
+    )
+    return Learned(
+        baseline=baseline,
+        pane_ms=pane_ms or UNITS_MS["m"],
+        grace_ms=_grace_ms(np.frombuffer(survey.times, np.int64), pane_ms) if timed else UNITS_MS["m"],
+        versions=tuple(v for v, _ in survey.versions.most_common(MAX_VERSIONS) if 0 < len(v) <= MAX_VERSION),
+        segments=segments,
+        dropped_segments=dropped,
+        rejected=_rejected(survey),
+        skipped_features=skipped,
+    )
+
+
+def _refuse_unusable(model: str, survey: Survey) -> None:
     if not survey.events and survey.others:
         names = ", ".join(f"{name!r} ({count:,} events)" for name, count in survey.others.most_common(SHOWN_OTHERS))
         raise ConfigError(
@@ -166,95 +147,14 @@ def learn(
             expected="reference data in the form of inference events",
             mend="see 'Reference data' in the README",
         )
-    skipped = _skipped(survey)
-    known = read_reference_labels(labels) if labels is not None else {}
-    worth = understand(_events(model, read(), Counter()), known) if labels is not None else None
-    columns, statistics = _columns(survey, worth.cuts if worth else ())
-    segments, dropped = _segments(survey)
-    times = np.sort(np.frombuffer(survey.times, np.int64)) if survey.times else np.zeros(0, np.int64)
-    timed = len(times) > 1 and int(times[-1] - times[0]) >= 1000
-    pane_ms = choose_pane_ms(times) if timed else 0
-    totals, blocks = _count(model, read(), columns, segments, pane_ms or UNITS_MS["m"], on_events)
-    baseline = Baseline(
-        model=model,
-        columns=columns,
-        statistics=statistics,
-        events=survey.events,
-        start_ms=int(times[0]) if timed else 0,
-        end_ms=int(times[-1]) if timed else 0,
-        pane_ms=pane_ms,
-        longest_gap_ms=int(np.diff(times).max()) if timed else 0,
-        fields=tuple(sorted({*survey.fields, *(f"features.{name}" for name in skipped)})),
-        total={key: counts.to_bytes() for key, counts in totals.items()},
-        blocks=tuple(_packed(blocks)) if timed else (),
-        thinning=_thinning(blocks),
-        outcomes=_outcomes(worth, columns, _events(model, read(), Counter()), known, segments, pane_ms)
-        if worth
-        else None,
-    )
-    return Learned(
-        baseline=baseline,
-        pane_ms=pane_ms or UNITS_MS["m"],
-        grace_ms=_grace_ms(np.frombuffer(survey.times, np.int64), pane_ms) if timed else UNITS_MS["m"],
-        versions=tuple(v for v, _ in survey.versions.most_common(MAX_VERSIONS) if 0 < len(v) <= MAX_VERSION),
-        segments=segments,
-        dropped_segments=dropped,
-        rejected=dict(survey.rejected)
-        | (
-            {"of other models: " + ", ".join(sorted(survey.others)[:SHOWN_OTHERS]): survey.others.total()}
-            if survey.others
-            else {}
-        ),
-        skipped_features=skipped,
-    )
 
 
-def _skipped(survey: _Survey) -> tuple[str, ...]:
-    """Takes out, and gives, the features that hold no value, or that no configuration can declare."""
-    usable = [name for name, seen in survey.features.items() if seen.kind is not None and is_nameable(name)]
-    kept = set(usable[:MAX_FEATURES])
-    skipped = tuple(name for name in survey.features if name not in kept)
-    survey.features = {name: survey.features[name] for name in usable[:MAX_FEATURES]}
-    return skipped
-
-
-def _survey(model: str, values: Iterable[bytes], on_events: Callable[[int], None]) -> _Survey:
-    survey = _Survey()
-    for event in _events(model, values, survey.rejected, survey.others):
-        survey.events += 1
-        survey.times.append(event.ts_ms)
-        survey.versions[event.model_version] += 1
-        survey.fields.update(event.extras)
-        for name, value in event.features.items():
-            survey.features.setdefault(name, _Seen()).add(value)
-        for name, value in event.segments.items():
-            if (text := segment_text(value)) is not None:
-                survey.segments.setdefault(name, Counter())[text] += 1
-        survey.prediction.add(event.prediction)
-        scores = event.score if isinstance(event.score, dict) else {"": event.score}
-        for name, value in scores.items():
-            survey.scores.setdefault(name, _Seen()).add(value)
-        if not survey.events % BLOCK_EVENTS:
-            on_events(survey.events)
-    return survey
-
-
-def _events(
-    model: str, values: Iterable[bytes], rejected: Counter[str], others: Counter[str] | None = None
-) -> Iterator[Event]:
-    """The events of a model. `others`: tells of those of other models, by name."""
-    for number, value in enumerate(values):
-        if number >= MAX_EVENTS:
-            return
-        try:
-            event = read_event(value)
-        except Invalid as invalid:
-            rejected[f"{invalid.reason} ({invalid.detail})" if len(rejected) < 20 else str(invalid.reason)] += 1
-            continue
-        if event.model == model:
-            yield event
-        elif others is not None and (event.model in others or len(others) < MAX_OTHERS):
-            others[event.model] += 1
+def _rejected(survey: Survey) -> dict[str, int]:
+    """How many events were left out, by reason."""
+    if not survey.others:
+        return dict(survey.rejected)
+    names = ", ".join(sorted(survey.others)[:SHOWN_OTHERS])
+    return {**survey.rejected, f"of other models: {names}": survey.others.total()}
 
 
 def _outcomes(
@@ -272,7 +172,7 @@ def _outcomes(
     return count_outcomes(layout, events, labels, segments, pane_ms or UNITS_MS["m"])
 
 
-def _columns(survey: _Survey, cuts: tuple[float, ...]) -> tuple[tuple[Column, ...], tuple[Statistics, ...]]:
+def _columns(survey: Survey, cuts: tuple[float, ...]) -> tuple[tuple[Column, ...], tuple[Statistics, ...]]:
     found: list[tuple[Column, Statistics]] = []
     for name, seen in survey.features.items():
         if seen.kind is not None:
@@ -280,21 +180,23 @@ def _columns(survey: _Survey, cuts: tuple[float, ...]) -> tuple[tuple[Column, ..
     classes = sorted(name for name, seen in survey.scores.items() if name and seen.numbers)
     for name in classes[:MAX_PREDICTIONS] or [""]:
         column = f"{SCORE}.{name}" if name else SCORE
-        found.append(_numeric(column, Role.SCORE, survey.scores.get(name, _Seen()).values(), () if name else cuts))
+        found.append(
+            _numeric(column, Role.SCORE, survey.scores.get(name, ColumnValues()).values(), () if name else cuts)
+        )
     found.append(_column(PREDICTION, Role.PREDICTION, survey.prediction, _prediction_kind(survey.prediction)))
     latency = Column(name=LATENCY, role=Role.LATENCY, kind=Kind.NUMERIC, edges=LATENCY_EDGES_MS)
     found.append((latency, Statistics()))
     return tuple(column for column, _ in found), tuple(statistics for _, statistics in found)
 
 
-def _prediction_kind(seen: _Seen) -> Kind:
+def _prediction_kind(seen: ColumnValues) -> Kind:
     kind = seen.kind or Kind.CATEGORICAL
     if kind is Kind.NUMERIC and seen.whole and len(set(seen.numbers)) <= MAX_PREDICTIONS:
         return Kind.CODE
     return kind
 
 
-def _column(name: str, role: Role, seen: _Seen, kind: Kind) -> tuple[Column, Statistics]:
+def _column(name: str, role: Role, seen: ColumnValues, kind: Kind) -> tuple[Column, Statistics]:
     if kind is Kind.NUMERIC:
         return _numeric(name, role, seen.values())
     if kind is Kind.CODE:
@@ -336,7 +238,7 @@ def _numeric(name: str, role: Role, values: Floats, cuts: tuple[float, ...] = ()
     )
 
 
-def _segments(survey: _Survey) -> tuple[dict[str, tuple[str, ...]], dict[str, int]]:
+def _segments(survey: Survey) -> tuple[dict[str, tuple[str, ...]], dict[str, int]]:
     kept, dropped = {}, {}
     nameable = [name for name in survey.segments if is_nameable(name)]
     for name in nameable[:MAX_SEGMENTS]:
@@ -415,7 +317,7 @@ def _count(
 
 
 def _batches(codec: ModelCodec, values: Iterable[bytes], on_events: Callable[[int], None]) -> Iterator[Rows]:
-    events, done = _events(codec.model, values, Counter()), 0
+    events, done = events_of(codec.model, values, Counter()), 0
     while block := list(itertools.islice(events, BLOCK_EVENTS)):
         rows = [codec.row(event)[0] for event in block]
         yield Rows(np.arange(len(rows)), rows, np.array([event.ts_ms for event in block], np.int64))

@@ -32,6 +32,8 @@ MIN_LABELLED = 100
 _NO_LIMIT = 2**60
 
 Labels = Mapping[str, Label]
+Pairs = Sequence[tuple[Event, object]]
+"""Events and their labels."""
 
 
 def read_reference_labels(values: Iterable[bytes]) -> dict[str, Label]:
@@ -78,17 +80,28 @@ def understand(events: Iterable[Event], labels: Labels) -> Worth:
             mend="check that both files have the same event_id",
         )
     truths = Counter(class_text(label) for _, label in pairs)
-    by_class = any(isinstance(event.score, dict) for event, _ in pairs)
-    numbers = all(isinstance(label, float) and not isinstance(label, bool) for _, label in pairs)
-    scores = [event.score for event, _ in pairs if isinstance(event.score, float)]
-    likely = bool(scores) and 0 <= min(scores) <= max(scores) <= 1
-    if not by_class and len(truths) <= 2 and (likely or not numbers):
+    has_class_scores = any(isinstance(event.score, dict) for event, _ in pairs)
+    numeric = all(isinstance(label, float) and not isinstance(label, bool) for _, label in pairs)
+    if not has_class_scores and len(truths) <= 2 and (_scores_are_probabilities(pairs) or not numeric):
         return _binary(pairs, truths)
-    answers = Counter(class_text(event.prediction) for event, _ in pairs if event.prediction is not None)
-    classes = {name for event, _ in pairs[:BATCH] if isinstance(event.score, dict) for name in event.score}
-    classes |= {*truths, *answers}
-    if not by_class and numbers and (len(classes) > MAX_CLASSES or not _are_codes(pairs)):
+    classes = _classes(pairs) | truths.keys()
+    if not has_class_scores and numeric and (len(classes) > MAX_CLASSES or not _are_codes(pairs)):
         return Worth(OutcomeLayout(task=Task.REGRESSION, spread=_spread(pairs)))
+    return _multiclass(pairs, classes, truths)
+
+
+def _scores_are_probabilities(pairs: Pairs) -> bool:
+    scores = [event.score for event, _ in pairs if isinstance(event.score, float)]
+    return bool(scores) and 0 <= min(scores) <= max(scores) <= 1
+
+
+def _classes(pairs: Pairs) -> set[str]:
+    """The classes that are predicted, or that have a score of their own."""
+    predicted = {class_text(event.prediction) for event, _ in pairs if event.prediction is not None}
+    return predicted.union(*(event.score for event, _ in pairs[:BATCH] if isinstance(event.score, dict)))
+
+
+def _multiclass(pairs: Pairs, classes: set[str], truths: Counter[str]) -> Worth:
     if len(classes) > MAX_CLASSES:
         raise DataError(
             seen=f"{len(classes)} classes among labels and predictions",
@@ -101,7 +114,7 @@ def understand(events: Iterable[Event], labels: Labels) -> Worth:
     return Worth(OutcomeLayout(task=Task.MULTICLASS, classes=ordered, edges=edges))
 
 
-def _binary(pairs: Sequence[tuple[Event, object]], truths: Counter[str]) -> Worth:
+def _binary(pairs: Pairs, truths: Counter[str]) -> Worth:
     classes = ("0", "1")
     if not truths.keys() <= {"0", "1"}:
         if len(truths) < 2:
@@ -120,18 +133,18 @@ def _binary(pairs: Sequence[tuple[Event, object]], truths: Counter[str]) -> Wort
     return Worth(OutcomeLayout(task=Task.BINARY, classes=classes, threshold=threshold), (threshold,))
 
 
-def _mean_score(pairs: Sequence[tuple[Event, object]], name: str) -> float:
+def _mean_score(pairs: Pairs, name: str) -> float:
     scores = [event.score for event, label in pairs if isinstance(event.score, float) and class_text(label) == name]
     return float(np.mean(scores)) if scores else 0.0
 
 
-def _are_codes(pairs: Sequence[tuple[Event, object]]) -> bool:
+def _are_codes(pairs: Pairs) -> bool:
     """Whether predictions and labels are whole numbers of a few kinds: classes, not quantities."""
     values = {event.prediction for event, _ in pairs} | {label for _, label in pairs}
     return all(isinstance(value, str | bool) or value is None or value == value // 1 for value in values)  # type: ignore[operator]
 
 
-def _spread(pairs: Sequence[tuple[Event, object]]) -> float:
+def _spread(pairs: Pairs) -> float:
     answers = [event.prediction if event.prediction is not None else event.score for event, _ in pairs]
     errors = [
         float(answer) - float(label)  # type: ignore[arg-type]

@@ -16,9 +16,9 @@ from streams.decide import BEGINNINGS
 from streams.duration import UNITS_MS, WEEK_MS
 from streams.events import Invalid, read_event
 from streams.labels import label_time_ms
-from streams.learn import MAX_EVENTS
 from streams.parking import check_none
 from streams.plan import Plan
+from streams.survey import MAX_EVENTS
 
 HOUR_MS = UNITS_MS["h"]
 MOST_PANES = 1_000
