@@ -1,4 +1,4 @@
-"""Values of the acks topic → what a consumer did about an action, or why it says nothing."""
+"""Values of the topic `acks` → Ack, what a consumer did about an action; or the reason why it is none."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ MAX_ACK_BYTES = 16_384
 MAX_ID, MAX_BY, MAX_NOTE = 128, 256, 2_000
 MOST_ACKED = 50_000
 MAX_KEPT_BYTES = 32 << 20
-"""Actions whose acks are remembered, and their bytes; beyond that those that were acked first are forgotten."""
+"""Actions whose acks are kept, and the bytes of all of them; beyond either, the actions that were acked first are
+evicted."""
 
 
 class Status(StrEnum):
@@ -30,7 +31,7 @@ class Status(StrEnum):
 
 
 class Ack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What somebody did about an action. The record's key is the action's id."""
+    """What a person or a program did about an action. The record's key is the action's id."""
 
     action_id: Annotated[str, Meta(min_length=1, max_length=MAX_ID, description="The id of the action.")]
     status: Annotated[Status, Meta(description="`acted`: begun; `done`: finished; `dismissed`: a false alarm.")]
@@ -40,7 +41,7 @@ class Ack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
 
     @property
     def ts_ms(self) -> int:
-        """NO_TIME for a text that is no time."""
+        """Epoch milliseconds of `ts`; NO_TIME for a text that is no time."""
         return self.ts if isinstance(self.ts, int) else instant_ms(self.ts)
 
 
@@ -61,9 +62,9 @@ def read_ack(value: bytes | None, headers: Headers = ()) -> Ack:
 
 
 class Acks:
-    """When what was done about actions: per action and status the time of the first ack, within MAX_KEPT_BYTES.
+    """Per action and status the time of the first ack, within MAX_KEPT_BYTES.
 
-    Who said it, and the note, are not kept: they may be a hundred times as long, and nothing here needs them.
+    The author and the note are not kept: they may be a hundred times as long, and nothing here needs them.
     """
 
     def __init__(self, acks: Iterable[Ack] = ()) -> None:
@@ -73,7 +74,8 @@ class Acks:
             self.take(ack)
 
     def take(self, ack: Ack) -> None:
-        """Keep it if it is the first of its status; the actions that were acked first go when there are too many."""
+        """Keeps the ack if it is the first of its status, and evicts the actions that were acked first when there are
+        too many."""
         known = self._by_action.get(ack.action_id)
         if known is None:
             known = self._by_action[ack.action_id] = {}
@@ -85,7 +87,7 @@ class Acks:
             self._bytes -= _cost(oldest)
 
     def of(self, action_id: str) -> Iterator[Ack]:
-        """The acks of an action, without who and why."""
+        """The acks of an action, without author and note."""
         for status, ts_ms in self._by_action.get(action_id, {}).items():
             yield Ack(action_id=action_id, status=status, by="", ts=ts_ms)
 

@@ -26,7 +26,7 @@ ADVICE = {
 
 
 class State(StrEnum):
-    """What an action says of its incident."""
+    """State of the incident that an action is about."""
 
     FIRING = "firing"
     SUPPRESSED = "suppressed"
@@ -34,14 +34,14 @@ class State(StrEnum):
 
 
 class Span(msgspec.Struct, frozen=True):
-    """From one time to another, RFC 3339 in UTC."""
+    """A span of time, RFC 3339 in UTC."""
 
     start: str
     end: str
 
 
 class ActionData(msgspec.Struct, frozen=True, kw_only=True):
-    """What an action says. A consumer acts on `firing`, stands down on `resolved`, and does nothing on `suppressed`."""
+    """Payload of an action. A consumer acts on `firing`, stands down on `resolved`, and ignores `suppressed`."""
 
     action: Annotated[str, Meta(description="The response: one of the four, or one that the configuration declares.")]
     state: State
@@ -75,7 +75,7 @@ class Action(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def action_of(model: str, config: Model, decision: Decision) -> Action:
-    """The action of a decision that is news."""
+    """The action that publishes a decision."""
     rule, state, window = decision.rule, decision.state, decision.window
     name = State.RESOLVED if decision.reason in ENDS else State.FIRING
     if decision.reason is Reason.SUPPRESSED:
@@ -109,12 +109,12 @@ def action_of(model: str, config: Model, decision: Decision) -> Action:
 def retirement(
     model: str, cell: tuple[str, str | None, SegmentKey], state: RuleState, rule: RulePrint, window: Span
 ) -> Action:
-    """The action that closes an incident of what the configuration no longer names.
+    """The action that closes an incident which the configuration no longer names.
 
     Parameters:
         cell: rule, version and segment of the incident.
-        rule: as it was when the incident was opened.
-        window: the last one that was judged.
+        rule: the rule at the time when the incident was opened.
+        window: the last window that was evaluated.
     """
     name, version, segment = cell
     return Action(
@@ -144,7 +144,7 @@ def retirement(
 
 
 IncidentKey = tuple[str, str, str, str]
-"""Model, rule, version and segment, as texts: what an incident is about, whenever it is."""
+"""Model, rule, version and segment, as texts: the identity of an incident, whenever it is."""
 
 
 def incident_key(model: str, rule: str, version: str | None, segment: Mapping[str, str] | None) -> IncidentKey:
@@ -152,7 +152,7 @@ def incident_key(model: str, rule: str, version: str | None, segment: Mapping[st
 
 
 def layer_of(rule: Rule) -> int:
-    """The lowest layer that a rule looks at: what it says is said of that one."""
+    """The lowest layer among a rule's signals: the rule belongs to that layer."""
     return min(SIGNALS[signal].layer for signal in rule.signals)
 
 
@@ -164,7 +164,7 @@ _decode = msgspec.json.Decoder(Action).decode
 
 
 def read_action(value: bytes | None) -> Action | None:
-    """An action as it stands on the topic; None for what is none."""
+    """The action of a record's value; None if the value is no action."""
     try:
         return _decode(value) if value is not None else None
     except UNREADABLE:
@@ -172,13 +172,13 @@ def read_action(value: bytes | None) -> Action | None:
 
 
 def line_of(value: bytes | None) -> str:
-    """One line for a person about what stands on the topic; of what is no action, its beginning."""
+    """One line for a person about a record of `actions`; for a value that is no action, its beginning."""
     action = read_action(value)
     return action_line(action) if action else f"no action: {(value or b'')[:80]!r}"
 
 
 def advice(action: Action) -> Iterator[str]:
-    """What the numbers do not tell: where to look."""
+    """Hints beyond the numbers: where to look."""
     if action.data.state is State.FIRING:
         yield from (ADVICE[signal.name] for signal in action.data.signals if signal.name in ADVICE)
 

@@ -1,8 +1,8 @@
-"""Configurations of a group's members → the one that is active: whoever has another waits.
+"""Configurations of a group's members → the active one; members with another configuration wait.
 
-A member that does not know a model counts its events as undeclared; one that knows it otherwise counts them into other
-sketches. So members of one configuration alone are given partitions: of the one that declares all that any other does,
-if there is such a one (a roll-out that adds a model); else of the one that most members have.
+A member that does not have a model counts its events as undeclared; a member with another version of it counts them
+into other sketches. So only members of one configuration get partitions: of the one that declares everything that any
+other declares, if there is one (a roll-out that adds a model); else of the one that most members have.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from streams.plan import ModelPlan, Plan
 
 HASH_BYTES = 6
 MAX_LISTED = 2_000
-"""Parts of a configuration that are listed; of a larger one only the digest is known."""
+"""Parts that a configuration lists; for a larger one only the digest is compared."""
 UNKNOWN = 0
-"""The digest of a member that does not say: of an earlier release."""
+"""The digest of a member that announces none: of an earlier release."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Configuration:
 
 
 def configuration_of(plan: Plan) -> Configuration:
-    """The configuration of a plan: equal for two workers that count and judge alike."""
+    """The configuration of a plan: equal for two workers that count and evaluate alike."""
     kafka = plan.config.kafka
     topics = kafka.inference, kafka.labels, kafka.feedback, kafka.runs, kafka.outcomes
     rest = _hash([topics, kafka.buckets, kafka.chunk_size, plan.config.limits])
@@ -42,14 +42,14 @@ def configuration_of(plan: Plan) -> Configuration:
 
 
 def configured(hashes: Iterable[bytes]) -> Configuration:
-    """The configuration that has these parts."""
+    """The configuration with these parts."""
     found = sorted(set(hashes))
     digest = int.from_bytes(blake2b(b"".join(found), digest_size=8).digest(), "big") >> 1
     return Configuration(digest or 1, b"".join(found) if len(found) <= MAX_LISTED else b"")
 
 
 def active(members: Iterable[Claims]) -> int:
-    """The digest of the configuration whose members are given partitions."""
+    """The digest of the configuration whose members get partitions."""
     counts: Counter[int] = Counter()
     parts: dict[int, frozenset[bytes] | None] = {}
     for claims in members:

@@ -1,4 +1,4 @@
-"""What `state` holds, and a configuration → sentences: what a restart would keep, align, begin anew and close."""
+"""Content of `state`, and a configuration → sentences: what a restart would keep, align, begin anew and close."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Kept = Mapping[tuple[int, bytes], bytes]
 
 
 def state_lines(plan: Plan, kept: Kept) -> Iterator[str]:
-    """One line for each thing to say, by model. Reads, and changes nothing."""
+    """One line for each finding, by model. Changes nothing."""
     states: dict[str, ModelState] = {}
     fitting: Counter[str] = Counter()
     units: Counter[str] = Counter()
@@ -56,13 +56,13 @@ def state_lines(plan: Plan, kept: Kept) -> Iterator[str]:
 
 
 def check_counted(kafka: Kafka, buckets: int, progress: Iterable[Progress]) -> None:
-    """Whether a worker would go on under these settings from what is on the topics.
+    """Raises unless a worker with these settings could continue from what is on the topics.
 
     Parameters:
         buckets: partitions of `state`.
 
     Raises:
-        ConfigError: models would be looked for in other buckets, or records be counted in chunks of another size.
+        ConfigError: if it would look for models in other buckets, or count records in chunks of another size.
     """
     if kafka.buckets != buckets:
         raise ConfigError(

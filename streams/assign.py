@@ -1,8 +1,8 @@
-"""What the workers of a group have → who gets which partitions: balanced, co-partitioned, and few moves.
+"""Claims of a group's workers → partitions by worker: balanced, co-partitioned, and with few moves.
 
-Workers are given *numbers*: whoever has number 3 has partition 3 of every topic, so what has the same key is in one
-place. A move costs a rebuild, so whoever has a number keeps it, as far as the balance allows; a number that nobody has
-goes to a worker that still has what it kept of it on its disk.
+Workers get *numbers*: the worker with number 3 has partition 3 of every topic, so records of one key are on one worker.
+A move costs a rebuild, so a worker keeps its numbers as far as the balance allows; a number without a worker goes to
+one that still has that number's files on its disk.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ MAX_BYTES = 1 << 20
 
 
 class Claims(msgspec.Struct, array_like=True, frozen=True):
-    """Of one worker: the numbers that it had until now, and those of which something is on its disk.
+    """The numbers that one worker had until now, and those with files on its disk.
 
-    `digest` and `parts` of its configuration (`streams.active`). `asked`: how often it asked for a new assignment, for
-    Kafka makes none for a member that says what it said before.
+    `digest` and `parts` of its configuration (`streams.active`). `asked`: how often it asked for a new assignment; it
+    is part of the claims because Kafka makes no assignment for a member whose metadata did not change.
     """
 
     held: tuple[int, ...] = ()
@@ -35,7 +35,7 @@ class Claims(msgspec.Struct, array_like=True, frozen=True):
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Claims:
-        """No claims, for what are none: a worker of an earlier release makes none."""
+        """The claims of a member's metadata; empty claims for other bytes, as a worker of an earlier release sends."""
         try:
             return msgspec.msgpack.decode(data, type=cls) if len(data) <= MAX_BYTES else cls()
         except UNREADABLE:
@@ -51,10 +51,14 @@ class _Member:
 
 
 def assign(counts: Iterable[int], claims: Mapping[str, Claims]) -> dict[str, list[int]]:
-    """Numbers by worker. `counts`: of the partitions of each topic.
+    """Numbers by worker.
 
-    Every number below the highest count is given once. Of every topic the workers' shares differ by one partition at
-    the most. Where all topics have the same count and no number is held twice, no more numbers move than have to.
+    Every number below the highest count is assigned once. The workers' shares of each topic differ by one partition at
+    most. If all topics have the same count and no number is held twice, no more numbers move than necessary.
+
+    Parameters:
+        counts: number of partitions of each topic.
+        claims: by worker.
     """
     had: set[int] = set()
     members = []

@@ -1,6 +1,6 @@
 """Events and labels of files → windows and actions: the live pipeline, stage 1 to stage 2, without a broker.
 
-The files are one source partition, their lines are records; partials go through their bytes as they would over Kafka.
+Each file is one source partition, and its lines are records; partials are packed to bytes as they would be for Kafka.
 Labels are read up to the time that the events have reached.
 """
 
@@ -46,15 +46,15 @@ class ModelSummary(msgspec.Struct, kw_only=True):
     duplicate: int = 0
     labels: dict[str, int] = {}
     told: dict[str, dict[str, int]] = {}
-    """By kind, feedback, run events and observations of KPIs."""
+    """Books of feedback, run events and observations of KPIs, by kind."""
     windows: int = 0
     actions: dict[str, int] = {}
     parked: str = ""
-    """Where an exception ended the evaluation of the model, and which; empty while it goes on."""
+    """The exception that ended the evaluation of the model, and where; empty if none did."""
 
 
 class Summary(msgspec.Struct, kw_only=True):
-    """`rejected`: records of which no model could be read."""
+    """Summary of a run. `rejected`: records without a readable model."""
 
     read: int
     rejected: int
@@ -62,7 +62,7 @@ class Summary(msgspec.Struct, kw_only=True):
 
 
 class Backtest:
-    """One run over one file of events, `labelled` if one of labels comes with it."""
+    """One run over one file of events; `labelled` if a file of labels comes with it."""
 
     def __init__(
         self,
@@ -73,8 +73,12 @@ class Backtest:
         told: Iterable[Facts] = (),
         acks: Acks | None = None,
     ) -> None:
-        """`told`: the kinds of facts that come with the events; others are not judged. `acks`: of the actions of this
-        past, where it is known what was done about them."""
+        """A run at `now_ms` by the clock.
+
+        Parameters:
+            told: kinds of side inputs that come with the events; others are not evaluated.
+            acks: acks of the actions of this past, if they are known.
+        """
         self.plan = plan
         self.now_ms = now_ms
         self.join = JoinFold(plan, plan.config.kafka.labels, PARTITION, MemoryStore(), now_ms) if labelled else None
@@ -93,7 +97,7 @@ class Backtest:
         labels: Iterable[bytes] = (),
         told: Mapping[Facts, Iterable[bytes]] = MappingProxyType({}),
     ) -> Iterator[Outcome]:
-        """Outcomes as the watermark moves, and at the end those of the panes that are still open."""
+        """Yields results as the watermark advances, and at the end those of the panes that are still open."""
         lines, later = iter(values), _Later(labels, label_time_ms)
         facts = {kind: _Later(told.get(kind, ()), partial(fact_time_ms, kind)) for kind in self.facts}
         offset = 0
@@ -164,7 +168,7 @@ class Backtest:
         }
 
     def ledgers(self) -> dict[str, Ledger]:
-        """Those of the models, by name."""
+        """The ledgers of the models, by name."""
         return {name: book for bucket in self._buckets.values() for name, book in sorted(bucket.ledgers.items())}
 
     def summary(self) -> Summary:

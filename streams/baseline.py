@@ -1,8 +1,8 @@
-"""The reference profile a model was trained on ↔ bytes of its baseline file.
+"""The reference profile that a model was trained on ↔ bytes of its baseline file.
 
-A baseline is made of the very sketches that the live stream is made of: the counts of the whole reference, and of its
-blocks (stretches as long as a pane), for the whole model and for every declared segment. What the reference itself
-shows from block to block is what a live window is held against.
+A baseline consists of the same sketches as the live stream: counts of the whole reference, and of its blocks (spans as
+long as a pane), for the whole model and for every declared segment. A live window is compared with how the reference
+differs from block to block.
 """
 
 from __future__ import annotations
@@ -31,19 +31,22 @@ WHOLE: SegmentKey = ("", "")
 
 
 class Block(msgspec.Struct, frozen=True):
-    """One stretch of the reference: packed counts by segment."""
+    """One span of the reference: packed counts by segment."""
 
     start_ms: int
     counts: dict[SegmentKey, bytes]
 
 
 class Statistics(msgspec.Struct, frozen=True):
-    """What bins do not tell of a column.
+    """Statistics of a column that its bins do not hold.
 
-    `centres`: the mean value of each bin, of a numeric column. `common`: how many of the categories, which stand in
-    falling order of their counts, are not rare. `distinct`: values in all. `singletons`: how many of them the reference
-    holds just once, and `listed_singletons` how many of those are categories: the share of values seen once estimates
-    how often a new one turns up (Good 1953, Biometrika 40).
+    Attributes:
+        centres: mean value of each bin, of a numeric column.
+        common: how many of the categories, in falling order of their counts, are not rare.
+        distinct: number of different values.
+        singletons: how many values the reference holds just once. Their share estimates how often a new value turns up
+            (Good 1953, Biometrika 40).
+        listed_singletons: how many of these are categories.
     """
 
     distinct: int = 0
@@ -54,15 +57,15 @@ class Statistics(msgspec.Struct, frozen=True):
 
 
 class OutcomeReference(msgspec.Struct, frozen=True, kw_only=True):
-    """What the reference's predictions were worth: packed outcomes of the whole and of its blocks, by segment."""
+    """Labelled performance of the reference: packed outcomes of the whole and of its blocks, by segment."""
 
     layout: OutcomeLayout
     total: dict[SegmentKey, bytes]
     blocks: tuple[Block, ...]
     timed: bool
-    """Whether the labels' times say how late they come."""
+    """Whether the labels have times, from which their delays follow."""
     arrivals: dict[int, int] = {}
-    """Labels by the pane in which they came."""
+    """Number of labels by the pane in which they arrived."""
 
     def opened(self) -> tuple[dict[SegmentKey, CountVector], list[dict[SegmentKey, CountVector]]]:
         """Vectors of the whole, and of each block, by segment."""
@@ -71,7 +74,7 @@ class OutcomeReference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Baseline(msgspec.Struct, frozen=True, kw_only=True, dict=True):
-    """Everything learned from reference data. `pane_ms` is 0 when the reference has no usable times."""
+    """Everything that `init` learned from reference data. `pane_ms` is 0 if the reference has no usable times."""
 
     model: str
     columns: tuple[Column, ...]
@@ -82,11 +85,11 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     pane_ms: int
     longest_gap_ms: int
     fields: tuple[str, ...]
-    """Names of unknown fields that the reference itself holds: no news when the stream has them."""
+    """Names of unknown fields in the reference itself: these are not new in the stream."""
     total: dict[SegmentKey, bytes]
     blocks: tuple[Block, ...]
     thinning: int = 1
-    """Of so many blocks that the reference has, one was kept."""
+    """One in so many of the reference's blocks was kept."""
     outcomes: OutcomeReference | None = None
 
     @cached_property
@@ -127,7 +130,7 @@ _DECODER = msgspec.msgpack.Decoder(Baseline)
 
 
 def check_baseline(baseline: Baseline) -> None:
-    """Raises SketchError for what no reference can have: such numbers would give wrong verdicts, or none."""
+    """Raises SketchError for content that no reference can have: it would make windows breach wrongly, or never."""
     _check_times(baseline)
     if len(baseline.statistics) != len(baseline.columns):
         raise SketchError(seen="counts of another layout", expected="counts of its own columns")

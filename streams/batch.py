@@ -1,4 +1,4 @@
-"""Rows → Columns: for every column of every row the slot that it counts in, whole batches at a time."""
+"""Rows → Columns: for every column of every row the slot in which it counts, whole batches at a time."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Columns:
 
 @dataclass(slots=True)
 class Parts:
-    """Rows taken apart: what more than one reader needs of them."""
+    """Rows split into the parts that several readers need."""
 
     rows: Rows
     fields: dict[str, tuple[Any, ...]]
@@ -85,7 +85,7 @@ class Parts:
 
 @dataclass(slots=True)
 class Gathered:
-    """What is taken of rows before they go, column by column; grows until it becomes `Columns`."""
+    """Columns of rows, collected block by block until they become `Columns`; so the rows themselves can be freed."""
 
     n: int = 0
     ts_ms: list[Ints] = field(default_factory=list)
@@ -100,7 +100,7 @@ class Gathered:
     extras: list[tuple[int, str]] = field(default_factory=list)
 
     def head(self, n: int) -> Gathered:
-        """The first `n` rows, also of one whose last rows were taken in part when an exception came."""
+        """The first `n` rows, even if an exception left the last rows incomplete."""
         if not n:
             return Gathered()
         return Gathered(
@@ -147,7 +147,7 @@ def _key(kind: Kind, category: str) -> Any:
 
 
 class Columnizer:
-    """Makes Columns of a model's rows, by its layout."""
+    """Turns rows of one model into Columns, by the model's layout."""
 
     def __init__(self, layout: Layout, segments: Mapping[str, Sequence[str]]) -> None:
         self.layout = layout
@@ -161,7 +161,7 @@ class Columnizer:
         self._segment_of = [attrgetter(f"s{i}") for i in range(len(segments))]
 
     def parts(self, rows: Rows) -> Parts:
-        """Takes rows apart. A few hundred at a time are best: they stay in the processor's cache."""
+        """Splits rows into parts. Blocks of a few hundred rows are fastest: they stay in the processor's cache."""
         fields = _transposed(rows.rows)
         return Parts(rows, fields, self._segments_of(fields["segments"]))
 

@@ -1,9 +1,9 @@
 """Online calibration of one model version, after the merge: a state of plain numbers, and river's learners over it.
 
-A logistic recalibration on the logit of the score (Cox intercept and slope) follows the labels as they arrive, and two
+A logistic recalibration on the logit of the score (Cox intercept and slope) follows the labels as they arrive. Two
 detectors watch the residuals that the reference's own recalibration leaves: ADWIN (Bifet and Gavaldà 2007) and
-Page–Hinkley. They tell since when it is otherwise; the verdict is that of the signals. Nothing is pickled: the learner
-is made of its two weights anew for each pane, and the detectors are fed the residuals that the state remembers.
+Page–Hinkley. They date the change; only signals are ever breached. Nothing is pickled: the learner is rebuilt from its
+two weights for each pane, and the detectors run over the residuals in the state.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from streams.sketch.outcomes import OutcomeLayout
 
 LEARNING_RATE = 0.05
 KEPT = 0.8
-"""Of a pane's labels what still counts one pane later: no more than to the learner, so errors are no smaller."""
+"""The weight that a pane's labels keep one pane later: no more than the learner keeps, so that errors are not
+underestimated."""
 SMALLEST = 1e-9
 MOST_RESIDUALS = 256
 """Panes that the detectors look back."""
@@ -30,40 +31,45 @@ ADWIN_DELTA = 0.002
 
 
 Information = tuple[float, float, float]
-"""Of intercept, of both, of slope: the second derivatives of the log-likelihood, with their sign turned."""
+"""Information of intercept, of both, and of slope: the negated second derivatives of the log-likelihood."""
 
 
 class Calibration(msgspec.Struct):
-    """What is remembered of one version."""
+    """Calibration state of one version."""
 
     intercept: float
     slope: float
     information: Information = (0.0, 0.0, 0.0)
-    """Of the labels, fading pane by pane as the learner forgets them."""
+    """Information of the labels, which fades pane by pane as the learner forgets them."""
     residuals: list[tuple[int, float]] = []
-    """Start of the pane, and how far its outcomes lay above what was expected, in standard errors."""
+    """Start of the pane, and by how many standard errors its outcomes exceeded the expected ones."""
 
 
 class Online(msgspec.Struct, frozen=True):
-    """What the online side says after a pane: the recalibration, and since when the residuals are otherwise."""
+    """Result of the online calibration after a pane: the recalibration, and since when the residuals differ."""
 
     intercept: float
     slope: float
     errors: tuple[float, float] | None
-    """Standard errors of both; None while the labels do not tell."""
+    """Standard errors of intercept and slope; None while the labels do not determine them."""
     adwin_since_ms: int | None
     page_hinkley_since_ms: int | None
 
 
 def prepare() -> None:
-    """Loads the learners, which takes a second: better before there is anything to judge."""
+    """Loads the learners, which takes a second: call it before there is anything to evaluate."""
     from river import drift, linear_model, optim  # noqa: F401
 
 
 def learned(
     state: Calibration, layout: OutcomeLayout, vector: Ints, start_ms: int, residual: float, variance: float
 ) -> Calibration:
-    """The state after an arrival pane. `residual`: outcomes less expected ones in sum, of this variance."""
+    """The state after an arrival pane.
+
+    Parameters:
+        residual: sum of outcomes less their expectation.
+        variance: variance of that sum.
+    """
     from river import linear_model, optim  # here, so that only models with labels wait for it
 
     model = linear_model.LogisticRegression(
@@ -92,7 +98,7 @@ def learned(
 
 
 def standard_errors(information: Information) -> tuple[float, float] | None:
-    """Of intercept and slope, from the inverse of the information."""
+    """Standard errors of intercept and slope, from the inverse of the information."""
     one, both, two = information
     determinant = one * two - both * both
     if not determinant > SMALLEST * one * two:
@@ -101,7 +107,7 @@ def standard_errors(information: Information) -> tuple[float, float] | None:
 
 
 def told(state: Calibration) -> Online:
-    """Runs both detectors over the residuals that are remembered."""
+    """Runs both detectors over the residuals in the state."""
     from river import drift
 
     detectors: dict[str, Any] = {

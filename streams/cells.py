@@ -29,7 +29,7 @@ _DENSE_FACTOR = 4
 
 
 class Group(NamedTuple):
-    """What rows share: the pane they fall in, whether they came on time, and their model's version."""
+    """The common properties of a group of rows: pane, timeliness and model version."""
 
     pane_ms: int
     timeliness: int
@@ -51,11 +51,11 @@ class Segmentation:
         return cls(tuple((name, tuple(values)) for name, values in segments.items()), tuple(versions), max_versions)
 
     def declared(self) -> list[tuple[str, str]]:
-        """The whole, and every declared segment: dimension and value."""
+        """The whole, and every declared segment, as dimension and value."""
         return [("", ""), *((name, value) for name, values in self.dimensions for value in values)]
 
     def takes(self, dimension: str, value: str) -> bool:
-        """Whether this is the whole, a declared segment, or what is folded of a declared dimension."""
+        """Whether this is the whole, a declared segment, or the folded rest of a declared dimension."""
         return (dimension, value) == ("", "") or any(
             name == dimension and value in (*values, OTHER) for name, values in self.dimensions
         )
@@ -64,9 +64,11 @@ class Segmentation:
 def profiles(
     batch: Columns, layout: Layout, segmentation: Segmentation, pane_ms: int, classes: Ints
 ) -> Iterator[tuple[Group, CellKey, Profile]]:
-    """A profile for every group of rows and every cell they fall in.
+    """A profile for every group of rows and every cell that they belong to.
 
-    `pane_ms` is the length of a pane; `classes` (n,) are the rows' timeliness: one with a negative class is left out.
+    Parameters:
+        pane_ms: length of a pane.
+        classes: (n,) timeliness of the rows; a row with a negative one is left out.
     """
     groups, member = _groups(batch.versions, batch.ts_ms // pane_ms, pane_ms, classes)
     if len(groups) > segmentation.max_versions:
@@ -115,7 +117,7 @@ def _spread(found: Ints, kept: Mask) -> Ints:
 
 
 def numbered(values: Ints) -> tuple[Ints, Ints]:
-    """The distinct values, rising, and the place of each (n,) among them."""
+    """The distinct values in rising order, and (n,) the index of each value among them."""
     if not len(values):
         return values, values
     low = int(values.min())
@@ -203,12 +205,12 @@ def _segment(batch: Columns, counts: Counts, member: Ints, at: int, unseen: Mapp
 
 
 def packed(cells: Cells) -> list[Cell]:
-    """As partials and the state carry them."""
+    """The cells as partials and the state carry them."""
     return [Cell(*key, profile.to_bytes()) for key, profile in cells.items()]
 
 
 def opened(found: Iterable[Cell]) -> Cells:
-    """The reverse of `packed`."""
+    """The cells of their packed form: the reverse of `packed`."""
     return {cell.key: Profile.from_bytes(cell.profile) for cell in found}
 
 
@@ -217,13 +219,14 @@ Takes = Callable[[str, str], bool]
 
 
 MOST_COUNT, MOST_SUM = 1 << 40, 1 << 62
-"""Beyond these no count and no sum in fixed point can be true; and statistics of such counts take for ever."""
+"""No count and no sum in fixed point can be larger; statistics of larger counts would take for ever."""
 
 
 def checked_part(part: PanePart, length: int, takes: Takes, most: int) -> PanePart:
-    """The part with those cells that are counted; of others, another configuration may have written them.
+    """The part with those cells that this configuration counts; another configuration may have written the others.
 
-    Cells are kept packed, and opened when their pane is judged: what does not open must be refused where it comes in.
+    Cells are kept packed, and opened when their pane is evaluated. So a cell that does not open is refused here, where
+    it comes in.
 
     Raises:
         SketchError: unless every cell opens, and was counted by a layout of this length, in numbers up to `most`.
@@ -245,9 +248,9 @@ def added(cells: Cells, key: CellKey, profile: Profile, segmentation: Segmentati
 
 
 def cap_versions(cells: Cells, segmentation: Segmentation) -> None:
-    """Keeps the declared versions, then those with the smallest hash: a function of the set, whatever the order.
+    """Keeps the declared versions, then those with the smallest hash: a function of the set, in any order.
 
-    What is kept of a union is kept of each of its parts too, so a union of capped cells has exact counts.
+    What a union keeps, each of its parts keeps too, so a union of capped cells has exact counts.
     """
     versions = {version for version, _, _ in cells} - {OTHER}
     if len(versions) <= segmentation.max_versions:

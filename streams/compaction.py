@@ -1,9 +1,9 @@
-"""Positions in a log that is being compacted → whether what was read is what the log said at some moment.
+"""Positions in a log that is being compacted → whether what was read is a state that the log once had.
 
-Compaction removes a record once a later one of its key exists. A reader that is behind may so have read neither: the
-older record was gone when it came by, and the newer one still lies ahead. What it holds then is no state that ever was.
-A record that was removed before a fetch was replaced below the log's end at that fetch; so what was read is whole again
-at that end.
+Compaction removes a record once a later one of its key exists. So a reader that is behind may have read neither: the
+older record was removed before it came by, and the newer one is still ahead. What it holds then was never a state of
+the log. A record that was removed before a fetch had been replaced below the log's end at that fetch; so what was read
+is whole again at that end.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class CompactedLog:
-    """What one reader knows of one partition of a compacted topic.
+    """Progress of one reader through one partition of a compacted topic.
 
-    `position`: the offset after what was read. `whole_from`: from this position on what was read is whole; None: not
-    known before the next fetch, for what was read before may have had gaps.
+    Attributes:
+        position: offset after the last record that was read.
+        whole_from: from this position on, what was read is whole. None: unknown before the next fetch, since there may
+            be
+            gaps before.
     """
 
     position: int
@@ -29,7 +32,7 @@ class CompactedLog:
         return self.whole_from is not None and self.position >= self.whole_from
 
     def read(self, offsets: Sequence[int], position: int, end: int) -> None:
-        """Takes a fetch: offsets of its records, the offset after them, and the log's end at that fetch or later."""
+        """Notes a fetch: offsets of its records, the offset after them, and the log's end at that fetch or later."""
         has_gaps = len(offsets) < position - self.position
         if has_gaps or self.whole_from is None:
             self.whole_from = max(end, self.whole_from or 0)

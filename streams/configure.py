@@ -1,4 +1,4 @@
-"""Text of a foreshock.yaml → Config, or a ConfigError that names the place and the mend."""
+"""Text of a foreshock.yaml → Config, or a ConfigError that names the line and the fix."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ from streams.times import NO_TIME, instant_ms
 from streams.yaml_reader import YamlReader
 
 MAX_TOPIC_PART = 110
-"""Characters of the prefix, and of a topic's name: Kafka takes 249 of both together."""
+"""Characters of the prefix, and of a topic's name: Kafka allows 249 of both together."""
 TOPIC = re.compile(rf"[A-Za-z0-9._-]{{0,{MAX_TOPIC_PART}}}")
 PRINTABLE = f"a printable name of 1 to {MAX_NAME} characters"
 
 
 def load(text: str, file: str = "foreshock.yaml") -> Config:
-    """Config with every model, feature, tuning and rule converted and checked."""
+    """The Config, with every model, feature, tuning and rule converted and checked."""
     reader = YamlReader(text, file)
     if not isinstance(reader.plain, dict):
         raise reader.fail((), "no mapping", "a mapping with the key 'models'", "run 'foreshock init'")

@@ -1,4 +1,4 @@
-"""What a configuration says of feedback, KPIs and jobs → records, or a ConfigError with the place and the mend."""
+"""Feedback, KPIs and jobs of a configuration → records, or a ConfigError with the line and the fix."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from streams.yaml_reader import YamlReader
 Path = tuple[str | int, ...]
 
 MAX_NAMES = 64
-"""KPIs, jobs, and values of one kind of feedback."""
+"""Number of KPIs, of jobs, and of values of one kind of feedback."""
 NEEDS = {
     "override_rate": ("feedback", "override"),
     "complaint_rate": ("feedback", "complaint"),
@@ -112,7 +112,7 @@ def _job(reader: YamlReader, path: Path, value: object) -> Job:
 
 
 def check_rule(reader: YamlReader, path: Path, rule: Rule, model: Model) -> None:
-    """A rule may look at what is declared; one of a KPI is judged when that KPI is told, and looks at nothing else."""
+    """Raises unless a rule uses declared names only; a rule about a KPI has that KPI's clock, and no other signals."""
     for i, signal in enumerate(rule.signals):
         key, entry = NEEDS.get(signal, ("", ""))
         declared = getattr(model, key) if key else (signal,)

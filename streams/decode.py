@@ -1,10 +1,10 @@
 """Values of a batch of records → rows by model, and rejects: the fast path.
 
-A record is decoded in one pass by msgspec into a struct that is made for its model: declared features as typed slots,
-nothing else allowed. What does not fit goes record by record through `events.read_event`, which either explains the
-difference (a wrong type in a feature, an unknown field, NaN, a CloudEvent) or rejects. Both paths give the same row.
+msgspec decodes a record in one pass into a struct that is made for its model: declared features as typed slots, nothing
+else allowed. A record that does not fit goes through `events.read_event`, which either explains the difference (a wrong
+type in a feature, an unknown field, NaN, a CloudEvent) or rejects it. Both paths give the same row.
 
-A numeric slot without a number holds a NaN whose payload tells the class; a text slot holds a sentinel.
+A numeric slot without a number holds a NaN whose payload is the class of the value; a text slot holds a sentinel.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ MAX_LEARNED_EXTRAS = 64
 MAX_LEARNED_NAME = 256
 """A longer name of an unknown field is never learned."""
 FEW_MODELS, RECORDS_A_MODEL = 64, 8
-"""Of few models names are learned at once. Of more, compiling takes so long that it is done once for so many records
-with unknown names as there are models, times the latter: a stream of new names costs a record no more than that."""
+"""With few models, names are learned at once. With more, compiling takes so long that it waits for so many records with
+unknown names as there are models, times the latter: so a stream of new names costs a record no more than that."""
 MAX_LEARNERS = 64
-"""So many models learn at a time: compiling holds the event loop."""
+"""Models that learn at a time: compiling blocks the event loop."""
 
 
 def _nan(payload: int) -> float:
@@ -58,7 +58,7 @@ ABSENT_NUMBER, WRONG_NUMBER = _nan(ABSENT_PAYLOAD), _nan(WRONG_PAYLOAD)
 
 
 class Wrong:
-    """Stands in a text slot for a value of another type."""
+    """Sentinel in a text slot for a value of another type."""
 
     def __repr__(self) -> str:
         return "WRONG"
@@ -81,7 +81,7 @@ _ESCAPED = {'"', "\\", *map(chr, range(32))}
 
 
 class Row(msgspec.Struct, gc=False, kw_only=True):
-    """The fields that every model's event struct has; `features` and `segments` are structs of the model's own."""
+    """Fields that the event structs of all models share; `features` and `segments` are structs of the model's own."""
 
     event_id: str
     ts: _Time
@@ -96,7 +96,7 @@ class Row(msgspec.Struct, gc=False, kw_only=True):
 
 @dataclass(slots=True)
 class Rows:
-    """Events of one model in record order. `extras` names unknown fields: (place in `rows`, name)."""
+    """Events of one model in record order. `extras` names unknown fields: (index in `rows`, name)."""
 
     indices: Ints
     rows: list[Any]
@@ -104,7 +104,7 @@ class Rows:
     extras: list[tuple[int, str]] = field(default_factory=list)
 
     def only(self, kept: Sequence[int]) -> Rows:
-        """The rows at these places."""
+        """The rows at these indices."""
         places = {old: new for new, old in enumerate(kept)}
         extras = [(places[at], name) for at, name in self.extras if at in places]
         return Rows(self.indices[kept], [self.rows[at] for at in kept], self.times_ms[kept], extras)
@@ -112,14 +112,14 @@ class Rows:
 
 @dataclass(slots=True)
 class Decoded:
-    """What became of a batch: every record is in exactly one of the two."""
+    """Result of a batch: every record is in exactly one of the two."""
 
     models: dict[str, Rows]
     rejects: list[Reject]
 
 
 class ModelCodec:
-    """The event struct of one model, and the way from a carefully read event to it."""
+    """The event struct of one model, and the conversion of a carefully read event to it."""
 
     def __init__(self, model: str, columns: Sequence[Column], segments: Sequence[str]) -> None:
         self.model = model
@@ -162,7 +162,7 @@ class ModelCodec:
         ]
 
     def learn(self, names: Sequence[str]) -> bool:
-        """Adds a slot for unknown fields that were seen, so that they no longer slow the decoder; true if it did."""
+        """Adds slots for unknown fields, so that they no longer slow the decoder; true if it added any."""
         room = MAX_LEARNED_EXTRAS - len(self.extra_names)
         taken = {*self.extra_names, *(_FEATURES + column.name for column in self.features)}
         taken |= {_SEGMENTS + name for name in self.dimensions}
@@ -261,8 +261,9 @@ class Decoder:
     ) -> Decoded:
         """Rows by model, and rejects.
 
-        `stamps_ms` are the records' own times, against which a date in the future is told; `headers` their Kafka
-        headers (as many, or none).
+        Parameters:
+            stamps_ms: the records' own times; an event dated ahead of its record by more than the limit is rejected.
+            headers: Kafka headers of the records: as many, or none.
         """
         rejects: list[Reject] = []
         extras: dict[int, list[str]] = {}

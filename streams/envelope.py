@@ -1,7 +1,7 @@
-"""The value and the headers of a record → the JSON object in it, and the attributes of the CloudEvent around it.
+"""Value and headers of a record → the JSON object in it, and the attributes of the CloudEvent around it.
 
 CloudEvents 1.0 in its Kafka binding: binary (attributes in `ce_` headers of any case), structured (`data` as an object
-or as JSON text, `data_base64`). A batch of several events in one record is rejected by name.
+or as JSON text, `data_base64`). A batch of several events in one record is rejected as such.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from streams.fields import Damaged, Invalid, Reason, kind_of
 
 MAX_DEPTH = 16
 MAX_DIGITS = 4_300
-"""Of a whole number; msgspec and Python read no longer one."""
+"""Digits of a whole number; msgspec and Python read no longer one."""
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -27,7 +27,7 @@ _ATTRIBUTE = "ce_"
 
 
 def checked_size(value: bytes | None, limit: int) -> bytes:
-    """The value; Invalid if there is none, too much of it, or only what is left of a damaged one."""
+    """The value; raises Invalid if it is missing, too large, or the rest of a damaged one."""
     if isinstance(value, Damaged):
         raise Invalid(value.reason, value.detail)
     if value is None:
@@ -38,10 +38,10 @@ def checked_size(value: bytes | None, limit: int) -> bytes:
 
 
 def read_object(value: bytes, headers: Headers) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """The JSON object of a record, and the attributes of the CloudEvent that it came in.
+    """The JSON object of a record, and the attributes of the CloudEvent around it.
 
     Raises:
-        Invalid: if it holds none.
+        Invalid: if it holds no object.
     """
     plain = _parse(value)
     if isinstance(plain, list) and plain and all(_is_cloud_event(item) for item in plain):

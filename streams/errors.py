@@ -1,18 +1,18 @@
-"""The errors that reach a person: one line that says what was seen, what was expected, and the mend.
+"""Errors for a person: one line with the problem, what was expected, and the fix.
 
 ForeshockError          exit code 1
 ├── ConfigError         exit code 2: the configuration or the arguments are unusable
 ├── DataError           a file or stream of the user's cannot be read
-├── SketchError         bytes that are no sketch or no partial of a format that we know
-├── NewerError          a record in a format of a later release: to go on without it would give wrong counts
-├── RecordTooLarge      a record of one model that its topic does not take, and that cannot be divided
+├── SketchError         bytes that are no sketch or no partial of a known format
+├── NewerError          a record in a format of a later release: ignoring it would give wrong counts
+├── RecordTooLarge      a record of one model that its topic does not accept, and that cannot be divided
 ├── BrokerError         Kafka refuses something, or a topic is not as it must be
 │   └── BrokerAway      Kafka does not answer, and may do so later
 └── StoreError          the disk of the label join fails, or is full
-    ├── StoreDamaged    what is on it cannot be read back: it is set aside, and rebuilt from the topics
+    ├── StoreDamaged    a folder cannot be read back: it is renamed, and rebuilt from the topics
     └── StoreHeld       another process has it open
 
-Each has a code of its own, by which docs/runbook.md is searched.
+Each has a code of its own, under which docs/runbook.md explains it.
 """
 
 from typing import ClassVar, Self
@@ -20,14 +20,14 @@ from typing import ClassVar, Self
 import msgspec
 
 MAX_CHARACTERS = 2_000
-"""Of an error's line: what is repeated of a user's file may be of any length."""
+"""Length of an error's line: what it quotes from a user's file may be of any length."""
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises for bytes that are not what was asked for; for an invalid text and for what is nested too deep it
-is Python's own errors."""
+"""What msgspec raises for bytes of another type or form; for invalid text and deep nesting they are Python's own
+errors."""
 
 
 class ForeshockError(Exception):
-    """One line: `place: saw …; expected …; mend`. Parts that are empty are left out."""
+    """One line: `place: saw …; expected …; mend`. Empty parts are left out."""
 
     code: ClassVar[str] = "FS-FAILED"
     exit_code: ClassVar[int] = 1
@@ -37,7 +37,7 @@ class ForeshockError(Exception):
         super().__init__(seen)
 
     def at(self, place: str) -> Self:
-        """The same, now that its place is known."""
+        """The same error, located in a file or topic."""
         self.place = place
         return self
 
@@ -62,19 +62,19 @@ class DataError(ForeshockError):
 
 
 class SketchError(ForeshockError):
-    """Bytes that are no sketch or no partial of a format that we know."""
+    """Bytes that are no sketch or no partial of a known format."""
 
     code = "FS-SKETCH"
 
 
 class NewerError(ForeshockError):
-    """A record in a format of a later release: to go on without it would give wrong counts."""
+    """A record in a format of a later release: ignoring it would give wrong counts."""
 
     code = "FS-NEWER"
 
 
 class RecordTooLarge(ForeshockError):
-    """A record of one model is larger than its topic takes, and cannot be divided."""
+    """A record of one model is larger than its topic accepts, and cannot be divided."""
 
     code = "FS-LARGE"
 
@@ -107,7 +107,7 @@ class StoreError(ForeshockError):
 
 
 class StoreDamaged(StoreError):
-    """What a folder of the label join holds cannot be read back: it is set aside, and rebuilt from the topics."""
+    """A folder of the label join cannot be read back: it is renamed, and rebuilt from the topics."""
 
     code = "FS-DAMAGED"
 

@@ -1,9 +1,8 @@
-"""JSON of one record → inference event or Reject: the careful path, for what the fast decoder does not take.
+"""JSON of one record → inference event or Reject: the careful path, for what the fast decoder does not accept.
 
-Classes of unusual values, all tested:
-NaN → null · ±Infinity and numbers beyond a double → ±infinity (out of range) · −0 → 0 · huge integers → their double ·
-true/false where a number is declared → wrong type · NUL and any unicode in names and values → kept ·
-lone surrogates → rejected, as they have no UTF-8.
+Classes of unusual values, all tested: NaN → null · ±Infinity and numbers beyond a double → ±infinity (out of range) ·
+−0 → 0 · huge integers → their double · true/false where a number is declared → wrong type · NUL and any unicode in
+names and values → kept · lone surrogates → rejected, as they have no UTF-8.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ __all__ = [
 
 
 class Event(msgspec.Struct, gc=False, kw_only=True):
-    """An inference event in the wire's terms, checked. `extras` are the names of unknown top-level fields."""
+    """A checked inference event. `extras` are the names of unknown top-level fields."""
 
     event_id: str
     ts_ms: int

@@ -18,9 +18,9 @@ from streams.times import NO_TIME, instant_ms
 MAX_NAME = 256
 MAX_DETAIL = 200
 MIN_TIME_MS, MAX_TIME_MS = -(2**45), 2**47
-"""The years 855 and 6429: beyond them a time is a mistake, and they are still far from the ends of datetime."""
+"""The years 855 and 6429: a time beyond them is a mistake, and they are still far from the ends of datetime."""
 FINER_UNITS = (("microseconds", 1_000), ("nanoseconds", 1_000_000))
-"""Units that a time may be in by mistake, and how many of them are a millisecond."""
+"""Units that a time may have by mistake, and how many of them are a millisecond."""
 
 
 class Reason(StrEnum):
@@ -42,7 +42,7 @@ class Reason(StrEnum):
 
 
 class Reject(msgspec.Struct, frozen=True):
-    """A record that is not counted: its place in the batch, the reason, and the model if it could be read."""
+    """A record that is not counted: its index in the batch, the reason, and the model if it could be read."""
 
     index: int
     reason: Reason
@@ -51,12 +51,12 @@ class Reject(msgspec.Struct, frozen=True):
 
 
 class Damaged(bytes):
-    """What is left of a value that cannot be used, in the value's place: every reader of values rejects it."""
+    """The rest of an unusable value, instead of the value: every reader of values rejects it."""
 
     reason: Reason
     detail: str
     size: int
-    """Bytes of the value as it was."""
+    """Bytes of the original value."""
 
     def __new__(cls, left: bytes, reason: Reason, detail: str, size: int | None = None) -> Damaged:
         damaged = super().__new__(cls, left)
@@ -65,7 +65,7 @@ class Damaged(bytes):
 
 
 class Invalid(Exception):
-    """What makes a record unusable."""
+    """Why a record is unusable."""
 
     def __init__(self, reason: Reason, detail: str, model: str = "") -> None:
         super().__init__(detail)
@@ -73,7 +73,7 @@ class Invalid(Exception):
 
 
 def kind_of(value: object) -> str:
-    """The JSON type of a value, as a message names it."""
+    """The JSON type of a value, as messages name it."""
     names: Mapping[type, str] = {
         dict: "an object",
         list: "an array",
@@ -136,12 +136,12 @@ def category(value: Any, place: str) -> str:
 
 
 def segment_text(value: Any) -> str | None:
-    """A segment's value as text; None for what has none."""
+    """A segment's value as text; None for a value without a text."""
     return text_of(value) if isinstance(value, str | bool | int | float) and value == value else None
 
 
 def identifier(value: Any, place: str) -> str:
-    """An id: a text that is not empty, or a whole number."""
+    """An id: a non-empty text, or a whole number."""
     if value is None or value == "":
         raise Invalid(Reason.MISSING_FIELD, place)
     if isinstance(value, bool) or not isinstance(value, str | int):
@@ -156,7 +156,7 @@ def optional_text(plain: Mapping[str, Any], name: str) -> str | None:
 
 
 def text(plain: Mapping[str, Any], name: str, place: str = "", most: int = MAX_NAME) -> str:
-    """A text of 1 to `most` characters that must be there."""
+    """A required text of 1 to `most` characters."""
     value = plain.get(name)
     if value is None:
         raise Invalid(Reason.MISSING_FIELD, place or name)
@@ -167,7 +167,7 @@ def text(plain: Mapping[str, Any], name: str, place: str = "", most: int = MAX_N
 
 
 def mapping(plain: Mapping[str, Any], name: str, *, required: bool = False) -> dict[str, Any]:
-    """An object; without one an empty one, or Invalid where it is `required`. Null is none."""
+    """An object; without one an empty one, or Invalid where it is `required`. Null counts as missing."""
     value = plain.get(name)
     if value is None and required:
         raise Invalid(Reason.MISSING_FIELD, name)
