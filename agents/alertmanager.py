@@ -19,13 +19,14 @@ from agents.clients import Connection
 from agents.follow import going_on, read_all
 from agents.loader import Records
 from agents.logs import NO_ACTION
-from streams.action import Action, IncidentKey, State, action_line, incident_key, read_action
+from streams.action import Action, action_line, read_action
 from streams.config import Model
 from streams.errors import NewerError, SketchError
+from streams.incident_log import LatestIncidents, Subject, subject_of
 from streams.open_incidents import open_actions
 from streams.state import ModelState, unpack_state
 from streams.text import plain
-from streams.times import instant_ms, rfc3339
+from streams.times import rfc3339
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +43,12 @@ class OpenIncidents:
     """Which incidents are open, by what they are about, and which are over since Alertmanager was told."""
 
     def __init__(self) -> None:
-        self.firing: dict[IncidentKey, Action] = {}
-        self.over: dict[IncidentKey, Action] = {}
+        self._latest = LatestIncidents()
+        self.over: dict[Subject, Action] = {}
+
+    @property
+    def firing(self) -> dict[Subject, Action]:
+        return {found.key.subject: action for found in self._latest if (action := found.alert) is not None}
 
     def take(self, value: bytes | None, *, fresh: bool = True) -> bool:
         """Whether it is news. The end of an incident is none if it is not `fresh`."""
@@ -51,37 +56,25 @@ class OpenIncidents:
         if action is None:
             log.error(NO_ACTION, len(value or b""))
             return False
-        key, before = _key(action), self.firing.get(_key(action))
-        if before is not None and _since_ms(before) > _since_ms(action):
+        known, incident = self._latest.of(subject_of(action)), self._latest.take(action)
+        if incident is None:
             return False  # of an earlier incident: `state` knows a later one
-        if action.data.state is State.FIRING:
-            self.firing[key] = action
-            self.over.pop(key, None)
-            return before is None or before.id != action.id
-        if before is None:
-            return False
-        del self.firing[key]
-        if fresh:
-            self.over[key] = before
-        return fresh
+        subject, before, now = incident.key.subject, known.alert if known else None, incident.alert
+        if now is not None:
+            self.over.pop(subject, None)
+            return before is None or before.id != now.id
+        if before is not None and fresh:
+            self.over[subject] = before
+        return before is not None and fresh
 
     def restore(self, action: Action) -> None:
         """An incident that is open by `state`; what the log of actions says of it comes later, and replaces it."""
-        self.firing[_key(action)] = action
+        self._latest.take(action)
 
     def alerts(self, now_s: float) -> list[dict[str, Any]]:
         """All that Alertmanager has to be told."""
         now, later = (rfc3339(int(seconds * 1000)) for seconds in (now_s, now_s + LASTS_S))
         return [alert(a, later) for a in self.firing.values()] + [alert(a, now) for a in self.over.values()]
-
-
-def _key(action: Action) -> IncidentKey:
-    data = action.data
-    return incident_key(data.model, data.rule, data.model_version, data.segment)
-
-
-def _since_ms(action: Action) -> int:
-    return instant_ms(action.data.since)
 
 
 def alert(action: Action, ends: str) -> dict[str, Any]:

@@ -143,17 +143,14 @@ def retirement(
     )
 
 
-IncidentKey = tuple[str, str, str, str]
-"""Model, rule, version and segment, as texts: the identity of an incident, whenever it is."""
-
-
-def incident_key(model: str, rule: str, version: str | None, segment: Mapping[str, str] | None) -> IncidentKey:
-    return model, rule, version or "", "".join(f"{name}={value}" for name, value in (segment or {}).items())
-
-
 def layer_of(rule: Rule) -> int:
     """The lowest layer among a rule's signals: the rule belongs to that layer."""
     return min(SIGNALS[signal].layer for signal in rule.signals)
+
+
+def segment_id(segment: Mapping[str, str] | None) -> str:
+    """A segment as part of a key, like `region=north`; empty for the whole model."""
+    return "".join(f"{name}={value}" for name, value in (segment or {}).items())
 
 
 def segment_object(segment: SegmentKey) -> dict[str, str] | None:

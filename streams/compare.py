@@ -7,7 +7,8 @@ from enum import StrEnum
 
 import msgspec
 
-from streams.action import Action, IncidentKey, State, incident_key
+from streams.action import Action, segment_id
+from streams.incident_log import Incident, IncidentLog, Subject
 
 
 class Spell(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,9 +25,9 @@ class Spell(msgspec.Struct, frozen=True, kw_only=True):
     end: str | None = None
 
     @property
-    def key(self) -> IncidentKey:
-        """Of two spells with one key only the time differs."""
-        return incident_key(self.model, self.rule, self.version, self.segment)
+    def subject(self) -> Subject:
+        """Of two spells with one subject only the time differs."""
+        return Subject(self.model, self.rule, self.version, segment_id(self.segment))
 
     def overlaps(self, other: Spell) -> bool:
         return (other.end is None or self.start < other.end) and (self.end is None or other.start < self.end)
@@ -50,38 +51,40 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 class Spells:
-    """The incidents of actions that come in order. One that was released began when it was released."""
+    """The incidents of actions, with their times. One that was released began when it was released."""
 
     def __init__(self) -> None:
-        self._open: dict[IncidentKey, Spell] = {}
-        self._over: list[Spell] = []
+        self._log = IncidentLog()
 
     def take(self, action: Action) -> None:
-        data = action.data
-        spell = Spell(
-            model=data.model,
-            version=data.model_version,
-            segment=data.segment,
-            rule=data.rule,
-            action=data.action,
-            suppressed=data.state is State.SUPPRESSED,
-            start=data.window.end,
-        )
-        known = self._open.get(spell.key)
-        if data.state is State.RESOLVED:
-            if known is not None:
-                self._over.append(msgspec.structs.replace(known, end=data.window.end))
-                del self._open[spell.key]
-        elif known is None or (known.suppressed and not spell.suppressed):
-            self._open[spell.key] = spell
+        self._log.take(action)
 
     def all(self) -> list[Spell]:
         """In the order of their beginnings."""
-        return sorted([*self._over, *self._open.values()], key=lambda spell: (spell.start, spell.key))
+        found = [spell for incident in self._log if (spell := _spell(incident)) is not None]
+        return sorted(found, key=lambda spell: (spell.start, spell.subject.order))
+
+
+def _spell(incident: Incident) -> Spell | None:
+    """None if only its end is known."""
+    start = incident.fired or incident.held_back
+    if start is None:
+        return None
+    data = start.data
+    return Spell(
+        model=data.model,
+        version=data.model_version,
+        segment=data.segment,
+        rule=data.rule,
+        action=data.action,
+        suppressed=incident.fired is None,
+        start=data.window.end,
+        end=incident.ended.data.window.end if incident.ended else None,
+    )
 
 
 def spells(actions: Iterable[Action]) -> list[Spell]:
-    """The incidents of actions in order."""
+    """The incidents of actions."""
     found = Spells()
     for action in actions:
         found.take(action)
@@ -90,11 +93,11 @@ def spells(actions: Iterable[Action]) -> list[Spell]:
 
 def compare(before: Iterable[Action], after: Iterable[Action]) -> list[Difference]:
     """Two incidents are one if they are about the same and overlap; the earliest pairs first."""
-    mine, others = _by_key(spells(before)), _by_key(spells(after))
+    mine, others = _by_subject(spells(before)), _by_subject(spells(after))
     found = [
         difference
-        for key in mine.keys() | others.keys()
-        for difference in _paired(mine.get(key, ()), others.get(key, ()))
+        for subject in mine.keys() | others.keys()
+        for difference in _paired(mine.get(subject, ()), others.get(subject, ()))
     ]
     return sorted(found, key=_place)
 
@@ -111,24 +114,24 @@ def _paired(before: Sequence[Spell], after: Sequence[Spell]) -> Iterator[Differe
     yield from (Difference(Change.CAME, None, other) for other in left)
 
 
-def _by_key(found: Iterable[Spell]) -> Mapping[IncidentKey, list[Spell]]:
-    grouped: dict[IncidentKey, list[Spell]] = {}
+def _by_subject(found: Iterable[Spell]) -> Mapping[Subject, list[Spell]]:
+    grouped: dict[Subject, list[Spell]] = {}
     for spell in found:
-        grouped.setdefault(spell.key, []).append(spell)
+        grouped.setdefault(spell.subject, []).append(spell)
     return grouped
 
 
-def _place(difference: Difference) -> tuple[str, IncidentKey]:
+def _place(difference: Difference) -> tuple[str, tuple[str, str, str, str]]:
     spell = difference.before or difference.after
     assert spell is not None
-    return spell.start, spell.key
+    return spell.start, spell.subject.order
 
 
 def difference_line(difference: Difference) -> str:
     """One line for a person."""
     spell = difference.before or difference.after
     assert spell is not None
-    model, rule, version, segment = spell.key
+    model, rule, version, segment = spell.subject
     where = f"{model}{f' v{version}' if version else ''}{f' {segment}' if segment else ''}"
     times = [_span(side) for side in (difference.before, difference.after) if side is not None]
     return f"{difference.change:<5}  {where}  {rule} ({spell.action}): {' → '.join(dict.fromkeys(times))}"

@@ -1,4 +1,4 @@
-"""Actions → incidents as the ledger has them: what is known of each, merged from its actions in whatever order."""
+"""Actions → incidents as the ledger persists them: a view of the incidents of `incident_log` that merges as they do."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from streams.ack import Status
 from streams.action import Action, State
 from streams.config import Response
 from streams.decide import Evidence
+from streams.incident_log import IncidentKey, Subject, incident_key
 from streams.signals.names import ESTIMATED
-from streams.times import NO_TIME, instant_ms
-from streams.truth import Cell, segment_text
+from streams.times import instant_ms
+from streams.truth import Cell
 
 PROXY_FAMILIES = frozenset({"quality", "drift", "score", "proxy"})
 """Those of proxies: signals that are judged before the labels come."""
@@ -40,7 +41,8 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> IncidentKey:
-        return self.rule, self.version, self.segment, self.since_ms
+        """Without the model: a ledger is of one."""
+        return IncidentKey(Subject("", self.rule, self.version, self.segment), self.since_ms)
 
     def merged(self, other: Incident) -> Incident:
         return msgspec.structs.replace(
@@ -66,23 +68,18 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
         return self.version in (None, cell[0]) and self.segment in ("", cell[1])
 
 
-IncidentKey = tuple[str, str | None, str, int]
-"""Rule, version, segment, and when it began."""
-
-
 def incident_of(action: Action, shadow: bool) -> Incident | None:
     """What an action says of its incident; None if its times are none."""
-    data = action.data
-    since_ms, end_ms = instant_ms(data.since), instant_ms(data.window.end)
-    if NO_TIME in (since_ms, end_ms):
+    key = incident_key(action)
+    if key is None:
         return None
-    fires = data.state is State.FIRING
+    data, end_ms, fires = action.data, instant_ms(action.data.window.end), action.data.state is State.FIRING
     claims = fires and speaks_of_the_model(data.action)
     return Incident(
-        rule=data.rule,
-        version=data.model_version,
-        segment=segment_text(data.segment),
-        since_ms=since_ms,
+        rule=key.subject.rule,
+        version=key.subject.version,
+        segment=key.subject.segment,
+        since_ms=key.since_ms,
         response=data.action,
         shadow=shadow,
         fired_ms=end_ms if fires else None,
@@ -104,12 +101,6 @@ def is_proxy(family: str, name: str) -> bool:
 
 def _proxies(evidence: Iterable[Evidence]) -> set[str]:
     return {item.name for item in evidence if is_proxy(item.family, item.name)}
-
-
-def place_of(key: IncidentKey) -> tuple[int, str, str, str]:
-    """Where an incident stands among others."""
-    rule, version, segment, since_ms = key
-    return since_ms, rule, version or "", segment
 
 
 def first(one: int | None, other: int | None) -> int | None:

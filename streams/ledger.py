@@ -18,15 +18,14 @@ from streams.ack import Ack, Status
 from streams.action import Action
 from streams.duration import WEEK_MS
 from streams.errors import UNREADABLE, SketchError
+from streams.incident_log import IncidentKey
 from streams.incidents import (
     CHANGED,
     Incident,
-    IncidentKey,
     first,
     first_of_each,
     incident_of,
     is_proxy,
-    place_of,
     speaks_of_the_model,
 )
 from streams.plan import ModelPlan
@@ -224,7 +223,7 @@ class Ledger:
         return LedgerState(
             model=self.terms.model,
             truth=self.truth.to_state(),
-            incidents=tuple(self._incidents[key] for key in sorted(self._incidents, key=place_of)),
+            incidents=tuple(self._incidents[key] for key in sorted(self._incidents, key=lambda key: key.order)),
             loose=dict(self._loose),
             first_ms=self.first_ms,
             last_ms=self.last_ms,

@@ -10,14 +10,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import msgspec
 
-from streams.action import Action, IncidentKey, State, incident_key
+from streams.action import Action, State
 from streams.baseline import WHOLE
 from streams.decide import Reason, RuleState, action_id
 from streams.fingerprint import Made
+from streams.incident_log import LatestIncidents, subject_of
 from streams.plan import ModelPlan
 from streams.restore import why_gone
 from streams.state import ModelState, RuleCell
-from streams.times import NO_TIME, instant_ms
+from streams.times import instant_ms
 
 MAX_INCIDENTS = 100_000
 """So many incidents are kept in memory while the topic is read; of further ones nothing is closed."""
@@ -29,26 +30,23 @@ class LoggedIncidents:
     def __init__(self, is_wanted: Callable[[str], bool]) -> None:
         """`is_wanted`: whether the incidents of a model of this name are kept."""
         self._is_wanted = is_wanted
-        self._latest: dict[IncidentKey, tuple[tuple[int, bool, int], Action]] = {}
+        self._latest = LatestIncidents()
         self.left_out = 0
         """Actions that were not kept as there are too many incidents."""
 
     def take(self, action: Action) -> None:
         """Keeps the action if it is the latest of its incident: a later incident replaces an earlier one."""
-        data, since_ms = action.data, instant_ms(action.data.since)
-        if since_ms == NO_TIME or data.model != action.subject or not self._is_wanted(data.model):
+        if action.data.model != action.subject or not self._is_wanted(action.data.model):
             return
-        key = incident_key(data.model, data.rule, data.model_version, data.segment)
-        rank = since_ms, data.state is State.RESOLVED, data.revision
-        if key not in self._latest and len(self._latest) >= MAX_INCIDENTS:
+        if len(self._latest) >= MAX_INCIDENTS and self._latest.of(subject_of(action)) is None:
             self.left_out += 1
-        elif key not in self._latest or rank >= self._latest[key][0]:
-            self._latest[key] = rank, action
+        else:
+            self._latest.take(action)
 
     def open(self) -> list[Action]:
         """The latest actions of the incidents that are not resolved, in the order of their keys."""
-        latest = sorted(self._latest.items(), key=lambda item: item[0])
-        return [action for _, (rank, action) in latest if not rank[1]]
+        latest = sorted(self._latest, key=lambda incident: incident.key.subject.order)
+        return [incident.news for incident in latest if incident.news is not None and incident.ended is None]
 
 
 def is_suspect(state: ModelState | None, plan: ModelPlan | None, made: Made | None) -> bool:

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
+from streams.action import segment_id
 from streams.panes import NO_MARK
 from streams.signals.names import ESTIMATED
 from streams.times import NO_TIME, instant_ms
@@ -226,11 +227,7 @@ def _rank(span: TruthSpan) -> tuple[int, str, int, int]:
 
 
 def cell_of(record: WindowRecord) -> Cell:
-    return record.version or "", segment_text(record.segment)
-
-
-def segment_text(segment: Mapping[str, str] | None) -> str:
-    return "".join(f"{name}={value}" for name, value in (segment or {}).items())
+    return record.version or "", segment_id(record.segment)
 
 
 def standing_of(signals: tuple[SignalRecord, ...]) -> Standing:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import msgspec
 
 from streams.ack import Ack
-from streams.action import Action, ActionData, State, incident_key
+from streams.action import Action, State
 from streams.decide import Evidence
+from streams.incident_log import Incident as LoggedIncident
+from streams.incident_log import IncidentKey, IncidentLog, incident_key
 from streams.reports.periods import Period
 from streams.times import instant_ms
 
 MOST_EVIDENCE = 5
-
-Key = tuple[str, str, str, str, str]
 
 
 class Said(msgspec.Struct, frozen=True):
@@ -26,7 +24,7 @@ class Said(msgspec.Struct, frozen=True):
     note: str
 
 
-class Incident(msgspec.Struct, kw_only=True):
+class Incident(msgspec.Struct, frozen=True, kw_only=True):
     """One incident of a rule and cell. Times are the ends of windows, in RFC 3339; null: it has not come to that."""
 
     rule: str
@@ -68,9 +66,6 @@ class Incident(msgspec.Struct, kw_only=True):
         """Whether it was open when the period ended."""
         return self.touches(period) and (self.ended_ms is None or self.ended_ms > period.end_ms)
 
-    def began_in(self, period: Period) -> bool:
-        return period.start_ms < self.began_ms <= period.end_ms
-
     def ended_in(self, period: Period) -> bool:
         return self.ended_ms is not None and period.start_ms < self.ended_ms <= period.end_ms
 
@@ -80,71 +75,76 @@ class Incidents:
 
     def __init__(self, period: Period) -> None:
         self._period = period
-        self._known: dict[Key, Incident] = {}
-        self._key_of: dict[str, Key] = {}
-        self._held_by: dict[Key, str] = {}
+        self._log = IncidentLog()
+        self._shadows: set[IncidentKey] = set()
+        self._key_of: dict[str, IncidentKey] = {}
         self._acks: dict[str, dict[tuple[str, str], Said]] = {}
 
     def take(self, action: Action, shadow: bool = False) -> None:
-        data = action.data
-        key = (*incident_key(data.model, data.rule, data.model_version, data.segment), data.since)
-        later = instant_ms(data.window.end) > self._period.end_ms
-        if key not in self._known and (later or data.state is State.RESOLVED):
+        """An action, or what a shadow rule would have published; they come in order."""
+        key, end_ms = incident_key(action), instant_ms(action.data.window.end)
+        if key is None:
+            return
+        is_end, is_later = action.data.state is State.RESOLVED, end_ms > self._period.end_ms
+        if key not in self._log and (is_end or is_later):
             return  # what is not known to have begun began after the period, or before the log
-        if data.state is State.RESOLVED and instant_ms(data.window.end) <= self._period.context_ms:
+        if is_end and end_ms <= self._period.context_ms:
             self._forget(key)
             return
         self._key_of[action.id] = key
-        incident = self._known.setdefault(key, _incident(data, shadow))
-        if data.state is State.RESOLVED:
-            incident.ended = incident.ended or data.window.end
-            return
-        if later:
-            return
-        incident.evidence = data.signals[:MOST_EVIDENCE] or incident.evidence
-        if data.state is State.SUPPRESSED:
-            incident.held_back = incident.held_back or data.window.end
-            self._held_by[key] = data.suppressed_by or ""
-        else:
-            incident.fired = incident.fired or data.window.end
+        if shadow:
+            self._shadows.add(key)
+        if is_end or not is_later:
+            self._log.take(action)
 
     def take_ack(self, ack: Ack) -> None:
         said = Said(str(ack.status), ack.by, str(ack.ts), ack.note)
         self._acks.setdefault(ack.action_id, {})[said.status, said.by] = said
 
-    def _forget(self, key: Key) -> None:
-        if self._known.pop(key, None):
-            self._held_by.pop(key, None)
-            self._key_of = {name: other for name, other in self._key_of.items() if other != key}
+    def _forget(self, key: IncidentKey) -> None:
+        self._log.forget(key)
+        self._shadows.discard(key)
+        self._key_of = {name: other for name, other in self._key_of.items() if other != key}
 
     def told(self) -> list[Incident]:
         """Those that touch the period, the latest first; with their causes and acks."""
-        found = [self._finished(key, incident) for key, incident in self._known.items()]
+        found = [self._finished(incident) for incident in self._log]
         touching = [incident for incident in found if incident.touches(self._period)]
         return sorted(touching, key=lambda incident: (-incident.began_ms, incident.rule, str(incident.segment)))
 
-    def _finished(self, key: Key, incident: Incident) -> Incident:
-        cause = self._known.get(self._key_of.get(self._held_by.get(key, ""), ("", "", "", "", "")))
-        acks = {item: said for name in self._ids(key) for item, said in self._acks.get(name, {}).items()}
-        return msgspec.structs.replace(
-            incident,
-            cause=cause.rule if cause else None,
-            acks=tuple(sorted(acks.values(), key=lambda said: (instant_ms(said.at), said.status))),
+    def _finished(self, incident: LoggedIncident) -> Incident:
+        opened, news, key = incident.opened, incident.news, incident.key
+        assert opened is not None and news is not None, "an end alone is not taken"
+        data = opened.data
+        return Incident(
+            rule=data.rule,
+            response=data.action,
+            layer=data.layer,
+            severity=str(data.severity),
+            owner=data.owner,
+            runbook=data.runbook,
+            version=data.model_version,
+            segment=data.segment,
+            shadow=key in self._shadows,
+            fired=_end(incident.fired),
+            held_back=_end(incident.held_back),
+            ended=_end(incident.ended),
+            cause=self._cause(incident.held_back),
+            evidence=news.data.signals[:MOST_EVIDENCE],
+            acks=self._acks_of(key),
         )
 
-    def _ids(self, key: Key) -> Iterator[str]:
-        return (name for name, other in self._key_of.items() if other == key)
+    def _cause(self, held_back: Action | None) -> str | None:
+        """The rule that explained an incident."""
+        by = held_back.data.suppressed_by if held_back is not None else None
+        key = self._key_of.get(by) if by else None
+        return key.subject.rule if key is not None else None
+
+    def _acks_of(self, key: IncidentKey) -> tuple[Said, ...]:
+        names = (name for name, other in self._key_of.items() if other == key)
+        acks = {item: said for name in names for item, said in self._acks.get(name, {}).items()}
+        return tuple(sorted(acks.values(), key=lambda said: (instant_ms(said.at), said.status)))
 
 
-def _incident(data: ActionData, shadow: bool) -> Incident:
-    return Incident(
-        rule=data.rule,
-        response=data.action,
-        layer=data.layer,
-        severity=str(data.severity),
-        owner=data.owner,
-        runbook=data.runbook,
-        version=data.model_version,
-        segment=data.segment,
-        shadow=shadow,
-    )
+def _end(action: Action | None) -> str | None:
+    return None if action is None else action.data.window.end

@@ -36,7 +36,7 @@ def test_one_that_was_held_back_is_none_until_it_is_released() -> None:
 
 
 def test_one_that_begins_again_before_its_end_was_told_is_open() -> None:
-    found = after(action("f", 1), action("r", 2), action("f", 3))
+    found = after(action("f", 1), action("r", 2), action("f", 3, since=2))
     assert (len(found.firing), found.over) == (1, {})
 
 

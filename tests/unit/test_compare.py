@@ -15,7 +15,15 @@ from tests.actions import action
 
 
 def told(*steps: Any) -> list[Action]:
-    return [action(*step) for step in steps]
+    """An incident begins where none is open."""
+    found: list[Action] = []
+    since: dict[tuple[Any, ...], int] = {}
+    for letter, hour, *about in steps:
+        began = since.setdefault(tuple(about), hour - 1)
+        found.append(action(letter, hour, *about, since=began))
+        if letter == "r":
+            del since[tuple(about)]
+    return found
 
 
 def changes(found: Sequence[Difference]) -> list[str]:
