@@ -12,7 +12,7 @@ from streams.incident_log import Incident, IncidentLog, Subject
 
 
 class Spell(msgspec.Struct, frozen=True, kw_only=True):
-    """An incident from its beginning to its end, in texts of UTC; `end` is None while it lasts."""
+    """An incident from its beginning to its end, in texts of UTC; `end` is None while it is open."""
 
     model: str
     version: str | None
@@ -20,7 +20,7 @@ class Spell(msgspec.Struct, frozen=True, kw_only=True):
     rule: str
     action: str
     suppressed: bool
-    """It was held back from the beginning to the end."""
+    """It was suppressed from the beginning to the end."""
     start: str
     end: str | None = None
 
@@ -34,7 +34,7 @@ class Spell(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Change(StrEnum):
-    """What became of an incident."""
+    """How an incident differs between the two configurations."""
 
     SAME = "same"
     MOVED = "moved"
@@ -51,7 +51,7 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 class Spells:
-    """The incidents of actions, with their times. One that was released began when it was released."""
+    """The incidents of actions that come in order. A released incident began when it was released."""
 
     def __init__(self) -> None:
         self._log = IncidentLog()
@@ -60,7 +60,7 @@ class Spells:
         self._log.take(action)
 
     def all(self) -> list[Spell]:
-        """In the order of their beginnings."""
+        """The incidents in the order of their beginnings."""
         found = [spell for incident in self._log if (spell := _spell(incident)) is not None]
         return sorted(found, key=lambda spell: (spell.start, spell.subject.order))
 
@@ -92,7 +92,7 @@ def spells(actions: Iterable[Action]) -> list[Spell]:
 
 
 def compare(before: Iterable[Action], after: Iterable[Action]) -> list[Difference]:
-    """Two incidents are one if they are about the same and overlap; the earliest pairs first."""
+    """Pairs incidents that are about the same and overlap, the earliest pairs first, and returns the differences."""
     mine, others = _by_subject(spells(before)), _by_subject(spells(after))
     found = [
         difference

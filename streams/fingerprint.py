@@ -1,7 +1,7 @@
-"""What each kept record depends on: records are added to each other, or gone on with, only where these are equal.
+"""Plan → fingerprints of what each kept record depends on; only records with equal fingerprints are added or continued.
 
 A part of a pane carries the digest of what its counts mean and the length of its pane. A model's state carries `Made`:
-the same of every clock, and the rules under which its incidents were opened.
+the same for every clock, and the rules under which its incidents were opened.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from streams.signals.names import SIGNALS
 from streams.sketch.profile import Profile
 
 CARRIES = "\x00made"
-"""The dimension of the cell that carries a part's fingerprint: no name of a segment has such a character."""
+"""The dimension of the cell that carries a part's fingerprint: no segment's name has such a character."""
 MAX_SPAN_MS = 1 << 40
 """No pane or cohort is longer."""
 
 
 def digest(*parts: Any) -> str:
-    """16 hexadecimal digits; the same for equal parts in every release and process."""
+    """16 hexadecimal digits, the same for equal parts in every release and process."""
     return hashlib.blake2b(msgspec.msgpack.encode(parts), digest_size=8).hexdigest()
 
 
@@ -36,9 +36,9 @@ def digest(*parts: Any) -> str:
 class PartPrint:
     """The fingerprint of a model's parts of panes, on one clock.
 
-    `folded` is that of a part in which versions beyond the cap were folded: which ones depends on the declared versions
-    and on the cap, and nothing else does. `layout` is all that a part of release 0.1 says. A part carries its
-    fingerprint as the value of a cell of no declared dimension, which that release leaves out.
+    `folded` is the fingerprint of a part in which versions beyond the cap were folded: which ones depends on the
+    declared versions and on the cap, and nothing else does. `layout` is all that a part of release 0.1 has. A part
+    carries its fingerprint as the value of a cell of an undeclared dimension, which that release ignores.
     """
 
     plain: str
@@ -57,14 +57,15 @@ class PartPrint:
         return PanePart(model, self.layout, on_time, [*welcome, mark])
 
     def fits(self, part: PanePart, start_ms: int) -> bool:
-        """Whether a part of a pane that starts then means the same by every slot and time."""
+        """Whether every slot and time of a part means the same under this fingerprint, in a pane that starts at
+        `start_ms`."""
         carried = carried_by(part)
         known = carried is None or carried in (self.plain, self.folded)
         return known and part.layout == self.layout and start_ms % self.span_ms == 0
 
 
 def carried_by(part: PanePart) -> str | None:
-    """The fingerprint of a part; None: of release 0.1."""
+    """The fingerprint of a part; None for a part of release 0.1."""
     return next((cell.value for cell in reversed(part.welcome) if cell.dimension == CARRIES), None)
 
 
@@ -74,7 +75,7 @@ def counted(part: PanePart) -> PanePart:
 
 
 def span_of(part: PanePart) -> int | None:
-    """Length in ms of the pane of a part; None: it does not say so."""
+    """Length in ms of the pane of a part; None if the part does not say."""
     carried = carried_by(part) or ""
     text = carried.rpartition("@")[2] if "@" in carried else ""
     return int(text) if text.isascii() and text.isdigit() and 0 < len(text) <= 13 and int(text) <= MAX_SPAN_MS else None
@@ -94,7 +95,7 @@ def events_print(plan: ModelPlan) -> PartPrint:
 
 
 def fact_print(kind: Facts, plan: ModelPlan) -> PartPrint:
-    """Of feedback, runs, or observations of a KPI."""
+    """The fingerprint of feedback, runs, or observations of a KPI."""
     if kind is Facts.FEEDBACK:
         layout = plan.feedback
         return _part_print(plan.config.pane_ms, layout.digest if layout else "", layout.length if layout else 0, plan)
@@ -105,7 +106,7 @@ def fact_print(kind: Facts, plan: ModelPlan) -> PartPrint:
 
 
 def outcomes_print(plan: ModelPlan, *, cohort: bool) -> PartPrint:
-    """Of labelled outcomes, by cohort or by pane of arrival: what the join's store depends on too."""
+    """The fingerprint of labelled outcomes, by cohort or by arrival pane; the join's store depends on it too."""
     segmentation, horizon_ms = plan.segmentation, plan.horizon_ms
     terms = (horizon_ms, plan.cohort_ms, plan.config.pane_ms, segmentation.versions, segmentation.max_versions)
     span_ms = plan.cohort_ms if cohort else plan.config.pane_ms
@@ -117,7 +118,7 @@ def outcomes_print(plan: ModelPlan, *, cohort: bool) -> PartPrint:
 
 
 class RulePrint(msgspec.Struct, frozen=True, kw_only=True):
-    """A rule as its incidents were opened: what an action that closes one of them says."""
+    """A rule as it was when its incidents were opened: what an action that closes one of them has to say."""
 
     signals: tuple[str, ...]
     response: str
@@ -127,30 +128,30 @@ class RulePrint(msgspec.Struct, frozen=True, kw_only=True):
     runbook: str = ""
     shadow: bool = False
     counts: str = ""
-    """Digest of what its runs of breached and of quiet panes depend on."""
+    """Digest of what the rule's counts of breached and of quiet panes depend on."""
     kpi: str | None = None
-    """The KPI, or the count of what was served, whose clock it was judged by."""
+    """The KPI, or the `served` count, whose clock the rule had."""
 
 
 class Made(msgspec.Struct, frozen=True, kw_only=True):
-    """The configuration that a model's state was made under, as far as the state depends on it."""
+    """The configuration under which a model's state was made, as far as the state depends on it."""
 
     pane_ms: Annotated[int, Meta(ge=1, le=MAX_SPAN_MS)]
     events: str
-    """Of panes and roll-ups of events."""
+    """Fingerprint of panes and roll-ups of events."""
     outcomes: str = ""
-    """Of labelled outcomes: layout, horizon, cohorts."""
+    """Fingerprint of labelled outcomes: layout, horizon, cohorts."""
     expected: str = ""
-    """Of what outcomes are held against: the reference's own."""
+    """Fingerprint of what outcomes are compared with: the reference's own."""
     feedback: str = ""
     kpis: dict[str, str] = {}
-    """By KPI, what its observations are counted by and made of."""
+    """By KPI, the fingerprint of its observations."""
     truth_ms: int = 0
     rules: dict[str, RulePrint] = {}
 
 
 def made_of(plan: ModelPlan) -> Made:
-    """What a state that is made under this plan carries."""
+    """The fingerprint that a state under this plan carries."""
     config, baseline = plan.config, plan.baseline
     reference = baseline.outcomes if baseline else None
     return Made(
@@ -166,7 +167,7 @@ def made_of(plan: ModelPlan) -> Made:
 
 
 def kpi_print(plan: ModelPlan, name: str) -> str:
-    """Of what a KPI's observations are counted by and made of."""
+    """The fingerprint of a KPI's observations."""
     return digest(_unit_print(plan, "kpi"), plan.config.made_of(name))
 
 
@@ -189,7 +190,8 @@ def rule_print(plan: ModelPlan, rule: Rule) -> RulePrint:
 
 
 def unit_print(plan: ModelPlan, stream: str, *, folded: bool) -> str:
-    """What a roll-up of a stream depends on, beside its own length: not the pane, which only some count by.
+    """The fingerprint of a roll-up of a stream, beside its own length; the pane matters only to streams that count by
+    it.
 
     Parameters:
         folded: whether versions beyond the cap were folded in it.
@@ -198,7 +200,7 @@ def unit_print(plan: ModelPlan, stream: str, *, folded: bool) -> str:
 
 
 def unit_length(plan: ModelPlan, stream: str) -> int | None:
-    """Slots of every cell of a roll-up of a stream; None: the plan keeps no such stream."""
+    """Slots of every cell of a roll-up of a stream; None if the plan keeps no such stream."""
     kind, _, rest = stream.partition("/")
     if not stream:
         return plan.layout.length
@@ -226,11 +228,11 @@ def _unit_print(plan: ModelPlan, stream: str) -> str:
 
 
 def kpi_streams(plan: ModelPlan, name: str) -> tuple[str, ...]:
-    """The streams of the roll-ups that a KPI is judged by."""
+    """The streams of the roll-ups that a KPI's evaluation needs."""
     return tuple(f"kpi/{name}/{part}" for part in plan.config.made_of(name))
 
 
 def layer_of_evidence(names: Iterable[str]) -> int:
-    """The lowest layer of signals, by the names of published evidence; 2 where none is known."""
+    """The lowest layer of signals, by the names of published evidence; 2 if no name is known."""
     signals = (SIGNALS.get(name.partition(":")[0]) for name in names)
     return min((signal.layer for signal in signals if signal is not None), default=2)

@@ -1,8 +1,8 @@
-"""Partials and the bytes that their topic takes → records that fit, as far as a format can be divided.
+"""Partials and the limit of their topic → records that fit, as far as the format can be divided.
 
-A record of sketches packs all models of a bucket. It is divided by models, for each model's share stands for itself:
-of one chunk and pane the share with the highest end offset stands, whichever record it is in. The share of one model is
-not divided.
+A record of sketches packs all models of a bucket. It may be divided by models, since each model's share stands for
+itself: of one chunk and pane, the share with the highest end offset wins, whichever record it is in. The share of one
+model is not divided.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from streams.partial import (
 from streams.plan import model_of
 
 NEVER_IDLE_MS = 1 << 61
-"""As the clock when a model was last seen: later than any."""
+"""A clock later than any: a model with it, as its last record's time, is never idle."""
 HEAD_BYTES = 1_024
-"""Of a batch's head and a record's own, as the sender reckons them."""
+"""Bytes of a batch's head and a record's own, as the producer computes them."""
 
 
 def fitted(partial: Partial, incarnation: str, limit: int) -> Iterator[tuple[bytes, bytes, Partial]]:
     """Keys, sealed bytes and partials: one record if it fits into `limit` bytes, else as few as the models allow.
 
-    A record of one model is given as it is, whether it fits or not. Keys of the records after the first one end with
+    A record of one model is returned as it is, whether it fits or not. Keys of the records after the first one end with
     their number, so that compaction keeps them all.
     """
     key = key_of(partial, incarnation)
@@ -49,12 +49,13 @@ def fitted(partial: Partial, incarnation: str, limit: int) -> Iterator[tuple[byt
 
 
 def is_sketches(partial: Partial) -> bool:
-    """Whether it holds sketches of models, and not books, which the others need too."""
+    """Whether it holds sketches of models, rather than books, which the other models need too."""
     return isinstance(partial, PanePartial | OutcomePartial)
 
 
 def is_divisible(partial: Partial) -> bool:
-    """Whether its models may be in several records: sketches may; books say which models there are not, too."""
+    """Whether its models may be in several records. Sketches may; books must not, as they also say which models are
+    absent."""
     return is_sketches(partial) and len(partial.models) > 1
 
 
@@ -72,10 +73,10 @@ def _divided(partial: Partial, room: int) -> Iterator[Partial]:
 
 
 def without(partials: Iterable[Partial], models: Collection[str]) -> list[Partial]:
-    """The partials without the sketches of some models, of which nothing may be evaluated until they can be published.
+    """The partials without the sketches of models that may not be evaluated until they can be published.
 
-    Their books go on, with what was counted as rejected, and without a mark: nobody takes their time for read, nor
-    their partition for idle.
+    Their books stay, with the counted records as rejected, and without stream time: so nobody takes their time for
+    read, nor their partition for idle.
     """
     return [_without(partial, models) for partial in partials] if models else list(partials)
 

@@ -1,7 +1,7 @@
-"""One record of `state` → the judge that goes on from it, whatever the record is.
+"""One record of `state` → the evaluator that continues from it.
 
-Anybody who may write to the topic may have written it: it is restored, or refused with SketchError, and nothing else.
-One that is sealed as a later release's parks the models that it is of: to go on without it would give wrong numbers.
+Anybody who may write to the topic may have written it: it is restored, or refused with SketchError, and nothing else. A
+record with the seal of a later release parks its models: ignoring it would give wrong numbers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from streams.state import ModelState, unpack_state, unpack_unit
 
 
 def restore_record(judge: BucketJudge, key: bytes, value: bytes) -> None:
-    """Gives a record to the judge of its bucket. Those of a model itself come before its roll-ups.
+    """Passes a record to the evaluator of its bucket. A model's own records come before its roll-ups.
 
     Raises:
         NewerError: it is whole, and of a later release.
@@ -46,7 +46,7 @@ _UNIT_ID = re.compile(rb"[0-9]+[a-z]+/-?[0-9]+(/.*)?", re.DOTALL)
 
 
 def models_of(key: bytes, names: Iterable[str]) -> list[str]:
-    """Those of the models that a record of `state` with this key is of: one, none, or all of its bucket.
+    """The models that a record of `state` with this key belongs to: one, none, or all of its bucket.
 
     >>> models_of(b"a", ["a", "b"]), models_of(UNIT_KEY + b"a/1h/0", ["a", "a/1h"]), models_of(BOOKS_KEY, ["a", "b"])
     (['a'], ['a'], ['a', 'b'])
@@ -60,9 +60,9 @@ def models_of(key: bytes, names: Iterable[str]) -> list[str]:
 
 
 def park_for(judge: BucketJudge, key: bytes, error: NewerError) -> list[str]:
-    """Parks the models that a later release's record of `state` is of, and gives their names.
+    """Parks the models of a later release's record of `state`, and returns their names.
 
-    Nothing of them is evaluated, published or deleted by this process, so that release goes on from where it stopped.
+    This process evaluates, publishes and deletes nothing of them, so that release continues from where it stopped.
     """
     if key.startswith(BOOKS_KEY):
         return judge.stand_still(error)

@@ -1,4 +1,4 @@
-"""Values of the labels topic → labels and rejects: what happened, told after the prediction, by `event_id`."""
+"""Values of the topic `labels` → labels and rejects. A label is the ground truth of one prediction, by `event_id`."""
 
 from __future__ import annotations
 
@@ -52,7 +52,11 @@ def read_labels(
     max_record_bytes: int,
     future_ms: int,
 ) -> tuple[list[tuple[int, Label]], list[Reject]]:
-    """Labels with their places in the batch, and rejects. `stamps_ms` are the records' own times."""
+    """Labels with their indices in the batch, and rejects.
+
+    Parameters:
+        stamps_ms: the records' own times.
+    """
     usual: list[tuple[int, _Plain]] = []
     labels: list[tuple[int, Label]] = []
     careful: list[int] = []
@@ -87,7 +91,7 @@ def read_labels(
 
 
 def label_time_ms(value: bytes) -> int:
-    """The time of a label; NO_TIME of what is none."""
+    """The time of a label; NO_TIME for a value that is no label."""
     try:
         plain = _usual(value)
         return _carefully(value, ()).ts_ms if plain is None else time_ms(plain.label_ts, "label_ts")

@@ -14,7 +14,7 @@ RULES = ("rule", "published", "seen", "acted", "dismissed", "done", "acted on", 
 
 
 def ledger_lines(rows: LedgerRows) -> Iterator[str]:
-    """Model by model."""
+    """The lines of all models, one after the other."""
     for realised in rows.realised:
         yield realised.model
         yield from proxy_lines(row for row in rows.proxies if row.model == realised.model)

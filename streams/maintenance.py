@@ -1,4 +1,4 @@
-"""Maintenance windows: when rules do not begin to fire."""
+"""Maintenance windows: spans in which no rule begins to fire."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from streams.times import instant_ms
 
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 THURSDAY = 3
-"""The first of January 1970."""
+"""Weekday of the first of January 1970."""
 DAILY = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 
 
 class Maintenance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename={"from_": "from"}):
-    """When rules do not begin to fire: from one time to another, or daily between two times of UTC, on some weekdays.
+    """A span in which rules do not begin to fire: between two times, or daily between two times of UTC, on some
+    weekdays.
 
-    `rules`: those that it is about; left out: all of the model.
+    `rules`: the rules that it applies to; empty: all of the model.
     """
 
     from_: str | None = None
@@ -33,7 +34,7 @@ class Maintenance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     @property
     def daily_ms(self) -> tuple[int, int] | None:
-        """Since midnight; the second may be past the next one."""
+        """Beginning and end in ms since midnight; the end may be after the next midnight."""
         if self.daily is None:
             return None
         match = DAILY.fullmatch(self.daily)
@@ -43,7 +44,7 @@ class Maintenance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return start, end if end > start else end + DAY_MS
 
     def holds(self, rule: str, time_ms: int) -> bool:
-        """Whether it is on for a rule."""
+        """Whether a time is in maintenance for a rule."""
         if self.rules is not None and rule not in self.rules:
             return False
         if self.span_ms is not None:

@@ -1,4 +1,4 @@
-"""Plan → what a worker needs of the topics, beyond that they are there."""
+"""Plan → requirements of a worker on its topics, beyond their existence."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from streams.duration import DAY_MS, HOUR_MS
 from streams.plan import Facts, Plan
 
 OPEN_CHUNK_MS = HOUR_MS
-"""A chunk that is being filled may have to be read again from its start: for so long at the least."""
+"""An open chunk may have to be read again from its start: so the log must reach back at least this long."""
 REPORTS_MS = 31 * DAY_MS
 """The longest span of a report."""
 
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """`paired`: topics that must have as many partitions as `events`.
+    """Requirements on topics. Names are without the prefix.
 
-    `retention_ms`: by topic, how long its records must be kept, and what they are needed for. Names without the prefix.
+    `paired`: topics that must have as many partitions as `events`. `retention_ms`: by topic, how long its records must
+    be kept, and for what.
     """
 
     events: str
@@ -27,7 +28,7 @@ class Needs:
 
 
 def needs_of(plan: Plan) -> Needs:
-    """What a plan needs."""
+    """The requirements of a plan."""
     kafka = plan.config.kafka
     labelled = [model for model in plan.models.values() if model.outcomes is not None]
     paired = [kafka.labels] if labelled else []

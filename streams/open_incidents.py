@@ -1,4 +1,4 @@
-"""State of a model → the actions of its open incidents, whether or not the log of actions still has them."""
+"""State of a model → the actions of its open incidents, whether or not the topic `actions` still has them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from streams.state import ModelState
 
 
 def open_actions(model: str, config: Model, state: ModelState) -> Iterator[Action]:
-    """The latest action of every incident that is open and published: the same id as on the log, without evidence.
+    """The latest action of every incident that is open and published: the same id as on the topic, without evidence.
 
-    Rules that `config` does not have, and shadow rules, are left out: the worker retires their incidents.
+    Leaves out rules that `config` does not have, and shadow rules: the worker retires their incidents.
     """
     rules = {rule.name: rule for rule in config.rules if not rule.shadow}
     for key, kept in state.rules.items():

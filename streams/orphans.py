@@ -1,7 +1,7 @@
-"""Actions topic and kept states → the ends of incidents that are open on the topic and unknown to the states.
+"""Topic `actions` and kept states → the ends of incidents that are open on the topic and unknown to the states.
 
-Stage 2 publishes an action before the state that knows of it. A process that is killed in between is followed by one
-that judges the pane again, and finds the same incident; unless its configuration no longer has the rule or the model.
+Stage 2 publishes an action before the state that contains it. After a process that is killed in between, the next one
+evaluates the pane again and opens the same incident; unless its configuration no longer has the rule or the model.
 """
 
 from __future__ import annotations
@@ -21,14 +21,18 @@ from streams.state import ModelState, RuleCell
 from streams.times import instant_ms
 
 MAX_INCIDENTS = 100_000
-"""So many incidents are kept in memory while the topic is read; of further ones nothing is closed."""
+"""Incidents that are kept in memory while the topic is read; of further ones nothing is closed."""
 
 
 class LoggedIncidents:
-    """The latest action of each incident of some models, whatever the order in which the actions are read."""
+    """The latest action of each incident of some models, in whatever order the actions are read."""
 
     def __init__(self, is_wanted: Callable[[str], bool]) -> None:
-        """`is_wanted`: whether the incidents of a model of this name are kept."""
+        """An empty log.
+
+        Parameters:
+            is_wanted: whether the incidents of a model of this name are kept.
+        """
         self._is_wanted = is_wanted
         self._latest = LatestIncidents()
         self.left_out = 0
@@ -50,7 +54,7 @@ class LoggedIncidents:
 
 
 def is_suspect(state: ModelState | None, plan: ModelPlan | None, made: Made | None) -> bool:
-    """Whether incidents may be open that the state does not know and that nothing judges again.
+    """Whether incidents may be open that the state does not have and that nothing evaluates again.
 
     Parameters:
         plan: of the model; None: the configuration does not name it.
@@ -62,8 +66,7 @@ def is_suspect(state: ModelState | None, plan: ModelPlan | None, made: Made | No
 def retirements(
     logged: Iterable[Action], states: Mapping[str, ModelState], plans: Mapping[str, ModelPlan]
 ) -> Iterator[Action]:
-    """The actions that close the open incidents that no state knows and no plan names. The same for the same incidents,
-    however often this is asked.
+    """The actions that close the open incidents that no state has and no plan names: the same for the same incidents.
 
     Parameters:
         states: as they were kept, before they were restored under these plans.

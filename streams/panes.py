@@ -1,4 +1,4 @@
-"""Event times ↔ panes, and what a record's own partition says of its lateness."""
+"""Event times ↔ panes, and timeliness of a record by the stream time of its own partition."""
 
 from enum import IntEnum
 
@@ -8,11 +8,11 @@ from streams.arrays import Ints
 from streams.duration import DAY_MS, HOUR_MS
 
 NO_MARK = -(2**62)
-"""Below every event time: the mark of a model that no event has been seen of."""
+"""Below every event time: the stream time of a model before its first event."""
 
 
 class Timeliness(IntEnum):
-    """How late a record is, against the high-water mark of its model and source partition."""
+    """How late a record is, by the stream time of its model and source partition. WELCOME: late, admitted."""
 
     ON_TIME = 0
     WELCOME = 1
@@ -20,7 +20,7 @@ class Timeliness(IntEnum):
 
 
 def pane_start(time_ms: int, pane_ms: int) -> int:
-    """Start of the pane that holds a time; panes are aligned to the epoch.
+    """Start of the pane that contains a time; panes are aligned to the epoch.
 
     >>> pane_start(-1, 60_000)
     -60000
@@ -29,7 +29,7 @@ def pane_start(time_ms: int, pane_ms: int) -> int:
 
 
 def timeliness(times_ms: Ints, marks_ms: Ints, grace_ms: int, lateness_ms: int) -> Ints:
-    """(n,) event times and (n,) the marks after each of them → (n,) their timeliness."""
+    """(n,) event times and (n,) the stream times after each of them → (n,) their timeliness."""
     behind = marks_ms - times_ms
     return (behind > grace_ms).astype(np.int64) + (behind > lateness_ms)
 
@@ -57,7 +57,7 @@ def levels_ms(pane_ms: int) -> tuple[int, ...]:
 
 
 def next_start(time_ms: int, pane_ms: int) -> int:
-    """The first bound of a pane that is no earlier than a time.
+    """The first start of a pane that is no earlier than a time.
 
     >>> next_start(60_001, 60_000), next_start(60_000, 60_000)
     (120000, 60000)

@@ -1,7 +1,7 @@
-"""An exception in one model's evaluation → that model is parked, and the others go on.
+"""An exception in one model's evaluation → that model is parked, and the others continue.
 
-A parked model is counted no further and evaluated no further in this process; a restart tries it again. What is kept of
-it on the topics stays there, so that a release that is repaired evaluates it.
+This process counts and evaluates a parked model no further; a restart tries it again. The model's records on the topics
+stay, so that a repaired release evaluates them.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import TypeVar
 from streams.errors import BrokerError, ForeshockError, NewerError, StoreError
 
 NOT_OF_ONE_MODEL = (MemoryError, OSError, NewerError, StoreError, BrokerError)
-"""What parking could not help with: all models have the same memory, disk, release and broker."""
+"""Errors that parking cannot isolate: all models share memory, disk, release and broker."""
 
 MAX_MESSAGE = 200
-"""Characters of an exception's message that are reported."""
+"""Reported characters of an exception's message."""
 OURS = re.compile(r"(streams|agents)/[\w/]+\.py$")
 
 
 class Phase(StrEnum):
-    """What was done for a model when the exception came."""
+    """The step that raised the exception."""
 
     COUNT = "count"
     JOIN = "join"
@@ -42,8 +42,8 @@ class Phase(StrEnum):
 class Parked:
     """Why a model is parked.
 
-    `place` is the file and line of the project where the exception came from, `error` its class and its message, with
-    no control characters and at most MAX_MESSAGE characters of it.
+    `place` is the file and line of the project that raised the exception, `error` its class and message, without
+    control characters and with at most MAX_MESSAGE characters of the message.
     """
 
     model: str
@@ -64,13 +64,13 @@ def parked(model: str, phase: Phase, error: BaseException) -> Parked:
 
 
 def printable(text: str) -> str:
-    """A text of a payload or of an exception, fit for one line of a log or a page."""
+    """A text of a payload or of an exception, safe for one line of a log or a page."""
     shown = "".join(sign if sign.isprintable() else "?" for sign in " ".join(text[: 2 * MAX_MESSAGE].split()))
     return shown if len(shown) <= MAX_MESSAGE else shown[: MAX_MESSAGE - 1] + "…"
 
 
 def longest(n: int, attempt: Callable[[int], object]) -> int:
-    """How many of the first rows can be taken when all `n` cannot: `attempt(k)` raises for the first `k`, or not.
+    """How many of the first rows can be processed if all `n` cannot: `attempt(k)` raises for the first `k`, or not.
 
     >>> longest(5, lambda k: [0, 1, 2][k])
     2
@@ -90,7 +90,7 @@ def longest(n: int, attempt: Callable[[int], object]) -> int:
 
 
 def check_none(parked: Iterable[Parked]) -> None:
-    """Raises ForeshockError if a model is parked: who ran it waits for its result."""
+    """Raises ForeshockError if a model is parked, for commands whose user waits for the result."""
     found = list(parked)
     if found:
         raise ForeshockError(
@@ -105,7 +105,7 @@ T = TypeVar("T")
 
 
 class Parking:
-    """The models that are parked: of one bucket in stage 2, of one partition in stage 1."""
+    """The parked models: of one bucket in stage 2, of one partition in stage 1."""
 
     def __init__(self) -> None:
         self.models: dict[str, Parked] = {}
@@ -115,14 +115,14 @@ class Parking:
         return model in self.models
 
     def park(self, model: str, phase: Phase, error: Exception) -> None:
-        """Parks a model; it stays with its first reason."""
+        """Parks a model; a parked model keeps its first reason."""
         if model not in self.models:
             self.models[model] = parked(model, phase, error)
             self._news.append(self.models[model])
 
     @contextmanager
     def guard(self, model: str, phase: Phase) -> Iterator[None]:
-        """Parks the model if an exception comes out of the block. NOT_OF_ONE_MODEL pass through."""
+        """Parks the model if the block raises. NOT_OF_ONE_MODEL pass through."""
         try:
             yield
         except NOT_OF_ONE_MODEL:
@@ -131,7 +131,7 @@ class Parking:
             self.park(model, phase, error)
 
     def guarded(self, model: str, phase: Phase, items: Iterable[T]) -> Iterator[T]:
-        """The items, until the model is parked: by an exception in the making of one, or by who takes them."""
+        """The items, until the model is parked: because the iterator raised, or by the consumer of the items."""
         rest = iter(items)
         while model not in self.models:
             try:
@@ -146,6 +146,6 @@ class Parking:
             yield item
 
     def news(self) -> list[Parked]:
-        """Those that were parked since this was last asked."""
+        """The models that were parked since the last call."""
         news, self._news = self._news, []
         return news

@@ -1,4 +1,4 @@
-"""Config and baselines → Plan: what stage 1 and stage 2 need to know of every model, worked out once."""
+"""Config and baselines → Plan: what stage 1 and stage 2 need of every model, computed once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from streams.sketch.layout import LATENCY, LATENCY_EDGES_MS, Column, Kind, Layou
 from streams.sketch.outcomes import OutcomeLayout, Task
 
 MOST_COHORTS = 1_000
-"""Cohorts are hours or days where panes would be more than this in a horizon."""
+"""Panes in a horizon; with more, cohorts are hours or days."""
 ENOUGH_FOR_TRUTH = 500
 """Predictions of a span of truth, by the reference's rate."""
 K = TypeVar("K", bound=Hashable)
@@ -34,11 +34,11 @@ DEFAULT_COLUMNS = (
     Column(name="prediction", role=Role.PREDICTION, kind=Kind.CATEGORICAL),
     Column(name=LATENCY, role=Role.LATENCY, kind=Kind.NUMERIC, edges=LATENCY_EDGES_MS),
 )
-"""What a model without a baseline is counted by, next to its declared features."""
+"""Columns of a model without a baseline, beside its declared features."""
 
 
 class Facts(StrEnum):
-    """What is told of a model beside its events and labels."""
+    """Side inputs of a model: topics beside its events and labels."""
 
     FEEDBACK = "feedback"
     RUNS = "runs"
@@ -50,12 +50,12 @@ _KPI = "\x1f"
 
 
 def kpi_name(model: str, kpi: str) -> str:
-    """What the books of a KPI are named by."""
+    """The name of a KPI's books."""
     return f"{model}{_KPI}{kpi}"
 
 
 def model_of(name: str) -> str:
-    """The model that books of this name are of."""
+    """The model that the books of this name belong to."""
     return name.partition(_KPI)[0]
 
 
@@ -70,19 +70,19 @@ class ModelPlan:
     segmentation: Segmentation
     columnizer: Columnizer
     outcomes: OutcomeLayout | None
-    """How outcomes are counted; None: the model's labels are not joined."""
+    """Layout of outcomes; None if the model's labels are not joined."""
     feedback: FeedbackLayout | None
-    """How feedback is counted; None: it is not."""
+    """Layout of feedback; None if the model declares none."""
     horizon_ms: int
-    """So long a prediction waits for its label."""
+    """How long a prediction waits for its label."""
     cohort_ms: int
-    """Predictions of so long a span are one cohort."""
+    """Length of a cohort."""
     truth_ms: int
-    """Of so long a span there are enough predictions to judge, when their labels have come."""
+    """Length of a span of truth: it has enough predictions to evaluate when their labels have come."""
 
     @property
     def window_lengths_ms(self) -> tuple[int, ...]:
-        """The lengths of the windows that are evaluated, the shortest first: a pane, and those that rules name."""
+        """The lengths of the evaluated windows, the shortest first: a pane, and those that rules name."""
         config = self.config
         return tuple(sorted({config.pane_ms, *(ms for rule in config.rules for ms in config.overs_ms(rule))}))
 
@@ -103,18 +103,18 @@ class Plan:
     config: Config
     models: dict[str, ModelPlan]
     facts: Mapping[Facts, Mapping[str, ModelPlan]]
-    """The models that each kind of fact is counted for, by the names of its books."""
+    """The models that declare each kind of side input, by the names of their books."""
     _decoders: list[Decoder] = field(default_factory=list, init=False, repr=False, compare=False)
     _groups: dict[tuple[str, Facts | None], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def topic_of(self, kind: Facts) -> str:
-        """Without the prefix."""
+        """The topic of a side input, without the prefix."""
         kafka = self.config.kafka
         return {Facts.FEEDBACK: kafka.feedback, Facts.RUNS: kafka.runs, Facts.OUTCOMES: kafka.outcomes}[kind]
 
     @property
     def kinds(self) -> tuple[Facts, ...]:
-        """The kinds of facts that some model declares."""
+        """The kinds of side inputs that some model declares."""
         return tuple(kind for kind in Facts if self.facts[kind])
 
     def decoder(self) -> Decoder:
@@ -133,15 +133,15 @@ class Plan:
         return self._decoders[0]
 
     def by_bucket(self, kind: Facts | None = None) -> Mapping[int, Sequence[str]]:
-        """The names of the books of a topic by bucket; None: of the events."""
+        """The names of the books of a side input by bucket; None: of the events."""
         return self._grouped("bucket", kind, lambda name: [self.config.bucket(model_of(name))])
 
     def first_name(self, kind: Facts, model: str) -> str:
-        """The first name that a model's books have on the topic of a kind; of a model without any, its own."""
+        """The first name of a model's books on the topic of a kind; its own name if it has none there."""
         return self._grouped("model", kind, lambda name: [model_of(name)]).get(model, (model,))[0]
 
     def names_with_job(self, job: str) -> Sequence[str]:
-        """The models that declare a job of this name, of whichever namespace."""
+        """The models that declare a job of this name, of any namespace."""
         return self._grouped("job", Facts.RUNS, lambda name: self.models[name].config.jobs).get(job, ())
 
     def _grouped(self, by: str, kind: Facts | None, keys: Callable[[str], Iterable[K]]) -> Mapping[K, Sequence[str]]:
@@ -160,7 +160,11 @@ class Plan:
 
 
 def compile_plan(config: Config, baselines: Mapping[str, Baseline]) -> Plan:
-    """`baselines` by model name, for the models whose configuration names one."""
+    """The plan of a configuration.
+
+    Parameters:
+        baselines: by model name, for the models whose configuration names one.
+    """
     models = {name: compile_model(name, model, baselines.get(name)) for name, model in config.models.items()}
     facts = {
         Facts.FEEDBACK: {name: plan for name, plan in models.items() if plan.feedback is not None},

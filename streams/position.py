@@ -1,8 +1,8 @@
 """Offset in one generation of a log ↔ position: a number that grows over all generations of the log.
 
-A topic that is deleted and made anew begins again at offset 0. Its partition then has another generation, and a
-position is the generation and the offset in one integer. So chunks, covered offsets and progress of two generations
-never collide, and the later generation always has the greater numbers. In generation 0 a position is the offset itself.
+A topic that is deleted and created again begins at offset 0. Its partition then has another generation, and a position
+is the generation and the offset in one integer. So chunks, covered offsets and progress of two generations never
+collide, and the later generation always has the greater numbers. In generation 0 a position is the offset itself.
 """
 
 from __future__ import annotations
@@ -27,5 +27,5 @@ def offset_of(at: int) -> int:
 
 
 def generation_of(at: int) -> int:
-    """How often the log had been made anew before this position."""
+    """How often the log had been created again before this position."""
     return at >> OFFSET_BITS

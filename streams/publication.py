@@ -37,7 +37,7 @@ class Record(NamedTuple):
 def publications(outcome: Outcome) -> Iterator[Sequence[Record]]:
     """Groups of records: each group is acknowledged before the next one is sent.
 
-    Windows and actions; units and the ledger; and last the state, which says that all of them are out.
+    Windows and actions; then units and the ledger; and last the state, which confirms that all of them are out.
     """
     encode = msgspec.json.encode
     results = [Record("windows", item.key, encode(item)) for item in outcome.windows]
@@ -58,7 +58,7 @@ def publications(outcome: Outcome) -> Iterator[Sequence[Record]]:
 
 
 def check_publication(outcome: Outcome) -> None:
-    """Packs all records of an outcome, and opens those that a restart reads.
+    """Packs all records of an evaluated pane, and opens those that a restart reads.
 
     Raises:
         SketchError: if a record opens as something else than what was packed.

@@ -1,4 +1,4 @@
-"""Records of one partition, as the shell hands them over, and those that are rejected."""
+"""Records of one partition, as the shell passes them, and rejected ones."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Records:
 
 @dataclass(frozen=True, slots=True)
 class RejectedRecord:
-    """A reject with the place and the bytes of its record."""
+    """A reject with the offset and the bytes of its record."""
 
     partition: int
     offset: int

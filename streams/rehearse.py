@@ -1,7 +1,7 @@
-"""Reference events through their own configuration → how often its rules would have spoken, beside the budget.
+"""Reference events through their own configuration → how often its rules fire, beside the budget.
 
-The same events set the limits, so this is the least that is to be expected: more than the budget would say that the
-reference is at odds with itself.
+The same events set the limits, so expect at least this rate; more than the budget means that the reference contradicts
+itself.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from streams.survey import MAX_EVENTS
 
 HOUR_MS = UNITS_MS["h"]
 MOST_PANES = 1_000
-"""Of a longer reference the first ones are replayed."""
+"""Of a longer reference the first panes are replayed."""
 COUNTED_SHARE = 0.99
-"""With fewer of the events counted (others came late, or are of another model) a replay says nothing."""
+"""With a smaller share of the events counted (others came late, or are of another model) a replay means nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """What a replay of the reference gave: incidents by rule, over how long, and how many a week may be."""
+    """Result of a replay of the reference: incidents by rule, its span, and the budget a week."""
 
     incidents: Mapping[str, int]
     span_ms: int
@@ -55,9 +55,10 @@ class Rehearsal:
 def rehearse(
     plan: Plan, model: str, values: Iterable[bytes], labels: Iterable[bytes] | None, now_ms: int
 ) -> Rehearsal | None:
-    """Replays the events of a reference, in order of time, and its labels; None where that would tell nothing.
+    """Replays the events of a reference, in order of time, and its labels; None if that would mean nothing.
 
-    `now_ms`: the time of the run.
+    Parameters:
+        now_ms: the time of the run.
     """
     known = plan.models[model]
     if known.baseline is None or not known.baseline.pane_ms:

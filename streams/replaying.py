@@ -1,9 +1,9 @@
 """A past that is replayed: which topic is silent, and which is still to be sent?
 
-A live stream's events are read about when they happen. When they are read half a day later or more, somebody sends a
-past, and may send its topics one after the other: that one has no records says nothing yet. So a topic's silence is
-believed only when nothing of the model has been read on any topic for a while, or when it has lasted very long. A
-worker that catches up after an outage does the same, until it has reached the present.
+A live stream's events are read about when they happen. If they are read half a day later or more, somebody sends a
+past, and may send its topics one after the other: then a topic without records says nothing yet. So a topic counts as
+silent only when no topic of the model had a record for a while, or when the silence has lasted very long. A worker that
+catches up after an outage does the same, until it has reached the present.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import NamedTuple
 from streams.duration import HOUR_MS, UNITS_MS
 
 BEHIND_MS = 12 * HOUR_MS
-"""Events that are read so long after their time are of a past that is replayed."""
+"""Events that are read so long after their time belong to a replayed past."""
 MIN_PAUSE_MS = 10 * UNITS_MS["s"]
 MAX_WAIT_MS = 30 * UNITS_MS["m"]
-"""A topic that is silent is waited for no longer than this, however long the replay of the others lasts."""
+"""The longest wait for a silent topic, however long the replay of the others lasts."""
 
 
 class Replay(NamedTuple):
-    """A replay of one model, by stage 1's clock: when it was noticed, the last record on any topic, and the pause after
-    it that ends the replay."""
+    """A replay of one model, by stage 1's clock: its beginning, the last record on any topic, and the pause after that
+    which ends the replay."""
 
     since_ms: int
     heard_ms: int
@@ -30,14 +30,16 @@ class Replay(NamedTuple):
 
 
 def pause_ms(idle_ms: int) -> int:
-    """So long no topic of a model has a record when a replay is over: `idle`, and 10 seconds at the least."""
+    """The pause on all topics of a model that ends a replay: `idle`, and 10 seconds at least."""
     return max(idle_ms, MIN_PAUSE_MS)
 
 
 def is_silent(clock_ms: int, seen_at_ms: int, idle_ms: int, replay: Replay | None) -> bool:
-    """Whether a partition of which nothing is left to read is taken for silent, and not for one that is behind.
+    """Whether a partition with nothing left to read counts as silent, and not as behind.
 
-    `seen_at_ms`: stage 1's clock at its last record. `replay`: that of the model, if there is one.
+    Parameters:
+        seen_at_ms: stage 1's clock at its last record.
+        replay: the model's replay, if it is in one.
     """
     if clock_ms - seen_at_ms < idle_ms:
         return False
@@ -47,7 +49,7 @@ def is_silent(clock_ms: int, seen_at_ms: int, idle_ms: int, replay: Replay | Non
 
 
 class Replays:
-    """The replays of models, as they go on."""
+    """The current replays, by model."""
 
     def __init__(self) -> None:
         self._known: dict[str, Replay] = {}
@@ -55,10 +57,11 @@ class Replays:
     def note(
         self, model: str, idle_ms: int, events: Iterable[tuple[int, int]], heard_ms: Iterable[int]
     ) -> Replay | None:
-        """The replay that a model is in; None: its events are not that old.
+        """The replay that a model is in; None if its events are not that old.
 
-        `events`: of each partition that has had some the time that has been reached, and the clock at the last record.
-        `heard_ms`: the clocks at the last records of the other topics.
+        Parameters:
+            events: stream time, and the clock at the last record, of each partition with events.
+            heard_ms: the clocks at the last records of the other topics.
         """
         known = list(events)
         if not known or max(clock for _, clock in known) - max(time for time, _ in known) < BEHIND_MS:
@@ -73,7 +76,7 @@ class Replays:
 
 
 def waiting_text(topics: Sequence[str]) -> str:
-    """What is said while topics are waited for."""
+    """The message while a model waits for topics."""
     return (
         f"a past is replayed: silence of {', '.join(topics)} is not judged until they have records, "
         "or nothing of the model was read for its 'idle'"

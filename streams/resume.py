@@ -1,13 +1,13 @@
-"""Progress, and the log as it is now → where counting goes on, so that nothing is mixed, counted twice or passed over.
+"""Progress, and the log as it is now → where counting continues, so that nothing is mixed, counted twice or left out.
 
 What may have happened to a log since its progress was written:
 
 made anew   its topic has another id: a new generation of the log begins at its start
-truncated   its start lies beyond the progress (retention, DeleteRecords): counting goes on where the publications of
-            the open chunk end, as a continuation of that chunk; what lies between is `lost`, and counted as such
-cut         it ends before the progress, and what was published says that the progress is right (an unclean election
-            of a leader): a new generation begins at its end, for all before it has been counted
-beyond      it ends before the progress, and nothing that was published goes so far: the progress is not believed
+truncated   its start is beyond the progress (retention, DeleteRecords): counting continues where the publications of
+            the open chunk end, as a continuation of that chunk; what is between is `lost`, and counted as such
+cut         it ends before the progress, and what was published confirms the progress (an unclean election of a
+            leader): a new generation begins at its end, as all before it has been counted
+beyond      it ends before the progress, and nothing that was published goes so far: the progress is ignored
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Change(StrEnum):
     BEGUN = "begun"
     """Nothing is known of it yet."""
     IDENTIFIED = "identified"
-    """Its progress did not say of which log it is."""
+    """Its progress did not name its log."""
     MADE_ANEW = "made anew"
     TRUNCATED = "truncated"
     CUT = "cut"
@@ -38,7 +38,7 @@ class Change(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """One partition's log as it is. `id`: its topic's, empty where the broker gives none. `end` None: not known."""
+    """One partition's log as it is. `id`: its topic's id, empty if the broker has none. `end` None: unknown."""
 
     id: str = ""
     start: int = 0
@@ -49,7 +49,7 @@ class Log:
 class SourceLog:
     """A log that is read, over all its generations: ids by generation, and positions in the last one.
 
-    `began`: where counting of the generation began. `end` None: not known.
+    `began`: where counting of the generation began. `end` None: unknown.
     """
 
     ids: Sequence[str]
@@ -59,7 +59,7 @@ class SourceLog:
 
     @classmethod
     def of(cls, progress: Progress, log: Log) -> SourceLog:
-        """The log that a progress speaks of."""
+        """The log that a progress belongs to."""
         generation = generation_of(progress.next_offset)
         end = None if log.end is None else position(generation, log.end)
         return cls(tuple(progress.logs), position(generation, log.start), end, progress.began)
@@ -69,7 +69,7 @@ class SourceLog:
         return generation_of(self.start)
 
     def holds(self, covered: int, known_id: str) -> bool:
-        """Whether a store that has covered so much, of a log with that id, can be of this log."""
+        """Whether a store that covers this position, of a log with that id, can belong to this log."""
         generation = generation_of(covered)
         if generation > self.generation or (self.end is not None and covered > self.end):
             return False
@@ -79,7 +79,7 @@ class SourceLog:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """The highest position up to which anything was published of a partition, and the stream times by then."""
+    """The highest position of a partition up to which anything was published, and the stream times there."""
 
     end: int
     marks_ms: Mapping[str, int] = field(default_factory=dict)
@@ -87,7 +87,7 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Resumption:
-    """Where to go on. `lost`: records that were gone since, before they were counted."""
+    """Where counting continues. `lost`: records that were deleted before they were counted."""
 
     progress: Progress
     change: Change
@@ -95,7 +95,7 @@ class Resumption:
 
 
 def needs_published(progress: Progress | None, log: Log) -> bool:
-    """Whether `resume` has to be told what was published of the partition."""
+    """Whether `resume` needs to know what was published of the partition."""
     if progress is None:
         return log.start > 0
     if _is_anew(progress, log):
@@ -105,7 +105,7 @@ def needs_published(progress: Progress | None, log: Log) -> bool:
 
 
 def resume(progress: Progress | None, log: Log, published: Published | None = None) -> Resumption:
-    """Where counting goes on, as the progress that has to be written when `change` is not NONE."""
+    """Where counting continues, as the progress that has to be written if `change` is not NONE."""
     if progress is None:
         known = Progress(0, {}, logs=[log.id], began=log.start)
         if published is None:
@@ -127,7 +127,7 @@ def resume(progress: Progress | None, log: Log, published: Published | None = No
 
 
 def same_log(progress: Progress | None, log: Log) -> Resumption:
-    """Of which generation of a log this is, for a reader that keeps its offset elsewhere."""
+    """The generation of a log, for a reader that keeps its offset elsewhere."""
     if progress is None:
         return Resumption(Progress(log.start, {}, logs=[log.id], began=log.start), Change.BEGUN)
     if _is_anew(progress, log):

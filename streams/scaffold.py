@@ -1,4 +1,4 @@
-"""Learned → the text of a foreshock.yaml that a person likes to read and edit."""
+"""Learned → the text of a foreshock.yaml, for a person to read and edit."""
 
 from __future__ import annotations
 
@@ -69,7 +69,11 @@ MAX_NOTE = 60
 
 
 def foreshock_yaml(learned: Learned, source: str, baseline_file: str, realised: str = "") -> str:
-    """`realised`: what a replay of the reference through this file gave, in one line."""
+    """The text of the file.
+
+    Parameters:
+        realised: result of a replay of the reference through this file, in one line.
+    """
     return "\n".join(_lines(learned, source, baseline_file, realised)) + "\n"
 
 

@@ -95,7 +95,7 @@ class SourceFold(ChunkFold):
 
     @property
     def to_rejoin(self) -> int:
-        """Offsets that are still to be read for the join alone."""
+        """Offsets that the join alone still has to read."""
         return max(0, self.counted_from - self._joined_to) if self.join is not None else 0
 
     def _join_only(self, records: Records, clock_ms: int) -> None:

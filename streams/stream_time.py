@@ -1,16 +1,16 @@
-"""Stream time of one model and source partition: what the records of a partition agree on, not what one of them says.
+"""Stream time of one model and source partition: the highest event time that the partition's records agree on.
 
-The *mark* is the highest event time up to which records count as in time. A plain maximum would let one record with a
-fast clock make all others late. So the mark may be no further than the grace above a *base*, and the base is moved by
-votes: a record that is a quarter of the grace or more above the base is a vote for a later base, any other record
-takes two votes away. As many votes as the stream has records in a sixteenth of the grace (48 at least, 1,024 at most)
-move the base to the lowest time that they agree on. Until there is a base, the mark is an hour below the highest time:
-clocks are hardly further apart, so what is older is late.
+It is the time by which a record is on time or late. A plain maximum would let one record with a fast clock make all
+others late. So stream time is at most the grace above a *base*, and votes move the base: a record that is a quarter of
+the grace or more above the base is a vote for a later base, any other record takes two votes away. As many votes as the
+stream has records in a sixteenth of the grace (48 at least, 1,024 at most) move the base to the lowest time among them.
+Until there is a base, stream time is an hour below the highest time: clocks hardly differ by more, so what is older is
+late.
 
-In a dense stream the mark is the plain maximum of the event times. A record, or a share of up to about half of them,
-that is further ahead moves nothing; after a pause, and at the start, it takes at least 48 records until the mark
-follows. Until then lateness is judged against the earlier mark: nothing is late for want of a base. All is a function
-of the partition's own order, one record after the other, so batches and restarts change nothing.
+In a dense stream stream time is the plain maximum of the event times. A record, or a share of up to about half of them,
+that is further ahead moves nothing; after a pause, and at the start, it takes at least 48 records until stream time
+follows. Until then lateness is measured against the earlier stream time: nothing is late for want of a base. All of it
+is a function of the partition's own order, one record after the other, so batches and restarts change nothing.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from streams.panes import NO_MARK
 
 MIN_VOTES, MAX_VOTES = 48, 1_024
 VOTES_OF_GRACE = 16
-"""The votes that are needed are the records of so small a part of the grace."""
+"""The base needs as many votes as there are records in this part of the grace."""
 STEPS = 4
-"""A step of the base is this part of the grace, at the least."""
+"""A step of the base is at least this part of the grace."""
 DISSENT = 2
 """Votes that a record below the step takes away."""
 SKEW_MS = HOUR_MS
-"""Clocks are at most so far apart at the start."""
+"""The largest difference between clocks at the start."""
 MIN_GRACE_MS = 1_000
 """A shorter grace is treated as this one: with none at all, every record would be ahead of all others."""
 
 ONE_BY_ONE = 256
-"""So many records are taken one by one once there is a vote."""
+"""Records that are processed one by one once there is a vote."""
 PAUSE_MS, LIVE_MS = 2_000, 600_000
-"""In a stream whose records are no older than the latter, a pause of the former tells that it is a slow one."""
+"""A stream whose records are no older than the latter is slow if it pauses for the former."""
 
 
 class StreamTime(msgspec.Struct, array_like=True, gc=False):
-    """The state, as `progress` and the label join keep it. NO_MARK: not known yet; or no candidate."""
+    """The state, as `progress` and the label join keep it. NO_MARK: unknown yet; or no candidate."""
 
     mark_ms: int = NO_MARK
     base_ms: int = NO_MARK
@@ -51,24 +51,24 @@ class StreamTime(msgspec.Struct, array_like=True, gc=False):
     since: int = 0
     """Records since the base was moved."""
     pace: int = 0
-    """Records in a grace of the stream, about."""
+    """Records in a grace of the stream, approximately."""
     waiting: int = 0
     """Votes of records beyond the grace: those of a candidate that loses, or a minority, turn out to be ahead."""
     ahead: int = 0
     """Records that turned out to be ahead of the stream, in all."""
     near: int = 0
-    """Of those that wait the ones within the grace of the candidate: if it wins, they were right."""
+    """Of the waiting votes, those within the grace of the candidate: if it wins, they were right."""
 
     @classmethod
     def at(cls, mark_ms: int) -> StreamTime:
-        """That of a mark which was kept without its base, as up to 0.1."""
+        """The state of a stream time that was kept without its base, as up to release 0.1."""
         return cls(mark_ms, mark_ms)
 
     def copy(self) -> StreamTime:
         return msgspec.structs.replace(self)
 
     def take(self, times_ms: Ints, grace_ms: int) -> Ints:
-        """(n,) event times in the partition's order → (n,) the mark after each record."""
+        """(n,) event times in the partition's order → (n,) the stream time after each record."""
         n, grace_ms = len(times_ms), max(grace_ms, MIN_GRACE_MS)
         marks, at = np.empty(n, np.int64), 0
         while at < n:
@@ -104,7 +104,7 @@ class StreamTime(msgspec.Struct, array_like=True, gc=False):
         return start + len(done)
 
     def step(self, time_ms: int, grace_ms: int) -> int:
-        """Takes one record, and gives the mark after it."""
+        """Processes one record, and returns the stream time after it."""
         return self._step(time_ms, max(grace_ms, MIN_GRACE_MS))
 
     def _step(self, time_ms: int, grace_ms: int) -> int:

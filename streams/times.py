@@ -13,7 +13,7 @@ from streams.arrays import Ints
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 NO_TIME = -(2**63)
-"""Stands where a text is no time."""
+"""The value for a text that is no time."""
 
 _DATE = len("0000-00-00")
 _MS_OF_PLACE = {11: 36_000_000, 12: 3_600_000, 14: 600_000, 15: 60_000, 17: 10_000, 18: 1_000, 20: 100, 21: 10, 22: 1}
@@ -22,7 +22,7 @@ _TENS_OF_SIXTY = [14, 17]
 
 
 def rfc3339(time_ms: int) -> str:
-    """UTC with milliseconds where there are any.
+    """The time in UTC, with milliseconds where there are any.
 
     >>> rfc3339(1_767_571_210_714)
     '2026-01-05T00:00:10.714Z'

@@ -1,4 +1,4 @@
-"""Plan of a model → what of its configuration can give no verdict, and how to change that: one line each.
+"""Plan of a model → what of its configuration can never be evaluated, and the fix: one line each.
 
 The reference itself is evaluated as a window: a signal that has no threshold there has none in any window.
 """
@@ -56,7 +56,7 @@ Judged = frozenset[tuple[int, str, SegmentKey, str | None]]
 
 @dataclass(frozen=True, slots=True)
 class Unjudged:
-    """Something that is configured and never judged, and the fix."""
+    """A part of the configuration that is never evaluated, and the fix."""
 
     place: str
     seen: str
@@ -68,7 +68,7 @@ class Unjudged:
 
 
 def unjudged(plan: ModelPlan) -> list[Unjudged]:
-    """What of a model is not judged, in the order of its configuration."""
+    """The parts of a model that are never evaluated, in the order of its configuration."""
     return [*_of_baseline(plan), *_of_features(plan), *_of_segments(plan), *_of_rules(plan), *_without_rule(plan)]
 
 
@@ -245,7 +245,7 @@ def _without_rule(plan: ModelPlan) -> Iterator[Unjudged]:
 
 
 def judged_at_all(plan: ModelPlan) -> Judged:
-    """What of the reference has a threshold when it is looked at as a window of each length that a rule has."""
+    """The parts of the reference that have a threshold, evaluated as a window of each length that a rule has."""
     found: set[tuple[int, str, SegmentKey, str | None]] = set()
     events, outcomes = Judge(plan), OutcomeJudge(plan) if plan.outcomes is not None else None
     for length_ms in plan.window_lengths_ms:
@@ -272,7 +272,12 @@ def _thresholds(length_ms: int, cells: Iterable[CellResult]) -> Iterator[tuple[i
 def unread(
     plan: ModelPlan, counts: ModelSummary | None, *, labelled: bool, kinds: Collection[Facts], file: str
 ) -> Iterator[Unjudged]:
-    """What of a model a backtest had nothing to look at for. `counts`: its books; `kinds`: of side topics that came."""
+    """The parts of a model for which a backtest had no records.
+
+    Parameters:
+        counts: its books.
+        kinds: side inputs that came.
+    """
     read = counts.read if counts else 0
     if counts is None or not counts.counted:
         how_many = f"{read:,} events of it, none counted," if read else "no event of it"

@@ -24,7 +24,7 @@ QUANTILE_LEVELS = (0.01, 0.25, 0.5, 0.75, 0.99)
 
 class Clock(StrEnum):
     """What a window's span is about: events by their own time, labels by their arrival, predictions of a cohort as far
-    as they are known, predictions of a span that is long enough to be judged, when its labels have come, or
+    as they are known, predictions of a span that is long enough to be evaluated when its labels have come, or
     observations of a KPI."""
 
     EVENT = "event"
@@ -44,13 +44,13 @@ class SignalRecord(msgspec.Struct, frozen=True):
     n: int | None
     breached: bool
     interval: tuple[float | None, float | None] | None = None
-    """Of a labelled number where the truth lies, at 95 %."""
+    """The 95 % interval of a labelled number."""
 
 
 class WindowRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A closed window of one cell. A later record of the same cell and span replaces it if its revision is higher.
 
-    `revision` 0 is what was judged. Later ones include what came late but welcome; they are numbered by the events that
+    `revision` 0 is what was evaluated. Later ones include late, admitted records; they are numbered by the events that
     they include, so that a repeat has the same number.
     """
 
@@ -66,19 +66,19 @@ class WindowRecord(msgspec.Struct, frozen=True, kw_only=True):
     signals: tuple[SignalRecord, ...]
     clock: Clock = Clock.EVENT
     kpi: str | None = None
-    """The KPI that the window is of, on the clock of KPIs."""
+    """The KPI of a window on the clock of KPIs."""
     maturity: float | None = None
-    """Of a cohort, or a span of truth, the share of its predictions that have a label."""
+    """Share of the predictions of a cohort, or of a span of truth, that have a label."""
     settled: str | None = None
-    """Of a span of truth: when its labels had come, by their own clock."""
+    """When the labels of a span of truth had come, by their own clock."""
     expected: dict[str, float] = {}
     """Performance that the scores lead to expect before the labels come: valid under covariate shift only. In a window
-    of arrivals it is of the predictions of its pane, by the online recalibration."""
+    of arrivals it is that of the predictions of its pane, by the online recalibration."""
     measures: dict[str, float] = {}
-    """Without a verdict: of labelled outcomes the Brier score and its parts, or a regression's bias; of events the mean
-    score of the predictions that were overridden."""
+    """Numbers without a threshold: of labelled outcomes the Brier score and its parts, or a regression's bias; of
+    events the mean score of the overridden predictions."""
     online: dict[str, float | str | None] = {}
-    """Of the labels so far: the online recalibration, and since when its detectors see something else."""
+    """State after the labels so far: the online recalibration, and since when its detectors see a difference."""
 
     @property
     def key(self) -> bytes:

@@ -1,4 +1,4 @@
-"""YAML text → plain values → records, with the line of every place for the errors."""
+"""YAML text → plain values → records, with the line of every value for error messages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 MAX_NODES = 3_000_000
 """Values of a file, those that aliases repeat among them."""
 MAX_BITS = 63
-"""Of a whole number."""
+"""Bits of a whole number."""
 LONG_TEXT = 100_000
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _BLOCK_SCALAR = re.compile(r"[|>][-+0-9]*[ \t]*(?:#.*)?$", re.MULTILINE)
@@ -51,7 +51,7 @@ def _loader(text: str, file: str) -> Any:
 
 
 class YamlReader:
-    """Converts plain values to records, and knows the line of every place."""
+    """Converts plain values to records, and knows the line of every value."""
 
     def __init__(self, text: str, file: str) -> None:
         self.file = file

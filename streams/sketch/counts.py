@@ -1,4 +1,4 @@
-"""Integer vector of exact counts: sparse while a handful of events is in it, dense after.
+"""Integer vector of exact counts: sparse while it holds a handful of events, dense after.
 
 `merged` is addition, so it is exact, commutative and associative.
 """
@@ -36,7 +36,7 @@ class Counts:
 
     @classmethod
     def of(cls, dense: CountVector) -> Counts:
-        """From a dense vector, which is taken over, not copied."""
+        """From a dense vector, which is used without a copy."""
         slots = np.flatnonzero(dense)
         if len(slots) * DENSE_SHARE > len(dense):
             return cls(len(dense), None, dense)

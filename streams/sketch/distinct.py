@@ -1,9 +1,9 @@
 """Number of distinct values: HyperLogLog registers kept by Apache DataSketches, estimated from the registers alone.
 
-DataSketches' own estimate depends on the order in which values came (its HIP accumulator), so a live run and a
-replay of the same events would differ in the last digits. The registers do not: they are a function of the set.
-The estimate here is Ertl's improved estimator, "New cardinality estimation algorithms for HyperLogLog sketches"
-(2017), algorithm 6. Its relative standard error is 1.04 / sqrt(2**11) = 2.3 %.
+DataSketches' own estimate depends on the order in which values came (its HIP accumulator), so a live run and a replay
+of the same events would differ in the last digits. The registers do not: they are a function of the set. The estimate
+here is Ertl's improved estimator, "New cardinality estimation algorithms for HyperLogLog sketches" (2017), algorithm 6.
+Its relative standard error is 1.04 / sqrt(2**11) = 2.3 %.
 """
 
 from __future__ import annotations

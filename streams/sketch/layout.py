@@ -1,11 +1,10 @@
-"""Model description → slots of one integer vector: where each exact count of a model lives.
+"""Model description → slots of one integer vector: the slot of each exact count of a model.
 
-Everything that is counted exactly (nulls, types, histogram bins, categories, errors) is one vector of 64-bit
-integers per cell, so a merge is an addition, a window is a sum, and signals are array expressions over all columns.
+Everything that is counted exactly (nulls, types, histogram bins, categories, errors) is one vector of 64-bit integers
+per cell, so a merge is an addition, a window is a sum, and signals are array expressions over all columns.
 
-Slots of a column:  absent · null · wrong type · then its bins.
-A numeric column with E edges has E + 1 bins (below the first edge … from the last edge on).
-A categorical column has one bin a category, then one for values that are in none of them.
+Slots of a column: absent · null · wrong type · then its bins. A numeric column with E edges has E + 1 bins (below the
+first edge … from the last edge on). A categorical column has one bin a category, then one for all other values.
 """
 
 import hashlib
@@ -20,17 +19,17 @@ import msgspec
 from streams.arrays import CountVector
 
 ABSENT, NULL, WRONG, BINS = 0, 1, 2, 3
-"""Offsets inside a column's block: the three classes of no usable value, then the first bin."""
+"""Offsets inside a column's block: the three classes without a usable value, then the first bin."""
 
 OK_SLOT, ERROR_SLOT, FIRST_COLUMN_SLOT = 0, 1, 2
-"""Requests answered and requests in error: their sum is the number of events of a cell."""
+"""Answered requests and requests in error: their sum is the number of events of a cell."""
 
 LATENCY_EDGES_MS = tuple(float(f"{10 ** (exponent / 10):.3g}") for exponent in range(-10, 61))
 """Ten latency bins a decade from 0.1 ms to 1,000 s: a quantile is known to within 26 %."""
 
 
 SCORE, PREDICTION, LATENCY = "score", "prediction", "latency_ms"
-"""Names of the columns that are no features; a class's score is the column `score.CLASS`."""
+"""Names of the columns that are not features; a class's score is the column `score.CLASS`."""
 
 
 class Role(StrEnum):
@@ -89,7 +88,7 @@ class Layout:
 
     @cached_property
     def digest(self) -> str:
-        """Two layouts with one digest mean the same by every slot: only then may their counts be added."""
+        """Two layouts with one digest give every slot the same meaning: only then may their counts be added."""
         return hashlib.blake2b(msgspec.json.encode(self.columns), digest_size=8).hexdigest()
 
     def indices(self, *roles: Role) -> tuple[int, ...]:

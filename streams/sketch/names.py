@@ -1,4 +1,4 @@
-"""Names that a payload brings and nobody declared, with counts: a bounded set that is a function of what was counted.
+"""Undeclared names of payloads, with counts: a bounded set that is a function of what was counted.
 
 Kept are the `MOST` names with the smallest hash; the counts of all others are one number. The smallest of a union are
 among the smallest of its parts, so any split and any order of merging gives the same names and the same counts.
@@ -19,12 +19,12 @@ _DECODER = msgspec.msgpack.Decoder(tuple[dict[str, int], int])
 
 
 def rank(name: str) -> bytes:
-    """A name's place in the order by which a capped set keeps some and folds the rest."""
+    """Sort key of a name: a capped set keeps the names with the lowest keys and folds the rest."""
     return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
 class Names:
-    """Counts by name, at most `MOST` of them, and the count of what was folded."""
+    """Counts by name, at most `MOST` of them, and the count of the folded rest."""
 
     __slots__ = ("counts", "folded")
 

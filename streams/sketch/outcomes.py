@@ -1,4 +1,4 @@
-"""What predictions were worth → slots of one integer vector, so that outcomes merge, and are taken back, by addition.
+"""Labelled predictions → slots of one integer vector: addition merges outcomes, and subtraction takes them back.
 
 A labelled prediction adds a few integers to the vector of its cell. Sums of real numbers are kept in fixed point:
 integer addition is exact, so neither the order of the labels nor a correction leaves a trace in the sums.
@@ -23,19 +23,19 @@ import numpy as np
 from streams.arrays import Floats, Ints
 
 PREDICTIONS, CHANGES, LABELLED, UNUSABLE, RECEIVED, JOINED = range(6)
-"""Of a cohort: predictions made. Of both clocks: outcomes added or taken back, which number the revisions; predictions
-that have a label; labels that fit no class or no number. Of an arrival pane: labels received, all of them in the cell
-of the first version, and those that met a prediction."""
+"""Slots. Of a cohort: predictions made. Of both clocks: outcomes added or taken back, which number the revisions;
+predictions that have a label; labels that fit no class or no number. Of an arrival pane: labels received, all of them
+in the cell of the first version, and those that met a prediction."""
 FIRST_DELAY = 6
 DELAY_EDGES_MS = np.rint(1000 * 2 ** (np.arange(89) / 4)).astype(np.int64)
-"""Four an octave, from a second to 48 days: how long after its prediction a label came."""
+"""Edges of a label's delay after its prediction: four an octave, from a second to 48 days."""
 DELAYS = len(DELAY_EDGES_MS) + 1
 _HEAD = FIRST_DELAY + DELAYS
 
 SCORE_UNIT, LOSS_UNIT, BRIER_UNIT, ERROR_UNIT, SQUARE_UNIT = 2.0**30, 2.0**24, 2.0**30, 2.0**20, 2.0**12
 LEAST_PROBABILITY = 1e-12
 MOST_ERROR = 1e4
-"""A regression error beyond so many spreads of the reference counts as this many."""
+"""Cap of a regression error, in spreads of the reference."""
 MAX_CLASSES = 50
 
 
@@ -48,7 +48,7 @@ class Task(StrEnum):
 
 
 class Prediction(msgspec.Struct, array_like=True, gc=False):
-    """What is remembered of a prediction until its label comes."""
+    """What the join stores of a prediction until its label comes."""
 
     model: str
     offset: int
@@ -81,7 +81,7 @@ class OutcomeLayout(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     classes: tuple[str, ...] = ()
     edges: tuple[float, ...] = ()
     threshold: float = 0.5
-    """Where a binary model that gives no prediction decides for the second class."""
+    """The score from which a binary model without predictions decides for the second class."""
     spread: float = 1.0
 
     @cached_property
@@ -94,17 +94,17 @@ class OutcomeLayout(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     @cached_property
     def side(self) -> int:
-        """Classes, and one for any other value."""
+        """Number of classes, and one for any other value."""
         return len(self.classes) + 1
 
     @cached_property
     def bins_at(self) -> int:
-        """Of every score bin: outcomes 0, outcomes 1, sum of the scores."""
+        """First slot of the score bins; each has outcomes 0, outcomes 1, and the sum of the scores."""
         return self.confusion_at + self.side**2
 
     @cached_property
     def sums_at(self) -> int:
-        """Log loss and Brier sum; for a regression the sums above 0, below 0, and of squares."""
+        """First slot of the sums of log loss and Brier; for a regression the sums above 0, below 0, and of squares."""
         return _HEAD if self.task is Task.REGRESSION else self.bins_at + 3 * self.bins
 
     @cached_property
@@ -113,7 +113,7 @@ class OutcomeLayout(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     @cached_property
     def digest(self) -> str:
-        """Two layouts with one digest mean the same by every slot."""
+        """Two layouts with one digest give every slot the same meaning."""
         return hashlib.blake2b(msgspec.json.encode(self), digest_size=8).hexdigest()
 
     @cached_property
@@ -123,11 +123,11 @@ class OutcomeLayout(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return {number: i for name, i in texts.items() if class_text(number := _number_of(name)) == name} | texts
 
     def class_of(self, value: Any) -> int:
-        """The position of a class; the number of classes for any other value."""
+        """The index of a class; the number of classes for any other value."""
         return self._class_of.get(value, len(self.classes))
 
     def contributions(self, given: Sequence[Prediction], labels: Sequence[Any], delays_ms: Ints) -> tuple[Ints, Ints]:
-        """Slots and amounts, (k, n) each, of n labelled predictions; an amount of 0 says nothing."""
+        """Slots and amounts, (k, n) each, of n labelled predictions; an amount of 0 changes nothing."""
         parts = self._regression if self.task is Task.REGRESSION else self._classification
         slots, amounts = parts(given, labels)
         n = len(given)

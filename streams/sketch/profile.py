@@ -1,8 +1,8 @@
 """All sketches of one cell: one model, version and segment over some span of time.
 
 `Profile` is what partials carry and what windows are unions of. Its exact part is one `Counts` vector; the others exist
-only where they have something to say (a value outside the declared categories, a numeric column without a baseline,
-a field that nobody declared).
+only where there is something to count (a value outside the declared categories, a numeric column without a baseline, an
+undeclared field).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_COLUMNS = 100_000
 
 
 class Sketch(Protocol):
-    """What the conformance suite holds every sketch to."""
+    """The protocol that the conformance suite checks for every sketch."""
 
     def merged(self, other: Self) -> Self: ...
     def to_bytes(self) -> bytes: ...
