@@ -1,4 +1,4 @@
-"""The acks topic: read from its beginning and followed by every worker, and written by `foreshock ack`."""
+"""The topic `acks`: every worker reads it from its beginning and follows it; `foreshock ack` writes it."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ POLL_MS = 500
 
 
 class AckReader(Service):
-    """Gives every ack to `take`: those that are there before it has started, then those that come.
+    """Passes every ack to `take`: first those that are on the topic, then those that come.
 
-    What is none is counted and logged, and not sent to the dead letters: every worker reads all of the topic again at
-    every start.
+    A record that is no ack is counted and logged, and not sent to the dead letters: every worker reads the whole topic
+    again at every start.
     """
 
     def __init__(self, connection: Connection, take: Callable[[Ack], None]) -> None:
@@ -74,11 +74,14 @@ class AckReader(Service):
 
 
 async def send(connection: Connection, ack: Ack, *, force: bool = False) -> None:
-    """Publishes one ack, and waits until Kafka has it. `force`: also if no action of its id is known.
+    """Publishes one ack, and waits until Kafka has it.
+
+    Parameters:
+        force: publish even if no action of its id is known.
 
     Raises:
-        ConfigError: if it is more than an ack may be, or of no known action.
-        BrokerError: if there is no topic, or Kafka is away.
+        ConfigError: if it is larger than an ack may be, or of no known action.
+        BrokerError: if there is no topic, or Kafka does not answer.
     """
     try:
         value = msgspec.json.encode(ack)

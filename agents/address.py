@@ -1,4 +1,4 @@
-"""Addresses that we call or listen at: whether there can be such, and where what an action says may go."""
+"""Addresses that Foreshock calls or listens at: whether they are valid, and whether an action may be sent there."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def check_address(url: str, hosts: Iterable[str]) -> str:
     """The address, if it may be called.
 
     Raises:
-        ConfigError: if it is no URL, its host is not among `hosts` (where there are any), or it is neither https, nor
-            on loopback, nor to one of `hosts`: a signature does not hide what an action says.
+        ConfigError: if it is no URL, its host is not among `hosts` (if there are any), or it is neither https, nor on
+            loopback, nor to one of `hosts`: a signature does not hide the content of an action.
     """
     allowed = tuple(hosts)
     try:
@@ -59,12 +59,12 @@ def is_host(text: str) -> bool:
 
 
 def is_port(text: str) -> bool:
-    """Whether it is a number of a port, 0 among them."""
+    """Whether the text is a port number, 0 included."""
     return _PORT.fullmatch(text) is not None and int(text) < 65_536
 
 
 def is_loopback(host: str) -> bool:
-    """Whether nobody but this machine is there."""
+    """Whether only this machine can be there."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

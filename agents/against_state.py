@@ -1,4 +1,4 @@
-"""The `state` topic, read and not written → what a restart under a configuration would make of it."""
+"""Topic `state`, read and not written → what a restart under a configuration would do with it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ async def lines_of(connection: Connection, plan: Plan) -> list[str]:
     """Sentences, by model.
 
     Raises:
-        BrokerError: there is no such topic, it may not be read, or Kafka is away.
-        ConfigError: a worker would refuse to go on from what is there.
+        BrokerError: there is no such topic, it may not be read, or Kafka does not answer.
+        ConfigError: a worker would refuse to continue from what is there.
     """
     counted: dict[tuple[int, bytes], Progress] = {}
 

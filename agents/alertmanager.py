@@ -1,8 +1,8 @@
-"""The actions topic → alerts of Prometheus Alertmanager, which rise with an incident and clear when it is over.
+"""Topic `actions` → alerts of Prometheus Alertmanager: one fires while an incident is open.
 
-An alert is an incident. A restart reads which are open from `state`, which forgets none, and then their details from
-the actions topic, which may have lost them by its retention. Alertmanager forgets an alert that nobody repeats, so all
-open ones are sent every minute; a repeat changes nothing there.
+At its start the bridge reads the open incidents from `state`, which keeps all of them, and then their details from
+`actions`, whose retention may have deleted some. Alertmanager resolves an alert that nobody repeats, so the bridge
+sends all open ones every minute; a repeat changes nothing there.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ log = logging.getLogger(__name__)
 ANSWER_WITHIN_S = 10.0
 REPEAT_S, RETRY_S = 60.0, 2.0
 LASTS_S = 300.0
-"""Alertmanager takes an alert for over when it has not been repeated for so long."""
+"""Alertmanager resolves an alert that was not repeated for so long."""
 POLL_MS = 500
 STATE = "state"
-"""What stage 2 remembers: compacted, so an open incident stays in it, however old."""
+"""The state of stage 2: compacted, so an open incident stays in it, however old."""
 
 
 class OpenIncidents:
-    """Which incidents are open, by what they are about, and which are over since Alertmanager was told."""
+    """The open incidents by their key, and the ones that ended since the last message to Alertmanager."""
 
     def __init__(self) -> None:
         self._latest = LatestIncidents()
@@ -51,7 +51,7 @@ class OpenIncidents:
         return {found.key.subject: action for found in self._latest if (action := found.alert) is not None}
 
     def take(self, value: bytes | None, *, fresh: bool = True) -> bool:
-        """Whether it is news. The end of an incident is none if it is not `fresh`."""
+        """Adds an action; true if it changes anything. The end of an incident changes nothing unless it is `fresh`."""
         action = read_action(value)
         if action is None:
             log.error(NO_ACTION, len(value or b""))
@@ -68,17 +68,17 @@ class OpenIncidents:
         return before is not None and fresh
 
     def restore(self, action: Action) -> None:
-        """An incident that is open by `state`; what the log of actions says of it comes later, and replaces it."""
+        """Adds an incident that is open by `state`; a later record of `actions` about it replaces it."""
         self._latest.take(action)
 
     def alerts(self, now_s: float) -> list[dict[str, Any]]:
-        """All that Alertmanager has to be told."""
+        """All alerts to send to Alertmanager."""
         now, later = (rfc3339(int(seconds * 1000)) for seconds in (now_s, now_s + LASTS_S))
         return [alert(a, later) for a in self.firing.values()] + [alert(a, now) for a in self.over.values()]
 
 
 def alert(action: Action, ends: str) -> dict[str, Any]:
-    """An alert of Alertmanager's API v2. Its labels say what it is about and never change while it lasts."""
+    """An alert of Alertmanager's API v2. Its labels identify the incident and do not change while it is open."""
     data = action.data
     labels = {
         "alertname": data.rule,
@@ -104,10 +104,10 @@ def _label(name: str) -> str:
 
 
 async def restore(connection: Connection, models: Mapping[str, Model], incidents: OpenIncidents) -> None:
-    """Gives every incident that is open by `state` to `incidents`.
+    """Adds every incident that is open by `state`.
 
     Raises:
-        BrokerError: if the topic may not be read, or Kafka is away.
+        BrokerError: if the topic may not be read, or Kafka does not answer.
     """
     latest: dict[tuple[int, bytes], bytes] = {}
 
@@ -142,7 +142,7 @@ def _open_in(key: bytes, value: bytes, models: Mapping[str, Model]) -> list[Acti
 
 
 async def run(connection: Connection, url: str, models: Mapping[str, Model]) -> None:
-    """Tells Alertmanager at a base URL of every open incident of these models, until it is cancelled."""
+    """Sends every open incident of these models to Alertmanager at a base URL, until it is cancelled."""
     incidents = OpenIncidents()
     await restore(connection, models, incidents)
 

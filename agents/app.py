@@ -1,4 +1,4 @@
-"""Plan and connection → a running worker: the only place that wires the parts together.
+"""Plan and connection → a running worker. This module alone wires the parts together.
 
 inference, labels        ┐
 feedback, runs, outcomes ┴→ Intake ─→ channel ─→ sketch agent ─→ partials
@@ -82,8 +82,8 @@ class _Agents(faust.App):
 class Worker:
     """One stream processor. `run` lasts until `stop` is set or a part fails.
 
-    With `drain` it is `finished`, and stops unless told to `keep` up, when the topic has been read to its end: every
-    open pane is closed and judged.
+    With `drain` it is `finished` when the topics have been read to their end and every open pane is closed and
+    evaluated; then it stops, unless `keep` is set.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""`streams.assign` for aiokafka's consumer groups: what a member has travels with its wish to join.
+"""`streams.assign` for aiokafka's consumer groups: the claims of a member travel with its request to join.
 
-Its name is that of aiokafka's own assignor, `range`, which earlier releases use: so workers of both can be in one
-group, and whoever leads it decides by what it knows. (To offer two by name, aiokafka would join twice.)
+The assignor has the name of aiokafka's own, `range`, which earlier releases use: so workers of both can be in one
+group, and whoever leads it decides by what it knows. (To offer two names, aiokafka would join twice.)
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from streams.errors import UNREADABLE
 log = logging.getLogger(__name__)
 
 CHOSEN, YOURS, HAVE, OF = "\0chosen", "\0yours", "\0have", "\0of"
-"""What an assignment says besides the partitions of topics, none of which has such a name: the digest of the active
-configuration, that which the leader knows of the member, how many members have the active one, and of how many."""
+"""Entries of an assignment beside the partitions of topics, whose names cannot be these: the digest of the active
+configuration, the digest that the leader knows of the member, how many members have the active one, and of how many."""
 NO_CONFIGURATION = Configuration()
 NOTHING: Callable[[], Iterable[int]] = tuple
 
 
 class StickyAssignor:
-    """What aiokafka calls a partition assignor: one for each member, which remembers what it has."""
+    """A partition assignor as aiokafka calls it: one for each member, which knows what that member has."""
 
     name = "range"
     version = 0
@@ -35,7 +35,11 @@ class StickyAssignor:
     def __init__(
         self, stored: Callable[[], Iterable[int]] = NOTHING, configuration: Configuration = NO_CONFIGURATION
     ) -> None:
-        """`stored` says of which numbers something is on its disk."""
+        """An assignor without partitions.
+
+        Parameters:
+            stored: the numbers of which something is on the member's disk.
+        """
         self.configuration = configuration
         self.waits = ""
         """Why it is given nothing: another configuration is active. Empty while its own is."""
@@ -66,13 +70,13 @@ class StickyAssignor:
         self.held = frozenset() if self.waits else frozenset(tp.partition for tp in assignment.partitions())
 
     def ask(self) -> None:
-        """Makes the next wish to join differ from the last, so that Kafka has the group assigned anew."""
+        """Changes the next request to join, so that Kafka has the group assigned again."""
         self._asked += 1
 
     def assign(
         self, cluster: ClusterMetadata, members: Mapping[str, ConsumerProtocolMemberMetadata]
     ) -> dict[str, ConsumerProtocolMemberAssignment]:
-        """Topics that the same members read are assigned together, to the members of one configuration."""
+        """Assigns topics with the same members together, to the members of one configuration."""
         found: dict[str, list[tuple[str, list[int]]]] = {member: [] for member in members}
         made_of: dict[str, int] = {}
         everyone = {member: Claims.from_bytes(told.user_data or b"") for member, told in members.items()}
@@ -95,7 +99,7 @@ class StickyAssignor:
 
 
 def counts_of(data: bytes) -> Mapping[str, int]:
-    """Partitions by topic, as the leader wrote them; none of a leader of an earlier release."""
+    """Partitions by topic, as the leader wrote them; empty if an earlier release leads."""
     try:
         return msgspec.msgpack.decode(data, type=dict[str, int])
     except UNREADABLE:

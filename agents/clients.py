@@ -1,4 +1,4 @@
-"""Where Kafka is, and how to prove who we are → clients that talk to it: the one place where any of them is made."""
+"""Address and credentials of Kafka → clients: every client of Foreshock is made here."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
 
 PROBE_MS = 5_000
-"""So long a server has to answer, when we look for why it does not."""
+"""Time for a server's answer, while looking for the reason of a failed connection."""
 
 UNREACHED = (KafkaConnectionError, KafkaTimeoutError, NodeNotReadyError, RequestTimedOutError, TimeoutError)
-"""What aiokafka raises when it has not come through to the broker that it was sent to, for whatever reason."""
+"""What aiokafka raises when it did not reach a broker, for whatever reason."""
 
 MAX_MESSAGE_BYTES = 16 * MIB
-"""The largest batch of records that our topics take."""
+"""The largest batch of records that our topics accept."""
 MAX_RECORD_BYTES = MAX_MESSAGE_BYTES - 1024
 """The largest record that our producers send: it has to fit, with the head of its batch."""
 # A batch that Kafka refuses takes a sequence number with it: from then on an idempotent producer of aiokafka gets
@@ -88,7 +88,7 @@ EMBEDDED_SESSION: dict[str, Any] = {  # the embedded broker's first join waits f
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Security:
-    """How a client proves who it is. Secrets are read when a client is made, from an environment variable or a file."""
+    """How a client authenticates. Secrets are read when a client is made, from an environment variable or a file."""
 
     protocol: str = "PLAINTEXT"
     ca_file: str | None = None
@@ -156,7 +156,7 @@ class Security:
         return _read_secret("password_file", self.password_file or "")
 
     def ssl_context(self) -> ssl.SSLContext | None:
-        """What TLS trusts and shows; None without TLS. ConfigError when a file cannot be used."""
+        """Trusted and own certificates of TLS; None without TLS. ConfigError if a file cannot be used."""
         if not self.is_ssl:
             return None
         try:
@@ -192,7 +192,7 @@ class TokenFile:
         self.path = path
 
     async def token(self) -> str:
-        """AuthenticationFailedError while there is none to read: the client tries again."""
+        """The token. AuthenticationFailedError while there is none to read: the client tries again."""
         try:
             return _read_secret("token_file", self.path)
         except ConfigError as error:
@@ -215,7 +215,7 @@ class Connection:
     embedded: bool = False
     security: Security | None = None
     isolation: str = "read_committed"
-    """Of what others write: "read_uncommitted" counts records of open and aborted transactions too."""
+    """Isolation of reading: "read_uncommitted" counts records of open and aborted transactions too."""
 
     def __post_init__(self) -> None:
         if not self.servers or not all(_is_address(server) for server in self.servers):
@@ -227,7 +227,7 @@ class Connection:
 
     @property
     def servers(self) -> list[str]:
-        """The addresses to begin with."""
+        """The addresses of the first connection."""
         parts = self.broker.replace(";", ",").split(",")
         return [part.strip().removeprefix("kafka://").rstrip("/") for part in parts if part.strip()]
 
@@ -258,7 +258,7 @@ class Connection:
         return AIOKafkaAdminClient(**self._client(), request_timeout_ms=20_000)
 
     async def failure(self, error: BaseException, operation: str = "") -> BrokerError:
-        """What a client of ours raised, as one line. Of a connection that was not made it looks for the reason."""
+        """An exception of a client as one line. For a failed connection it looks for the reason."""
         # aiokafka logs that, and raises one error for all.
         if isinstance(error, UNREACHED):
             error = await self._why_unreachable() or error
@@ -310,7 +310,7 @@ class Connection:
 
 
 OUTAGE = Seldom(10.0)
-"""Shared by all that may complain about Kafka: an outage is one line in ten seconds, whoever notices it."""
+"""Shared by all that may log an outage of Kafka: an outage is one line in ten seconds, whoever notices it."""
 
 
 class _OneLine(logging.Filter):
@@ -336,7 +336,7 @@ _ONE_LINE = _OneLine()
 
 
 def calm_logs() -> None:
-    """Keep aiokafka's loggers from flooding the log, and from telling secrets; call it as often as you like."""
+    """Keeps aiokafka's loggers from flooding the log and from logging secrets. May be called more than once."""
     # A filter on the parent would not see the children's records: it has to be on each of them.
     for name in list(logging.root.manager.loggerDict):
         if name.startswith("aiokafka"):

@@ -8,16 +8,18 @@ _BEGUN_MS = time.time_ns() // 1_000_000 - time.monotonic_ns() // 1_000_000
 
 
 def now_ms() -> int:
-    """The time since 1970 as it was when this process began, and what has passed since: setting the clock changes
-    nothing of it. What is silent, due, or over is a matter of what has passed."""
+    """Milliseconds since 1970: the time at which this process began, and what has passed since.
+
+    Setting the clock changes nothing of it, because what is silent, due, or over depends on how much time has passed.
+    """
     return _BEGUN_MS + time.monotonic_ns() // 1_000_000
 
 
 class Turn:
-    """True once so much time has passed since it was true: for work that lets others have their turn in between.
+    """True once so much time has passed since it was last true: for work that yields to others in between.
 
-    Whoever asks gives way then, and work between two questions is short: so the event loop is not held for long,
-    however much there is to do.
+    The caller yields then, and work between two calls is short: so the event loop is not blocked for long, however much
+    there is to do.
     """
 
     LENGTH_S = 0.02
@@ -34,7 +36,7 @@ class Turn:
 
 
 class Seldom:
-    """True at most once in so many seconds: for a line that would else be logged at every attempt."""
+    """True at most once in so many seconds: for a line that would otherwise be logged at every attempt."""
 
     def __init__(self, every_s: float) -> None:
         self.every_s = every_s

@@ -1,7 +1,8 @@
-"""The actions topic → a webhook, each partition by itself: a consumer that acts once on every action.
+"""Topic `actions` → a webhook, each partition by itself: a consumer that acts once on every action.
 
-It goes on after the last action that is done with. What was published again under the same id, and what was accepted
-just before a crash, is known by the ids on the topic; whoever receives can tell a repeat by its `webhook-id` too.
+It continues after the last action that was finished. It recognises an action that was published again under the same
+id, or accepted just before a crash, by the ids on the topic; the receiver can recognise a repeat by its `webhook-id`
+too.
 """
 
 from __future__ import annotations
@@ -34,20 +35,20 @@ from streams.errors import BrokerError
 log = logging.getLogger(__name__)
 
 LOOK_BACK = 2_000
-"""So many records before the first one to deliver are read for their ids, which must not be delivered again."""
+"""Records before the first one to deliver that are read for their ids, which must not be delivered again."""
 POLL_MS, MAX_RECORDS = 500, 500
 COMMIT_WITHIN_S, FINISH_WITHIN_S = 5.0, 2.0
 FIRST_WAIT_S, MAX_WAIT_S = 1.0, 60.0
 
 
 class Parking:
-    """A topic for actions that were refused or given up, with the reason in headers."""
+    """A topic for actions that were refused or not accepted in time, with the reason in headers."""
 
     def __init__(self, connection: Connection, topic: str, producer: Producer) -> None:
         self.connection, self.topic, self.producer = connection, topic, producer
 
     async def put(self, record: ConsumerRecord, action: Action, reason: str, tries: int) -> None:
-        """Publishes the action as it is, however long Kafka is away."""
+        """Publishes the action as it is, however long Kafka does not answer."""
         headers = (
             ("foreshock.action_id", action.id.encode()),
             ("foreshock.reason", reason.encode()),
@@ -57,7 +58,7 @@ class Parking:
 
 
 class Lane:
-    """One partition: its records in their order, each until it is done with and that is committed."""
+    """One partition: its records in their order, each until it is finished and committed."""
 
     def __init__(
         self,
@@ -68,7 +69,11 @@ class Lane:
         first: int,
         parking: Parking | None = None,
     ) -> None:
-        """`first`: the offset of the first record to deliver; those before it are only remembered."""
+        """A lane without records.
+
+        Parameters:
+            first: the offset of the first record to deliver; of those before it only the ids are kept.
+        """
         self.consumer, self.session, self.webhook, self.tp, self.first = consumer, session, webhook, tp, first
         self.parking = parking
         self._records: deque[ConsumerRecord] = deque()
@@ -78,21 +83,21 @@ class Lane:
 
     @property
     def is_idle(self) -> bool:
-        """Whether it may be given more."""
+        """Whether it accepts more records."""
         return self._task is None or self._task.done()
 
     def give(self, records: Sequence[ConsumerRecord]) -> None:
-        """Takes records, when it is idle."""
+        """Starts to deliver records. Only for an idle lane."""
         self._records.extend(records)
         self._task = asyncio.create_task(self._run())
 
     def check(self) -> None:
-        """Raises what ended its work, if that was not the end of its records."""
+        """Raises the error that ended its work, if there was one."""
         if self._task is not None and self._task.done() and not self._task.cancelled():
             self._task.result()
 
     async def stop(self) -> None:
-        """Ends it after the request that is under way, or in its midst if that takes long: it is then sent again."""
+        """Ends it after the current request, or during it if that takes long: the action is then sent again."""
         if self._task is None:
             return
         while len(self._records) > 1:
@@ -168,7 +173,7 @@ def waits() -> Iterator[float]:
 
 
 class Lanes(ConsumerRebalanceListener):  # type: ignore[misc]
-    """The lanes of the partitions that are ours."""
+    """The lanes of the assigned partitions."""
 
     def __init__(
         self, consumer: AIOKafkaConsumer, session: aiohttp.ClientSession, webhook: Webhook, parking: Parking | None
@@ -177,18 +182,18 @@ class Lanes(ConsumerRebalanceListener):  # type: ignore[misc]
         self.lanes: dict[TopicPartition, Lane] = {}
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        """Ends their lanes. (Of an exception here aiokafka would only keep a log.)"""
+        """Ends their lanes. (aiokafka would only log an exception here.)"""
         for lane in [self.lanes.pop(tp) for tp in revoked if tp in self.lanes]:
             await lane.stop()
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        """Nothing: `begin` finds them, where what goes wrong is tried again."""
+        """Does nothing: `begin` starts their lanes, where errors are retried."""
 
     async def begin(self) -> None:
-        """A lane for each partition that has none, from the record after the last one that is done with.
+        """Starts a lane for each partition without one, after the last record that was finished.
 
         Raises:
-            KafkaError: if Kafka does not say where that is.
+            KafkaError: if Kafka does not answer with that offset.
         """
         for tp in sorted(self.consumer.assignment() - self.lanes.keys()):
             earliest = (await self.consumer.beginning_offsets([tp]))[tp]
@@ -208,7 +213,7 @@ class Lanes(ConsumerRebalanceListener):  # type: ignore[misc]
                 self.lanes[tp] = Lane(self.consumer, self.session, self.webhook, tp, committed, self.parking)
 
     async def step(self) -> None:
-        """Gives lanes that are idle what comes next."""
+        """Passes the next records to idle lanes."""
         await self.begin()
         for lane in self.lanes.values():
             lane.check()
@@ -228,7 +233,7 @@ class Lanes(ConsumerRebalanceListener):  # type: ignore[misc]
 
 
 class Results(Collector):
-    """What became of actions → counters, from zero on."""
+    """Results of actions → counters, from zero on."""
 
     def __init__(self, webhook: Webhook) -> None:
         self.webhook = webhook
@@ -253,10 +258,12 @@ async def run(
     park: str | None = None,
     pages: tuple[str, int, str | None] | None = None,
 ) -> None:
-    """Delivers actions, those of the past that were not delivered first, until it is cancelled.
+    """Delivers actions, also those of the past that were not delivered, until it is cancelled.
 
-    `instance`: its name in the group; who comes back under it takes over at once, and not when the dead one is missed.
-    `park`: the full name of a topic for what is refused or given up. `pages`: host, port and token of its /metrics.
+    Parameters:
+        instance: its name in the group; a process with the same name takes over at once, without waiting for a timeout.
+        park: the full name of a topic for actions that are refused or not accepted in time.
+        pages: host, port and token of its /metrics.
     """
     topic = connection.topic("actions")
     consumer = connection.consumer(group_id=group, group_instance_id=instance)

@@ -1,4 +1,4 @@
-"""The demo: a year of flights through an embedded broker and one worker, and what came of it."""
+"""The demo: a year of flights through an embedded broker and one worker, and the results."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ WEATHER_STOPS_MS = 1_388_448_000_000
 
 @dataclass(frozen=True, slots=True)
 class Chapter:
-    """Something that happens in the stream, and the layer that should see it."""
+    """An event in the stream, and the layer that should detect it."""
 
     start_ms: int
     end_ms: int
     what: str
     injected: bool
     families: tuple[str, ...] = ()
-    """Of signals that can see it where no data incident can."""
+    """Families of signals that can detect it where no data incident can."""
 
 
 def chapters() -> list[Chapter]:
@@ -82,13 +82,13 @@ def stream() -> Iterator[tuple[bytes, bytes]]:
 
 
 def told_labels() -> Iterator[tuple[bytes, bytes, int]]:
-    """Key, value and time of every label, as the flights land."""
+    """Key, value and time of every label, in the order in which the flights land."""
     for label in flights.labels():
         yield label["event_id"].encode(), msgspec.json.encode(label), label["label_ts"]
 
 
 def learned() -> tuple[str, bytes, Plan]:
-    """The text of the configuration, the baseline's bytes, and the plan that they make."""
+    """The text of the configuration, the baseline's bytes, and the plan of both."""
     encode = msgspec.json.encode
     truth = map(encode, flights.reference_labels())
     found = learn(flights.MODEL, lambda: map(encode, flights.reference()), labels=truth)
@@ -97,7 +97,7 @@ def learned() -> tuple[str, bytes, Plan]:
 
 
 def write(folder: Path, say: Say) -> None:
-    """The demo's files: configuration, baseline, reference and stream, to be used with the other commands."""
+    """Writes the demo's files: configuration, baseline, reference and stream, for use with the other commands."""
     folder.mkdir(parents=True, exist_ok=True)
     text, baseline, _ = learned()
     (folder / "foreshock.yaml").write_text(text, encoding="utf-8")
@@ -116,7 +116,7 @@ def _write_lines(file: Path, values: Iterator[bytes]) -> None:
 
 
 async def run(say: Say, web: WebOptions, *, keep: bool) -> None:
-    """The whole demo. Raises what made the worker fail."""
+    """Runs the whole demo. Raises the error that made the worker fail."""
     began, embedded = time.monotonic(), EmbeddedBroker()
     say("Foreshock demo: 284,821 flights that left New York from March to December 2013, scored by a model that was")
     say("fitted on January and February: will it arrive more than 15 minutes late? The labels come as they land.")

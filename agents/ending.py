@@ -1,7 +1,7 @@
 """SIGTERM → the command ends with exit code 0 within seconds, whatever it waits for or computes.
 
-Nothing is lost by it: what a worker holds in memory can be rebuilt from the topics, so no ending has to be a clean one.
-This module imports nothing that takes time, so that a signal during the imports of a command is not lost.
+Nothing is lost: what a worker holds in memory can be rebuilt from the topics, so no end has to be a clean one. This
+module imports nothing slow, so that a signal during the imports of a command is not lost.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ End = Callable[["asyncio.Task[Any]"], None]
 """Called in the event loop, again every `AGAIN_S`, until the task is done."""
 
 WITHIN_S = 5.0
-"""A command that has not ended by then is ended as it is."""
+"""A command that has not ended by then is killed."""
 AGAIN_S = 0.5
 
 
@@ -37,10 +37,10 @@ _state = _State()
 
 
 def install() -> None:
-    """From now on SIGTERM ends the process with exit code 0. May be called more than once, in the main thread.
+    """Makes SIGTERM end the process with exit code 0. May be called more than once, in the main thread.
 
-    One that comes when the command is done and its threads have ended changes nothing: the interpreter, on its way
-    out, would take its handler away and die of the signal.
+    A signal after the command is done and its threads have ended changes nothing: otherwise the interpreter, on its way
+    out, would remove its handler and die of the signal.
     """
     signal.signal(signal.SIGTERM, _on_sigterm)
     atexit.unregister(_ignore)
@@ -63,7 +63,7 @@ def _on_sigterm(number: int, frame: object) -> None:
 
 
 def cancel(task: asyncio.Task[Any]) -> None:
-    """The end of what has nothing to put away."""
+    """Ends a task that has nothing to save."""
     task.cancel()
 
 

@@ -1,7 +1,7 @@
-"""aiokafka's fetcher, given `agents/unpack.py` to read with: every consumer of this process gets its protection.
+"""aiokafka's fetcher with the parser of `agents/unpack.py`: it protects every consumer of this process.
 
-aiokafka inflates a whole batch before anyone can look at its size, raises out of its parser on a header name that is
-no UTF-8, and stops for good at a batch that it cannot read. Nothing of that parser is left in the way of a record.
+aiokafka inflates a whole batch before anyone can look at its size, raises in its parser on a header name that is not
+UTF-8, and stops for good at a batch that it cannot read. No record passes that parser here.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 from agents.unpack import READ_COMMITTED, Budget, Unpacking, consumer_records
 
 POLL_BYTES = 8 << 20
-"""One poll of a consumer unpacks not much more than that, over all of its partitions."""
+"""One poll of a consumer unpacks not much more than this, over all of its partitions."""
 FETCHED_BYTES = 64 << 20
-"""From so much on that lies fetched and not unpacked, a consumer fetches no more; one answer may come on top."""
+"""With so much fetched and not unpacked, a consumer fetches no more; one answer may come on top."""
 LEAST_PARTITION_BYTES = 64 << 10
 FULL_S = 0.05
 _ALL = 1 << 40
@@ -72,11 +72,11 @@ class _Unpacked:
 
 
 class Fetched(OrderedDict[TopicPartition, Any]):
-    """What a fetcher has fetched. `as_columns`: it is given out so, without an object for each record."""
+    """Responses that a fetcher holds. `as_columns`: return records as columns, without an object for each."""
 
     as_columns = False
     waiting: AbstractSet[TopicPartition] = frozenset()
-    """Partitions of which nothing is taken now."""
+    """Partitions from which nothing is read now."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,12 +100,12 @@ class Fetched(OrderedDict[TopicPartition, Any]):
         self.bytes = 0
 
     def bytes_of(self, tps: Iterable[TopicPartition]) -> int:
-        """Of the responses of these partitions."""
+        """Bytes of the responses of these partitions."""
         return sum(_size(self.get(tp)) for tp in tps)
 
     @property
     def is_full(self) -> bool:
-        """Whether so much lies here that no more is to be fetched. What nobody takes must not hold up the rest."""
+        """Whether so much is held that nothing more is to be fetched. Waiting partitions do not delay the rest."""
         return self.bytes >= FETCHED_BYTES and self.bytes - self.bytes_of(self.waiting) >= FETCHED_BYTES
 
 
@@ -150,27 +150,27 @@ async def _fetched_within_budget(self: Fetcher, *arguments: Any, **settings: Any
 
 
 def apply() -> None:
-    """May be called more than once."""
+    """Installs the parser. May be called more than once."""
     fetcher.MemoryRecords, fetcher.PartitionRecords = _Data, _Unpacked
     FetchResult.getall, FetchResult.calculate_backoff = _getall, _backoff_while_full
     Fetcher.__init__, Fetcher.fetched_records = _init_with_store, _fetched_within_budget
 
 
 def hand_out_columns(consumer: Any, partitions: int) -> None:
-    """Let `getmany` give `Records` for each partition, and let its fetches of so many partitions stay within bounds."""
+    """Makes `getmany` return `Records` for each partition, and bounds the fetches of so many partitions."""
     consumer._fetcher._records.as_columns = True
     consumer._fetcher._max_partition_fetch_bytes = partition_bytes(partitions, consumer._max_partition_fetch_bytes)
 
 
 def partition_bytes(partitions: int, most: int) -> int:
-    """What one fetch may bring of a partition; Kafka sends one batch even if it is larger."""
+    """Bytes of a partition in one fetch; Kafka sends one batch even if it is larger."""
     return min(most, max(LEAST_PARTITION_BYTES, FETCHED_BYTES // max(1, partitions)))
 
 
 def set_aside(consumer: Any, waiting: AbstractSet[TopicPartition]) -> set[TopicPartition]:
-    """The partitions that are paused now, and must be resumed when they wait no longer.
+    """Pauses the waiting partitions, and returns those that must be resumed when they wait no longer.
 
-    What was fetched of waiting partitions stays, unless it is too much: then it is let go of, and fetched again later.
+    What was fetched of waiting partitions stays, unless it is too much: then it is dropped, and fetched again later.
     """
     store: Fetched = consumer._fetcher._records
     store.waiting = waiting

@@ -48,12 +48,12 @@ def events() -> Iterator[Event]:
 
 
 def reference_labels() -> Iterator[Label]:
-    """Whether the reference's flights arrived late, told as they land."""
+    """Whether the reference's flights arrived late, in the order in which they land."""
     return _labels(0, _reference_rows())
 
 
 def labels() -> Iterator[Label]:
-    """The same of the stream's flights. A cancelled or diverted flight has no label."""
+    """Whether the stream's flights arrived late. A cancelled or diverted flight has no label."""
     return _labels(_reference_rows(), len(_file()["reference"]))
 
 

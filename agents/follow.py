@@ -1,4 +1,5 @@
-"""A topic that Foreshock writes from its beginning, and on; the actions as lines for a person, or for a program."""
+"""A topic that Foreshock writes, read from its beginning and followed; actions as lines for a person, or for a
+program."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ READ_WITHIN_S = 120.0
 async def read_all(
     connection: Connection, take: Callable[[Records], None], name: str = "actions"
 ) -> dict[TopicPartition, int]:
-    """Gives every record that there is, in the order of each partition, to `take`; where the partitions ended.
+    """Passes every record on a topic to `take`, in the order of each partition; returns the ends of the partitions.
 
     Raises:
         BrokerError: if there is no topic.
@@ -39,7 +40,7 @@ async def read_all(
 
 @asynccontextmanager
 async def going_on(connection: Connection, offsets: dict[TopicPartition, int]) -> AsyncIterator[AIOKafkaConsumer]:
-    """A consumer of what comes after these offsets."""
+    """A consumer of the records after these offsets."""
     consumer = connection.consumer()
     try:
         await started(consumer)
@@ -52,7 +53,7 @@ async def going_on(connection: Connection, offsets: dict[TopicPartition, int]) -
 
 
 async def actions(connection: Connection, say: Callable[[str], None], *, go_on: bool, as_json: bool) -> None:
-    """Says every action that is on the topic, in the order of its partitions; with `go_on` those to come too."""
+    """Prints every action on the topic, in the order of its partitions; with `go_on` those to come too."""
 
     ends = await read_all(connection, lambda records: say_all(records, say, as_json=as_json))
     if go_on:
@@ -62,7 +63,7 @@ async def actions(connection: Connection, say: Callable[[str], None], *, go_on: 
 
 
 def say_all(records: Records, say: Callable[[str], None], *, as_json: bool) -> None:
-    """Says each record on a line of its own, without control characters."""
+    """Prints each record on a line of its own, without control characters."""
     for record in records:
         value = record.value or b""
         say(plain_json(value.decode("utf-8", "replace")) if as_json else line_of(value))

@@ -1,6 +1,6 @@
-"""Topic names → the ids that Kafka gave those topics (KIP-516): a topic that is deleted and made anew has another.
+"""Topic names → the ids that Kafka gave those topics (KIP-516): a topic that is deleted and created again gets another.
 
-aiokafka 0.14 asks in a version of the protocol that has no ids, so the question is built here, of its protocol classes.
+aiokafka 0.14 asks in a version of the protocol without ids, so the request is built here, of its protocol classes.
 """
 
 from __future__ import annotations
@@ -122,10 +122,13 @@ class MetadataRequest(Request[MetadataRequest_v10]):  # type: ignore[misc]
 
 
 async def topic_ids(client: Any, node_id: int | None, topics: Iterable[str]) -> dict[str, str] | None:
-    """Ids by name of those of the topics that exist, as one broker knows them; None where the broker knows no ids.
+    """Ids by name of those of the topics that exist, as one broker knows them; None if the broker has no ids.
 
-    `client`: an AIOKafkaClient that is started. A node that is asked in the connection group of the coordinator answers
-    although a fetch waits in the other. KafkaError when it does not answer.
+    KafkaError if it does not answer.
+
+    Parameters:
+        client: a started AIOKafkaClient. A node in the connection group of the coordinator answers although a fetch
+            waits in the other group.
     """
     node = client.get_random_node() if node_id is None else node_id
     if node is None:

@@ -1,4 +1,4 @@
-"""What the topics hold of the ledgers: the workers' own, and what has been published since."""
+"""Topics → ledgers: the workers' own snapshots, and what has been published since."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _window = msgspec.json.Decoder(WindowRecord).decode
 
 
 async def from_topics(connection: Connection, plan: Plan) -> list[Ledger]:
-    """The ledgers of all models: what a worker kept, then what is on the topics; what it has already changes nothing.
+    """The ledgers of all models: a worker's snapshot, then the records on the topics; known records change nothing.
 
     Raises:
         BrokerError: if a topic is missing.

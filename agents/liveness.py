@@ -1,7 +1,7 @@
-"""What Kafka and the stages do → whether a restart would help (liveness), and why the worker is not ready.
+"""State of Kafka and of the stages → whether a restart would help (liveness), and why the worker is not ready.
 
-A restart mends a stage that is stuck while Kafka answers, and an event loop that gives `/health` no answer. It does
-not bring Kafka back: while Kafka is away, or does not take what is published, a worker is alive and not ready.
+A restart helps if a stage is stuck while Kafka answers, or if the event loop does not answer `/health`. It does not
+bring Kafka back: while Kafka does not answer, or does not accept what is published, a worker is alive and not ready.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from aiokafka.errors import KafkaError
 from mode import Service
 
 STALLED_S = 60.0
-"""A stage is stuck when it has records to read, and has moved by none for so long, although Kafka answers."""
+"""A stage is stuck if it has records to read, and has not advanced for so long, although Kafka answers."""
 ASK_EVERY_S, ANSWER_WITHIN_S = 3.0, 5.0
 SILENT_S = 10.0
-"""Kafka is away when its last answer is older."""
+"""Kafka counts as down if its last answer is older."""
 
 
 class KafkaWatch(Service):
-    """When Kafka last answered, by a question of its own every few seconds. `client` gives aiokafka's client."""
+    """When Kafka last answered, by a request of its own every few seconds. `client` returns aiokafka's client."""
 
     def __init__(self, client: Callable[[], Any]) -> None:
         super().__init__()
@@ -57,7 +57,8 @@ async def _answers(client: Any) -> bool:
 
 
 class Liveness:
-    """Which stages are stuck. Each call says where they are; what stands still while Kafka is away is not stuck."""
+    """Which stages are stuck. Each call passes their positions; a stage that stands while Kafka is down is not
+    stuck."""
 
     def __init__(self, now: float) -> None:
         self._positions: dict[str, int] = {}

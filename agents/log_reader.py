@@ -1,8 +1,8 @@
-"""Partitions of one topic by fetch requests of our own: what each answer says is known, and nothing is guessed by time.
+"""Partitions of one topic by fetch requests of our own: each answer states what is there, and no timeout is a guess.
 
-A fetch response states the last stable offset, and a partition that was asked alone gets at least one batch if there is
-any at its position or after it (KIP-74). So a position moves by the batches' own headers, and a log whose tail holds no
-batch, because compaction took it, is known from an empty answer to a request for that partition alone.
+A fetch response states the last stable offset, and a request for one partition alone gets at least one batch if there
+is any at its position or after it (KIP-74). So a position moves by the batches' own headers, and an empty answer to a
+request for one partition alone means that its tail holds no batch, because compaction removed it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ RETRY_S = 0.2
 
 @dataclass(slots=True)
 class Log:
-    """One partition: where it began, where reading stands, and where it ended when its first answer came."""
+    """One partition: where it began, the position of reading, and where it ended when its first answer came."""
 
     tp: TopicPartition
     begin: int | None = None
@@ -53,7 +53,7 @@ class Log:
     open_until: int = 0
     """The high-water mark: beyond `end` while a transaction is open."""
     in_doubt: bool = False
-    """An answer to a request for several partitions brought nothing of it: it is to be asked alone."""
+    """An answer to a request for several partitions had nothing of it: it has to be asked alone."""
     lost: list[tuple[int, int]] = field(default_factory=list)
     """Offsets (from, to) that were deleted before they could be read."""
 
@@ -64,7 +64,7 @@ class Log:
 
 @dataclass(slots=True)
 class Answer:
-    """What a response says of one partition."""
+    """One partition's part of a response."""
 
     log: Log
     unpacking: Unpacking | None
@@ -111,9 +111,9 @@ class LogReader:
         return [found for found in self.logs.values() if found.begin is None]
 
     async def fetch(self) -> list[Answer]:
-        """What one round of requests, one to each leader, says of the partitions that are not done.
+        """The answers of one round of requests, one to each leader, for the partitions that are not done.
 
-        `error` is set if that of one of them is an error.
+        `error` is set if one of them is an error.
 
         Raises:
             KafkaError: which may be retriable.
@@ -210,7 +210,7 @@ class LogReader:
         return offsets
 
     async def retry(self, error: BaseException) -> None:
-        """After an error that may pass: look anew who leads, and wait a moment; raises any other.
+        """After an error that may pass: finds the leaders again, and waits a moment; raises any other.
 
         Raises:
             KafkaError: if trying again is of no use.

@@ -1,7 +1,7 @@
-"""Records of `logging`, ours and those of the libraries → lines on stderr: for a person, or JSON for a collector.
+"""Records of `logging`, ours and the libraries' → lines on stderr: for a person, or JSON for a collector.
 
-A JSON line has `ts`, `level`, `logger`, `event` (the message), those of FIELDS that its place is known by, and
-`traceback`. What a payload holds is in neither: it is on the topic, and the line says where.
+A JSON line has `ts`, `level`, `logger`, `event` (the message), those of FIELDS that locate it, and `traceback`. Neither
+form holds payloads: they are on the topic, and the line says where.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from streams.text import plain, plain_lines
 from streams.times import rfc3339
 
 FIELDS = ("topic", "partition", "offset", "group", "model", "reason", "action_id", "code")
-"""What a line may say with `extra=` beside its text."""
+"""Fields that a line may have through `extra=`, beside its text."""
 NO_ACTION = "actions: a record of %d bytes is no action; left out"
 
 
 class Form(StrEnum):
-    """How a line is written."""
+    """The form of a line."""
 
     TEXT = "text"
     JSON = "json"
 
 
 def to_stderr(form: Form, level: int = logging.INFO, *, verbose: bool = False) -> None:
-    """Where all lines go from now on; `level` is that of our own, the libraries warn only, unless `verbose`."""
+    """Sends all lines to stderr; `level` is that of our own, the libraries only warn, unless `verbose`."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if form is Form.JSON else TextLines())
     handler.addFilter(_is_news)
@@ -93,7 +93,7 @@ class Repeats:
 
 
 def say(text: str, *, code: str = "", level: int = logging.INFO) -> None:
-    """A line of the command itself, such as the one that it ends with: plain text, unless lines are JSON."""
+    """Logs a line of the command itself, such as its last one: plain text, unless lines are JSON."""
     text = plain(text)
     formatter = logging.root.handlers[0].formatter if logging.root.handlers else None
     if isinstance(formatter, JsonLines):
@@ -105,7 +105,7 @@ def say(text: str, *, code: str = "", level: int = logging.INFO) -> None:
 
 
 def echo(text: str, *, err: bool = False) -> None:
-    """One line of a command's result; what the text holds reaches no terminal as a control character."""
+    """Prints one line of a command's result, without control characters."""
     click.echo(plain(text), err=err)
 
 

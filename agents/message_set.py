@@ -15,10 +15,10 @@ _KEY_AT = {0: 18, 1: 26}
 
 
 def read_messages(message: RecordBatch) -> Columns:
-    """One message, or those of the set that it holds compressed; each that cannot be read as a `Damaged` value.
+    """One message, or those of the compressed set in it; each unreadable one as a `Damaged` value.
 
     Raises:
-        NoInflation: if its set cannot be had.
+        NoInflation: if its set cannot be inflated.
     """
     columns = Columns()
     if not message.codec:

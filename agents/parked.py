@@ -1,4 +1,4 @@
-"""Models that are parked → lines of the log, and what `/health` says of them."""
+"""Parked models → lines of the log, and their part of `/health`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def report(parked: Iterable[Parked]) -> None:
 
 
 def details(parked: Iterable[Parked]) -> dict[str, object]:
-    """How many models are parked, and of the first of them why."""
+    """How many models are parked, and the reasons of the first ones."""
     by_model = {item.model: item for item in parked}
     named = {printable(name): str(by_model[name]) for name in sorted(by_model)[:MAX_NAMED]}
     return {"parked": len(by_model), "parked_models": named} if by_model else {"parked": 0}

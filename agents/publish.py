@@ -1,9 +1,9 @@
-"""Records → Kafka, acknowledged: in order, again and again while the broker is away or does not take them.
+"""Records → Kafka, acknowledged: in order, and retried while the broker does not answer or does not accept them.
 
-An idempotent producer of aiokafka never gets a record through to a partition again once Kafka has refused a batch of
-it. So the producer here is made anew when that has happened, and what was not acknowledged is sent again: all records
-are replacements of older versions of themselves. What is larger than its topic takes is not sent: it waits until the
-limit of the topic is raised, as long as its sender lets it, and the log says which model it is of and what to do.
+An idempotent producer of aiokafka gets no record through to a partition any more once Kafka has refused a batch of it.
+So this module then makes a new producer, and sends again what was not acknowledged: all records replace older versions
+of themselves. A record larger than its topic accepts is not sent: it waits until the limit of the topic is raised, as
+long as its sender allows, and the log says which model it belongs to and what to do.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ log = logging.getLogger(__name__)
 
 RETRY_S, MAX_RETRY_S = 1.0, 10.0
 TOO_LARGE_S = 60.0
-"""So long a model's record that its topic does not take holds up the others: its limit may be low by mistake."""
+"""How long a model's record that is too large for its topic delays the others: its limit may be low by mistake."""
 HEADROOM_BYTES = 1_024
-"""Of a batch's head and a record's own."""
+"""Bytes of a batch's head and a record's own."""
 STOP_WITHIN_S = 10.0
 LOOK_WITHIN_S = 15.0
 MIN_BATCH_BYTES = 16_384
@@ -52,14 +52,14 @@ POISONED = (
     OutOfOrderSequenceNumber,
     UnknownProducerId,
 )
-"""After these an idempotent producer gets nothing through any more."""
+"""After these errors an idempotent producer gets nothing through any more."""
 Limits = Mapping[str, int]
-"""By the full name of a topic the bytes that it takes in one batch; topics that are missing take `MAX_RECORD_BYTES`."""
+"""By the full name of a topic the bytes that it accepts in one batch; missing topics accept `MAX_RECORD_BYTES`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """One record to be sent. `partition` None leaves the choice to the key. `about`: whose it is, for the log."""
+    """One record to be sent. With `partition` None the key decides. `about`: its model, for the log."""
 
     topic: str
     key: bytes | None
@@ -70,13 +70,14 @@ class Outgoing:
 
     @property
     def bytes(self) -> int:
-        """Its size in a batch of its own, or somewhat more."""
+        """Its size in a batch of its own, or slightly more."""
         headers = sum(len(name.encode()) + len(value) + 8 for name, value in self.headers)
         return len(self.key or b"") + len(self.value or b"") + headers + HEADROOM_BYTES
 
 
 class TooLarge(Exception):
-    """Some of the records are larger than their topics take, and have been for long. `at`: their places in the list."""
+    """Some of the records are larger than their topics accept, and have been for long. `at`: their indices in the
+    list."""
 
     def __init__(self, at: Sequence[int]) -> None:
         self.at = tuple(at)
@@ -86,7 +87,7 @@ class TooLarge(Exception):
 class Producer:
     """One producer of aiokafka at a time, for all stages of a worker.
 
-    `limits`: what each topic takes; `look_up` asks Kafka for them again.
+    `limits`: the limit of each topic; `look_up` asks Kafka for them again.
     """
 
     def __init__(
@@ -107,14 +108,14 @@ class Producer:
 
     @property
     def client(self) -> Any:
-        """aiokafka's client, of the present producer."""
+        """aiokafka's client, of the current producer."""
         return self._inner.client if self._inner is not None else None
 
     async def start(self) -> None:
         """Connects.
 
         Raises:
-            BrokerError: if Kafka does not answer or does not let us.
+            BrokerError: if Kafka does not answer or refuses the client.
         """
         self._inner = await self._connected()
 
@@ -130,17 +131,17 @@ class Producer:
         return inner
 
     async def stop(self) -> None:
-        """Sends what is under way, for a few seconds at most."""
+        """Sends what is in flight, for a few seconds at most."""
         self._is_stopped = True
         inner, self._inner = self._inner, None
         await _stopped(inner)
 
     def limit(self, topic: str) -> int:
-        """The bytes of the largest record that a topic takes, with its head."""
+        """The bytes of the largest record that a topic accepts, with its head."""
         return min(self.limits.get(topic, MAX_RECORD_BYTES), MAX_RECORD_BYTES)
 
     def take_limits(self, limits: Limits) -> None:
-        """The limits of topics as they are now; others stay as they were."""
+        """Updates the limits of these topics; others stay as they were."""
         for topic, limit in limits.items():
             if limit > self.limit(topic):
                 self.low_since.pop(topic, None)
@@ -154,10 +155,10 @@ class Producer:
         return set(await self._inner.partitions_for(topic))
 
     async def send(self, records: Sequence[Outgoing]) -> list[Any]:
-        """Where Kafka put each record.
+        """Partition and offset of each record.
 
         Raises:
-            KafkaError: if one was not taken. Of the others nothing is known.
+            KafkaError: if Kafka did not accept one. The others may or may not be there.
         """
         if self._inner is None:
             await self._renew(None)
@@ -197,7 +198,7 @@ class Producer:
                 self.renewals += 1
 
     async def look_up(self) -> None:
-        """The limits of the topics as Kafka has them now; as they were if it does not say."""
+        """Updates the limits of the topics from Kafka; they stay as they were if it does not answer."""
         if self._look_up is None:
             return
         with contextlib.suppress(KafkaError, BrokerError, OSError, TimeoutError):
@@ -240,9 +241,9 @@ async def publish(
 ) -> dict[tuple[str, int], int]:
     """Sends records and waits until Kafka has them all; per topic and partition the last offset.
 
-    While Kafka is away, or does not take them, it tries again, as long as `wanted()`, and calls `retried()` each time.
-    All records are replacements of older versions of themselves, so sending some of them twice does no harm. One that
-    is larger than its topic takes is waited for likewise: nothing is sent until the topic takes all.
+    While Kafka does not answer, or does not accept them, it tries again, as long as `wanted()`, and calls `retried()`
+    each time. All records replace older versions of themselves, so sending some of them twice does no harm. While one
+    is larger than its topic accepts, nothing is sent.
 
     Raises:
         TooLarge: when their topic has been too small for some of them, or for others before, for `give_up_s` seconds.
@@ -292,9 +293,9 @@ def _too_large(record: Outgoing, limit: int) -> tuple[str, object, object, objec
 
 
 def cut(record: Outgoing, limit: int = MAX_RECORD_BYTES) -> Outgoing:
-    """A dead letter as it can be sent: one that is larger than `limit` is cut, and says in a header how long it was.
+    """A dead letter that can be sent: one larger than `limit` is cut, and a header says how long it was.
 
-    So does one of which the reader kept only the beginning.
+    The same header is set if the reader kept only the beginning of a record.
     """
     value = record.value
     if value is None:

@@ -1,4 +1,4 @@
-"""What Kafka's clients raise → what was refused, and the mend, in words that a person can act on."""
+"""Exceptions of Kafka's clients → what was refused, and the fix, for a person."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ UNREACHABLE = "is the address right, and is the broker up?"
 
 
 class AdvertisedUnreachable(KafkaConnectionError):  # type: ignore[misc]
-    """A server answers, and names an address for its broker that leads nowhere."""
+    """A server answers, and names an address for its broker that cannot be reached."""
 
     def __init__(self, server: str, address: str, reason: str) -> None:
         super().__init__(f"{server} answers, and sends us to {address}, which it advertises: {reason}")
@@ -37,7 +37,11 @@ class AdvertisedUnreachable(KafkaConnectionError):  # type: ignore[misc]
 
 
 def refusal(error: BaseException, operation: str = "") -> tuple[str, str]:
-    """(what was seen, the mend). `operation`: what was tried, by Kafka's name, for a topic that may not be used so."""
+    """The problem and the fix.
+
+    Parameters:
+        operation: the refused operation, by Kafka's name, for a topic that may not be used so.
+    """
     if isinstance(error, NOT_AUTHORIZED):
         return _denied(error, operation), ACL
     if isinstance(error, AdvertisedUnreachable):
@@ -62,14 +66,14 @@ def refusal(error: BaseException, operation: str = "") -> tuple[str, str]:
 
 
 def is_final(error: BaseException) -> bool:
-    """Whether trying again is of no use until somebody has mended something."""
+    """Whether trying again is of no use until somebody has fixed something."""
     if isinstance(error, ssl.SSLError):
         return True
     return isinstance(error, KafkaError) and not error.retriable
 
 
 def words(error: BaseException, operation: str = "") -> str:
-    """What was seen, for a line in the log."""
+    """The problem, for a line in the log."""
     return refusal(error, operation)[0]
 
 

@@ -1,7 +1,7 @@
-"""A file of events, or pairs from memory → a Kafka topic: at their own pace, at a rate, or as fast as it goes.
+"""A file of events, or pairs from memory → a Kafka topic: at their own pace, at a rate, or as fast as possible.
 
-Records are put into whole batches per partition, for aiokafka's `send` costs too much for each. Keys go to the
-partitions where Kafka's own clients put them.
+Records are put into whole batches per partition, because aiokafka's `send` costs too much for each. Keys go to the
+partitions to which Kafka's own clients send them.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from streams.errors import BrokerError, ConfigError
 
 BLOCK_RECORDS = 4_096
 OVERHEAD_BYTES = 128
-"""What a batch of one record has beside its key and value, at the most."""
+"""Upper bound of what a batch of one record has beside its key and value."""
 TICK_S = 0.05
-"""How finely a pace is kept: what is due within it is sent at once."""
+"""Resolution of a pace: records that are due within it are sent at once."""
 TELL_EVERY_S = 1.0
 STOP_WITHIN_S = 5.0
 
@@ -41,7 +41,7 @@ P = TypeVar("P", bound=tuple[Any, bytes])
 
 @dataclass(slots=True)
 class Sent:
-    """What was sent: `unkeyed` of the `records` have no key. `refused`: those too large for the topic, and not sent."""
+    """Result: `unkeyed` of the `records` have no key. `refused`: those too large for the topic, and not sent."""
 
     records: int = 0
     bytes: int = 0
@@ -61,11 +61,15 @@ async def replay(
     rate: float | None = None,
     on_progress: Progress | None = None,
 ) -> Sent:
-    """Send a file's lines as they are, each with its event_id as the key, and wait until Kafka has them.
+    """Sends a file's lines as they are, each with its event_id as the key, and waits until Kafka has them.
 
-    `file`: .ndjson or .ndjson.gz. `speed`: event time passes so many times as fast as real time, by `ts`. `rate`:
-    records a second. Neither: as fast as Kafka takes them. Blank lines are left out; a line that is no event is sent
-    without a key. DataError when the file cannot be read; BrokerError when there is no such topic, or Kafka is away.
+    Blank lines are left out; a line that is no event is sent without a key. DataError if the file cannot be read;
+    BrokerError if there is no such topic, or Kafka does not answer.
+
+    Parameters:
+        file: .ndjson or .ndjson.gz.
+        speed: event time passes so many times as fast as real time, by `ts`.
+        rate: records a second. Without speed and rate: as fast as Kafka accepts them.
     """
     blocks = ([(event_key(line), line) for line in block] for block in read_lines(Path(file)))
     return await _send(connection, topic, blocks, pace(speed, rate), on_progress)
@@ -79,7 +83,7 @@ async def generate(
     rate: float | None = None,
     on_progress: Progress | None = None,
 ) -> Sent:
-    """Send (key, value) pairs from memory, and wait until Kafka has them; errors as in `replay`.
+    """Sends (key, value) pairs from memory, and waits until Kafka has them; errors as in `replay`.
 
     On the embedded broker only one call at a time may write to a topic: it mixes up two producers of one partition.
     """
@@ -123,7 +127,7 @@ _decode_time = msgspec.json.Decoder(_Time).decode
 
 
 def event_key(line: bytes) -> bytes | None:
-    """What a record is keyed by, inside a CloudEvent too; None when there is nothing, or the line is no event."""
+    """The key of a record, inside a CloudEvent too; None if it has none, or the line is no event."""
     try:
         event = _decode_event(line)
         if event.key is None and len(event.data):
@@ -316,7 +320,7 @@ class Lanes:
         self._unkeyed_to = 0
 
     async def send(self, block: Sequence[Pair]) -> None:
-        """Send these, waiting while as many of a partition are under way as may be."""
+        """Sends these, and waits while a partition has as many batches in flight as allowed."""
         for partition, pairs in enumerate(self._split(block)):
             rest = iter(pairs)
             pair = next(rest, None)
@@ -324,7 +328,7 @@ class Lanes:
                 pair = await self._send_batch(partition, pair, rest)
 
     async def drain(self) -> None:
-        """Wait until Kafka has all."""
+        """Waits until Kafka has all."""
         await asyncio.gather(*self._under_way)
 
     def _split(self, block: Sequence[Pair]) -> list[list[Pair]]:

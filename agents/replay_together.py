@@ -1,7 +1,7 @@
 """Files of several topics → Kafka, merged by the times of their records: a past is replayed as it happened.
 
-One topic after the other would be read that way too: labels an hour behind their events are late or missing to a worker
-that judges as time goes on, and a job or a partition without news is silent.
+Sent one topic after the other, the past would be read that way too: labels an hour behind their events are late or
+missing to a worker that evaluates as time passes, and a job or a partition without records is silent.
 """
 
 from __future__ import annotations

@@ -46,20 +46,20 @@ _end = msgspec.json.Decoder(_End).decode
 
 
 class Source(Protocol):
-    """Where the logs are."""
+    """Source of the logs."""
 
     def read(self, kind: str, take: Take) -> None:
-        """Gives every value of a log, one of windows, actions, shadows and acks, in its order."""
+        """Passes every value of a log, one of windows, actions, shadows and acks, in its order."""
 
     def ledger(self) -> LedgerRows | None:
-        """What the ledgers say, where there are any."""
+        """The ledgers, if there are any."""
 
     def books(self, model: str) -> Books | None:
-        """The books of the whole run, where they are known."""
+        """The books of the whole run, if they are known."""
 
 
 class Folder:
-    """What a backtest wrote."""
+    """A backtest's folder."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -105,10 +105,14 @@ class Folder:
 
 
 class Topics:
-    """What a worker publishes."""
+    """The topics of a worker."""
 
     def __init__(self, connection: Connection, plan: Plan, run: Callable[..., object]) -> None:
-        """`run` takes a function that makes a coroutine, and runs it to its end."""
+        """The topics of a cluster.
+
+        Parameters:
+            run: takes a function that makes a coroutine, and runs it to its end.
+        """
         self.connection, self.plan, self._run = connection, plan, run
 
     def read(self, kind: str, take: Take) -> None:
@@ -136,7 +140,7 @@ class Topics:
 
 
 def last_day(source: Source) -> date:
-    """Of the windows of events.
+    """The last day with a window of events.
 
     Raises:
         DataError: if there is none.
@@ -193,9 +197,10 @@ def gather(source: Source, models: list[str], period: Period) -> dict[str, Gathe
 
 
 def write(source: Source, models: list[str], period: Period, name_of: Callable[[str], str], out: Path) -> Iterator[str]:
-    """Writes a page and its JSON for every model, and tells what each says.
+    """Writes a page and its JSON for every model, and yields a summary line for each.
 
-    `name_of`: a model's name as part of a file's.
+    Parameters:
+        name_of: a model's name as part of a file name.
     """
     ledger = source.ledger() if period.cadence is Cadence.MONTHLY else None
     day = day_of(period.end_ms - 1).isoformat()

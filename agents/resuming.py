@@ -1,4 +1,5 @@
-"""Assigned partitions → where counting goes on in each: from `progress`, the logs as they are, what was published."""
+"""Assigned partitions → where counting continues in each: from `progress`, the logs as they are, and what was
+published."""
 
 from __future__ import annotations
 
@@ -34,8 +35,8 @@ REPORTED = (Change.MADE_ANEW, Change.TRUNCATED, Change.CUT, Change.BEYOND)
 class Resuming:
     """Reads and writes `progress`, whose keys are the partitions that are read.
 
-    `names`: of each topic that is read, by its full name, the one that its keys begin with; empty for the events.
-    `chunk_size`: of the chunks that are counted.
+    `names`: of each topic that is read, by its full name, the prefix of its keys; empty for the events. `chunk_size`:
+    of the chunks that are counted.
     """
 
     def __init__(self, connection: Connection, producer: Producer, names: Mapping[str, str], chunk_size: int) -> None:
@@ -57,10 +58,10 @@ class Resuming:
     async def read(
         self, places: AbstractSet[Place], logs: Mapping[Place, Log], labels: str = ""
     ) -> dict[Place, Resumption]:
-        """Where each goes on; what is new about a log is written down before anything is read of it.
+        """Where each partition continues; what is new about a log is written before anything is read of it.
 
-        Of a partition whose log is not known the progress is taken as it is. Of `labels`, whose offsets are kept with
-        the join, only the identity is. Partitions that are in `newer` are left out.
+        If the log of a partition is unknown, its progress is used as it is. Of `labels`, whose offsets are kept with
+        the join, only the identity is used. Partitions in `newer` are left out.
         """
         self.newer = {}
         found = await self._progress(places)
@@ -168,7 +169,8 @@ class Resuming:
         return newer
 
     async def outcomes(self, labels: str, partitions: AbstractSet[int]) -> dict[int, list[Joined]]:
-        """All that was published of the label joins of partitions, whose logs begin after what their stores cover."""
+        """Everything that was published of the label joins of partitions whose logs begin after what their stores
+        cover."""
         name = labels.removeprefix(self.connection.prefix)
         begins = {f"{name}/{partition}/".encode(): partition for partition in partitions}
         found: dict[int, list[Joined]] = {partition: [] for partition in partitions}

@@ -1,7 +1,7 @@
-"""Topics as they were checked at the start → the same checks while the worker runs: what no longer holds is reported.
+"""Topics as they were checked at the start → the same checks while the worker runs: a check that fails is reported.
 
-Of what can be corrected the watch takes care itself: `labels` and `feedback` are given as many partitions as the events
-have, or half of the labels would look for their predictions in the wrong place.
+The watch corrects what it can: it adds the partitions that `labels` and `feedback` lack beside the events, without
+which half of the labels would look for their predictions in the wrong partition.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ REMIND_EVERY_S = 600.0
 
 
 class Fault(StrEnum):
-    """What may become of a topic after the start."""
+    """A failed check of a topic after the start."""
 
     PARTITIONS = "partitions"
     """It has another number of partitions than the events."""
     CLEANUP_POLICY = "cleanup_policy"
-    """It holds state, and forgets with time."""
+    """It holds state, and deletes it by time."""
     RETENTION = "retention"
-    """It forgets what would have to be read again."""
+    """It deletes what might have to be read again."""
     MADE_ANEW = "made_anew"
-    """It is one of ours, and was deleted while the worker runs: what it held is gone."""
+    """It is one of ours, and was deleted while the worker runs: its records are lost."""
     MISSING = "missing"
     LIMIT = "limit"
-    """It takes no record as large as those that a worker sends to it."""
+    """It accepts no record as large as those that a worker sends to it."""
 
 
 Found = dict[tuple[str, Fault], str]
@@ -52,7 +52,7 @@ Found = dict[tuple[str, Fault], str]
 
 @dataclass(slots=True)
 class Seen:
-    """What one look saw: partitions, ids and settings by topic."""
+    """Result of one check: partitions, ids and settings by topic."""
 
     counts: Mapping[str, int]
     ids: Mapping[str, str]
@@ -60,7 +60,7 @@ class Seen:
 
 
 class TopicWatch(Service):
-    """Looks at the topics every `every_s`, as long as Kafka answers. `faults`: what does not hold at the moment."""
+    """Checks the topics every `every_s`, while Kafka answers. `faults`: the checks that fail at the moment."""
 
     def __init__(
         self,
@@ -71,7 +71,12 @@ class TopicWatch(Service):
         sizes: Callable[[], Mapping[str, int]] = dict,
         on_limits: Callable[[Mapping[str, int]], None] = lambda limits: None,
     ) -> None:
-        """`sizes`: by topic the bytes of the largest record that is sent to it. `on_limits` gets what each takes."""
+        """A watch that has not checked anything yet.
+
+        Parameters:
+            sizes: by topic the bytes of the largest record that is sent to it.
+            on_limits: called with the limit of each topic.
+        """
         super().__init__()
         self._sizes, self._on_limits = sizes, on_limits
         self.connection, self.needs = connection, needs
@@ -86,7 +91,7 @@ class TopicWatch(Service):
 
     @property
     def topics(self) -> list[str]:
-        """All that are looked at."""
+        """All watched topics."""
         needed = (self.connection.topic(name) for name in self.needs.retention_ms)
         return sorted({*self.kept, *self.paired, self.source, *needed})
 
@@ -100,7 +105,7 @@ class TopicWatch(Service):
             await self.sleep(self.every_s)
 
     async def look(self) -> None:
-        """Looks once. BrokerError when Kafka does not answer, or does not let us ask."""
+        """Checks once. BrokerError if Kafka does not answer, or refuses."""
         async with topics.admin(self.connection) as client:
             seen = await self._see(client)
             if await self._grow(client, seen):
@@ -110,7 +115,7 @@ class TopicWatch(Service):
         self._report({**self._partitions(seen), **self._ours(seen), **self._retention(seen), **self._too_small(seen)})
 
     async def reports(self) -> list[str]:
-        """What does not hold now, as sentences; nothing is changed. BrokerError when Kafka does not answer."""
+        """The checks that fail now, as sentences; changes nothing. BrokerError if Kafka does not answer."""
         async with topics.admin(self.connection) as client:
             seen = await self._see(client)
         found = {**self._partitions(seen), **self._retention(seen)}
@@ -227,5 +232,5 @@ def _limits(seen: Seen, names: Iterable[str]) -> dict[str, int]:
 
 
 async def lines_of(connection: Connection, plan: Plan) -> list[str]:
-    """What does not hold of the topics that a plan needs, as sentences: partitions that differ, retention too short."""
+    """The failed checks of the topics that a plan needs, as sentences: partitions that differ, retention too short."""
     return await TopicWatch(connection, needs_of(plan)).reports()

@@ -1,6 +1,6 @@
 """The table of the topics that Foreshock writes → those topics, as they must be; and the wait for the ones it reads.
 
-Names given to and returned by these functions are full ones; only the table's own get the connection's prefix here.
+These functions take and return full names; only the table's own get the connection's prefix here.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ LOOK_EVERY_S = 0.5
 
 
 class Partitions(StrEnum):
-    """How many partitions one of our topics has."""
+    """The number of partitions of one of our topics."""
 
     AS_INFERENCE = "as inference"
     BUCKETS = "buckets"
@@ -49,7 +49,7 @@ class Partitions(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topic:
-    """One row: what a topic of ours must be like."""
+    """One row: the required settings of a topic of ours."""
 
     name: str
     partitions: Partitions
@@ -64,9 +64,9 @@ class Topic:
 
 
 REPORTS_KEPT_MS = 35 * 24 * HOUR_MS
-"""What the monthly report is made of is kept so long."""
+"""Retention of the topics that the monthly report is made from."""
 SIZES = (8 * MIB, MIB, None, None)
-"""What is asked for, one after the other, where Kafka refuses more; None: Kafka's own."""
+"""Limits to ask for, one after the other, where Kafka refuses larger ones; None: Kafka's own."""
 TOO_MUCH = (InvalidConfigurationError, PolicyViolationError)
 DELETED = {"cleanup.policy": "delete"}
 COMPACTED = {
@@ -88,10 +88,11 @@ TOPICS = (
 
 
 async def ensure(connection: Connection, *, inference_partitions: int, buckets: int) -> dict[str, int]:
-    """Creates those of TOPICS that are missing, and waits until they can be used; the bytes that each takes in a batch.
+    """Creates those of TOPICS that are missing, and waits until they can be used; the bytes that each accepts in a
+    batch.
 
-    Topics of which Kafka does not say it are left out. BrokerError when one exists that would lose data or give wrong
-    counts: partitioned otherwise than by `buckets`, or not compacted.
+    Leaves out topics whose limit Kafka does not state. BrokerError if one exists that would lose data or give wrong
+    counts: with other partitions than `buckets`, or not compacted.
     """
     wanted = {Partitions.AS_INFERENCE: inference_partitions, Partitions.BUCKETS: buckets, Partitions.FEW: FEW}
     table = {connection.topic(topic.name): (topic, wanted[topic.partitions]) for topic in TOPICS}
@@ -111,7 +112,7 @@ async def ensure(connection: Connection, *, inference_partitions: int, buckets: 
 
 
 async def limits(connection: Connection) -> dict[str, int]:
-    """The bytes that each of TOPICS takes in one batch; those are left out of which Kafka does not say it."""
+    """The bytes that each of TOPICS accepts in one batch, without those whose limit Kafka does not state."""
     async with admin(connection) as client:
         return await _limits(client, [connection.topic(topic.name) for topic in TOPICS])
 
@@ -122,7 +123,7 @@ async def _limits(client: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str
 
 
 async def create(connection: Connection, name: str, partitions: int, configs: Mapping[str, str] | None = None) -> None:
-    """Create one topic, by its full name, and wait until it can be used; one that exists stays as it is."""
+    """Creates one topic, by its full name, and waits until it can be used; one that exists stays as it is."""
     async with admin(connection) as client:
         if name not in await partition_counts(client):
             await _create(client, {name: (partitions, configs or {})})
@@ -130,15 +131,18 @@ async def create(connection: Connection, name: str, partitions: int, configs: Ma
 
 
 async def find(connection: Connection, topic: str) -> int | None:
-    """How many partitions a topic has; None when there is none of this name. BrokerAway when Kafka doesn't answer."""
+    """How many partitions a topic has; None if it does not exist. BrokerAway if Kafka does not answer."""
     async with admin(connection) as client:
         return (await partition_counts(client)).get(topic)
 
 
 async def wait_for(connection: Connection, topic: str, on_wait: Callable[[str], None] = log.warning) -> int:
-    """Wait until this topic exists, and say how many partitions it has.
+    """Waits until this topic exists, and returns the number of its partitions.
 
-    Kafka may be away meanwhile. `on_wait` gets one line every ten seconds.
+    Kafka may be down meanwhile.
+
+    Parameters:
+        on_wait: called with one line every ten seconds.
     """
     again = Seldom(10.0)
     while True:
@@ -159,7 +163,7 @@ async def wait_for(connection: Connection, topic: str, on_wait: Callable[[str], 
 
 
 async def until_answered(work: Callable[[], Awaitable[T]], on_wait: Callable[[str], None] = log.warning) -> T:
-    """What it gives, as soon as Kafka answers: until then it is begun anew, so it must be fit for that."""
+    """The result of `work` as soon as Kafka answers: until then it is started again, so it must be repeatable."""
     again = Seldom(10.0)
     while True:
         try:
@@ -171,10 +175,10 @@ async def until_answered(work: Callable[[], Awaitable[T]], on_wait: Callable[[st
 
 
 async def co_partitioned(connection: Connection, name: str, source: str) -> str:
-    """The name of a topic whose keys go where those of `source` go: it is created if it is missing, and given as many
-    partitions if it has fewer, as a worker that runs does.
+    """The name of a topic whose keys go to the partitions of `source`: created if it is missing, and grown if it has
+    fewer partitions, as a running worker does.
 
-    BrokerError when it has more, or may not be altered: labels would look for their predictions in the wrong place.
+    BrokerError if it has more, or may not be altered: labels would look for their predictions in the wrong partition.
     """
     async with admin(connection) as client:
         there = await partition_counts(client)
@@ -219,7 +223,7 @@ async def _grow(connection: Connection, name: str, there: Mapping[str, int], sou
 
 @asynccontextmanager
 async def admin(connection: Connection) -> AsyncIterator[AIOKafkaAdminClient]:
-    """A started admin client; what Kafka refuses becomes a BrokerError of one line, no answer a BrokerAway."""
+    """A started admin client; a refusal by Kafka becomes a BrokerError of one line, no answer a BrokerAway."""
     client = connection.admin()
     OUTAGE()  # what goes wrong is raised: aiokafka need not tell it too
     try:
@@ -232,7 +236,7 @@ async def admin(connection: Connection) -> AsyncIterator[AIOKafkaAdminClient]:
 
 
 async def partition_counts(client: AIOKafkaAdminClient) -> dict[str, int]:
-    """The partitions of every topic of the cluster that is fit for use."""
+    """The partitions of every topic of the cluster that can be used."""
     # Of all topics: asking for one by name creates it, on the embedded broker and on Kafka's own default.
     return {
         topic["topic"]: len(topic["partitions"])
@@ -242,7 +246,7 @@ async def partition_counts(client: AIOKafkaAdminClient) -> dict[str, int]:
 
 
 async def max_message_bytes(client: AIOKafkaAdminClient, name: str) -> int | None:
-    """The bytes that a topic takes in one batch of records; None where Kafka doesn't say."""
+    """The bytes that a topic accepts in one batch of records; None if Kafka does not state it."""
     value = await _config(client, name, "max.message.bytes")
     return int(value) if value else None
 
@@ -292,7 +296,7 @@ async def _config(client: AIOKafkaAdminClient, name: str, key: str) -> str | Non
 
 
 async def settings(client: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str, dict[str, str]]:
-    """All settings of topics, in one question; of one that we may not ask about, or that is gone, none."""
+    """All settings of topics, in one request; empty for a topic that is gone or may not be read."""
     asked = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
     found: dict[str, dict[str, str]] = {}
     for answer in await client.describe_configs(asked) if asked else ():

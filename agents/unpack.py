@@ -1,9 +1,9 @@
-"""One partition's fetch response → its records, in pieces of bounded size: the one way in which any topic is read.
+"""One partition's fetch response → its records, in pieces of bounded size: every topic is read in this way.
 
-Every reader gets the same: aborted transactions are left out (unless it wants them), transaction markers are stepped
-over, nothing inflates beyond a bound, and what cannot be read is passed over. A record that cannot be read has a
-`Damaged` value. A batch that cannot be read stands for as many of them as it says that it holds, the first with its
-bytes. What is decided depends on the log alone, so that a second reading decides alike.
+Every reader gets the same: aborted transactions are left out (unless it wants them), transaction markers are skipped,
+nothing inflates beyond a bound, and unreadable data does not stop reading. An unreadable record has a `Damaged` value.
+An unreadable batch stands for as many of them as its header says, the first with its bytes. All of it depends on the
+log alone, so a second reading gives the same.
 """
 
 from __future__ import annotations
@@ -98,11 +98,12 @@ class Unpacking:
 
     @property
     def is_done(self) -> bool:
-        """Whether all has been taken."""
+        """Whether all records were returned."""
         return self._pieces is None and self._taken >= len(self._columns)
 
     def take(self, max_records: int, budget: Budget) -> Columns:
-        """The next records, so many at most, while the budget lasts; none does not mean that there are no more."""
+        """The next records, so many at most, while the budget lasts; an empty result does not mean that there are no
+        more."""
         taken = Columns()
         while len(taken) < max_records and (self._taken < len(self._columns) or self._next_piece(budget)):
             stop = min(len(self._columns), self._taken + max_records - len(taken))
@@ -317,7 +318,7 @@ def _is_abort(batch: RecordBatch) -> bool:
 
 
 def consumer_records(tp: TopicPartition, columns: Columns) -> list[ConsumerRecord]:
-    """The same as aiokafka's own records."""
+    """The columns as aiokafka's own records."""
     headers = columns.headers
     return [
         ConsumerRecord(

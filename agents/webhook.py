@@ -1,7 +1,7 @@
-"""An action → one signed HTTP request to one address, and what its answer says.
+"""An action → one signed HTTP request to one address, and the meaning of its answer.
 
 Headers and signature are those of Standard Webhooks 1.0, for which there are libraries. A secret `whsec_…` is the
-base64 of the key, as the standard has it; any other secret is the key itself, in UTF-8.
+base64 of the key, as in the standard; any other secret is the key itself, in UTF-8.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ RETRIED = frozenset({408, 425, 429})
 """Answers below 500 that ask for another try."""
 PREFIX = "whsec_"
 IS_ID = re.compile(r"[!-~]{1,256}").fullmatch
-"""What an id may be, as a header: printable ASCII without a space."""
+"""Allowed ids, as a header: printable ASCII without a space."""
 
 
 class Result(StrEnum):
-    """What became of an action."""
+    """The result of an action."""
 
     DELIVERED = "delivered"
     SUPPRESSED = "suppressed"
@@ -58,13 +58,13 @@ def signature(secret: bytes, webhook_id: str, timestamp_s: int, body: bytes) -> 
 
 
 def key_of(secret: str) -> bytes:
-    """The key that a secret stands for: `whsec_` and base64, or the text itself.
+    """The key of a secret: `whsec_` and base64, or the text itself.
 
     >>> key_of("whsec_c2VjcmV0"), key_of("secret")
     (b'secret', b'secret')
 
     Raises:
-        ConfigError: for `whsec_` with anything but base64 behind it, and for a secret of the asymmetric scheme.
+        ConfigError: for `whsec_` without base64 behind it, and for a secret of the asymmetric scheme.
     """
     if secret.startswith(("whsk_", "whpk_")):
         raise ConfigError(place="the secret", seen="a key of the asymmetric scheme", expected="whsec_… or a plain text")
@@ -82,9 +82,9 @@ def key_of(secret: str) -> bytes:
 
 @dataclass(slots=True)
 class Webhook:
-    """Where actions go. `timeout_s`: for an answer. `tries`: after so many an action is given up; 0: never.
+    """The receiver of actions. `timeout_s`: for an answer. `tries`: an action is dropped after so many; 0: never.
 
-    Suppressed actions ask nobody for anything, and stay.
+    Suppressed actions are not sent.
     """
 
     url: str
@@ -93,17 +93,17 @@ class Webhook:
     tries: int = 0
     results: Counter[Result] = field(default_factory=Counter)
     retries: int = 0
-    """Requests that were not taken, and that were or will be tried again."""
+    """Requests that were not accepted, and that were or will be tried again."""
     _done: OrderedDict[str, None] = field(default_factory=OrderedDict)
 
     def note(self, value: bytes | None) -> None:
-        """Remembers an action that was delivered before."""
+        """Notes an action that was delivered before."""
         action = read_action(value)
         if action is not None:
             self._remember(action.id)
 
     def to_send(self, value: bytes | None) -> Action | None:
-        """The action of a record, if it has to be sent; why not is counted."""
+        """The action of a record, if it has to be sent; otherwise counts the reason."""
         action = read_action(value)
         if action is None:
             self.results[Result.INVALID] += 1
@@ -120,7 +120,7 @@ class Webhook:
         return None
 
     async def post(self, session: aiohttp.ClientSession, action: Action, body: bytes) -> tuple[Result | None, str]:
-        """What became of it, None if it has to be tried again; and what was answered, for the log."""
+        """The result, None if it has to be tried again; and the answer, for the log."""
         status, reason = await self._status(session, action.id, body)
         if status is None or status >= 500 or status in RETRIED:
             self.retries += 1
@@ -128,7 +128,7 @@ class Webhook:
         return Result.REFUSED if status >= 300 else Result.DELIVERED, reason
 
     def finish(self, action: Action, result: Result) -> None:
-        """Counts and remembers it: it is not sent again."""
+        """Counts and notes it: it is not sent again."""
         self.results[result] += 1
         self._remember(action.id)
 

@@ -12,7 +12,7 @@ NO_MARK = -(2**62)
 
 
 class Timeliness(IntEnum):
-    """How late a record is, by the stream time of its model and source partition. WELCOME: late, admitted."""
+    """How late a record is, by the stream time of its model and source partition; in the middle: late, admitted."""
 
     ON_TIME = 0
     WELCOME = 1
