@@ -30,9 +30,11 @@ from prometheus_client import CollectorRegistry
 from agents import parked, topics
 from agents.acks import AckReader
 from agents.assignor import NOTHING
+from agents.channel import Batch, BatchChannel
 from agents.clients import Connection
 from agents.exporter import Exporter, Starting
-from agents.intake import Batch, BatchChannel, Flow, Intake
+from agents.flow import Flow
+from agents.intake import Intake
 from agents.liveness import KafkaWatch, Liveness
 from agents.merge import MergeStage
 from agents.publish import Producer

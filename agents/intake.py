@@ -14,124 +14,38 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
-import aiokafka
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.abc import ConsumerRebalanceListener
-from aiokafka.errors import (
-    ConsumerStoppedError,
-    KafkaError,
-    NoOffsetForPartitionError,
-    OffsetOutOfRangeError,
-)
-from faust.channels import Channel
+from aiokafka.errors import ConsumerStoppedError, KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from mode import Service
-from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
 from agents.assignor import NO_CONFIGURATION, NOTHING, StickyAssignor
+from agents.channel import NO_RECORDS, Batch, Sink
 from agents.clients import OUTAGE, Connection
-from agents.clock import now_ms
+from agents.clock import Seldom
+from agents.coordinator import RebalanceListener, end_of, generation_of, leader_of, rejoin
 from agents.fetching import hand_out_columns, set_aside
-from agents.identity import topic_ids
-from agents.patches import is_fenced
-from agents.record_batch import Columns
+from agents.flow import Flow, is_fresh
+from agents.log_check import ANSWER_WITHIN_S, RETRY_S, LogCheck, shorter
+from agents.patches import fenced, is_fenced
 from agents.refusals import words
 from streams.active import Configuration
-from streams.errors import BrokerError, ForeshockError
+from streams.errors import ForeshockError
 from streams.records import Records
 from streams.resume import Log
 
 log = logging.getLogger(__name__)
 
-NO_RECORDS = Records((), (), ())
-KNOWN_AIOKAFKA = "0.14."
 MAX_RECORDS = 2_048
 POLL_MS = 200
 IDLE_EVERY_S = 0.25
 COUNT_EVERY_S = 10.0
-FRESH_MS = 2_000
 SILENCE_S = 60.0
-RETRY_S = 1.0
-ANSWER_WITHIN_S = 5.0
 STOP_WITHIN_S = 5.0
-
-
-class Record(Protocol):
-    """What a record has, whichever of aiokafka's classes it is of."""
-
-    @property
-    def offset(self) -> int: ...
-    @property
-    def timestamp(self) -> int: ...
-    @property
-    def key(self) -> bytes | None: ...
-    @property
-    def value(self) -> bytes | None: ...
-    @property
-    def headers(self) -> Sequence[tuple[str, bytes | None]]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Records of one partition in the order of their offsets, which may have gaps; none when the partition is idle.
-
-    `position`: the offset after them. `highwater`: where the log ended for us when they
-    were fetched: its last stable offset. `caught_up`: there was
-    nothing more to fetch. `asked_ms`: when that was asked, by the worker's clock.
-    """
-
-    topic: str
-    partition: int
-    records: Records
-    position: int
-    highwater: int
-    caught_up: bool
-    asked_ms: int
-    epoch: int
-
-
-@dataclass(slots=True)
-class Flow:
-    """What came of one partition since it was assigned. `position`: the offset after the last batch handed over."""
-
-    records: int = 0
-    bytes: int = 0
-    position: int | None = None
-    highwater: int | None = None
-    asked_ms: int = field(default_factory=now_ms)
-    """By the worker's clock: Kafka's last answer was asked for after this."""
-    answered_ms: int = field(default_factory=now_ms)
-    """By the worker's clock, when it came."""
-    _answer_ms: float | None = None
-    """The same by the machine's clock, which may be set: it tells one answer from the next."""
-
-    def hear(self, answer_ms: float | None) -> None:
-        """Note when Kafka's last answer came.
-
-        It may have lain unread while this process stood still, and then says nothing of now. But it was asked for after
-        the one before had come.
-        """
-        if answer_ms is not None and answer_ms != self._answer_ms:
-            ago_ms = max(0, int(time.time() * 1000 - answer_ms))
-            self._answer_ms, self.asked_ms, self.answered_ms = answer_ms, self.answered_ms, now_ms() - ago_ms
-
-    @property
-    def lag(self) -> int | None:
-        """How many offsets are still to come; None until Kafka has said where the log ends."""
-        if self.position is None or self.highwater is None:
-            return None
-        return max(0, self.highwater - self.position)
-
-
-class Sink(Protocol):
-    """Where batches go: a bounded channel, whose `put` waits while it is full."""
-
-    async def put(self, value: Batch, /) -> None: ...
-
 
 OnAssigned = Callable[[AbstractSet[TopicPartition]], Awaitable[Mapping[TopicPartition, int | None]]]
 OnRevoked = Callable[[AbstractSet[TopicPartition]], Awaitable[None]]
@@ -169,24 +83,18 @@ class Intake(Service):
     ) -> None:
         super().__init__(**service)
         self._assignor = StickyAssignor(stored, configuration)
-        self.connection = connection
-        self.topics = tuple(topics)
-        self.group = group
-        self.group_instance_id = group_instance_id
+        self.connection, self.topics = connection, tuple(topics)
+        self._uncommitted = connection.reads_uncommitted
+        self.group, self.group_instance_id = group, group_instance_id
         self.max_records = max_records
         self.epoch = 0
         self.unbroken = False
         """Whether nobody else can have had our partitions between the last assignment and the one before."""
         self._generation = -1
-        self._sink = sink
-        self._on_assigned = on_assigned
-        self._on_revoked = on_revoked
+        self._sink, self._on_assigned, self._on_revoked = sink, on_assigned, on_revoked
         self._consumer: AIOKafkaConsumer | None = None
         self._held: frozenset[TopicPartition] = frozenset()
-        self.logs: Mapping[TopicPartition, Log] = {}
-        """Of the partitions that are held, as they were when they were assigned."""
-        self._proven: dict[TopicPartition, int | None] = {}
-        """When Kafka's answer came after which the partition was found to be of the same topic still."""
+        self._log_check = LogCheck(connection)
         self._flows: dict[TopicPartition, Flow] = {}  # of those that are held
         self._waiting: set[TopicPartition] = set()
         self._set_aside: set[TopicPartition] = set()  # of those that wait: paused, for too much of them was fetched
@@ -194,8 +102,7 @@ class Intake(Service):
         self._settling: asyncio.Task[None] | None = None
         self._settled = False  # every partition that is held was sought to its start
         self._releasing = asyncio.Lock()
-        self._next_look = 0.0  # for idle partitions, by the monotonic clock
-        self._next_count = 0.0  # of the topics' partitions, likewise
+        self._is_look_due, self._is_count_due = Seldom(IDLE_EVERY_S), Seldom(COUNT_EVERY_S)
 
     # What others may ask, and ask for
 
@@ -203,6 +110,11 @@ class Intake(Service):
     def assignment(self) -> frozenset[TopicPartition]:
         """The partitions that are ours, from the call of `on_assigned` to the end of `on_revoked`."""
         return self._held
+
+    @property
+    def logs(self) -> Mapping[TopicPartition, Log]:
+        """The logs of the partitions that are held, as they were when they were assigned."""
+        return self._log_check.logs
 
     @property
     def settled(self) -> bool:
@@ -232,31 +144,28 @@ class Intake(Service):
         consumer = self._consumer
         if consumer is None or tp not in consumer.assignment():
             return None
-        return self._end_of(consumer, tp)
-
-    def _end_of(self, consumer: AIOKafkaConsumer, tp: TopicPartition) -> int | None:
-        """Where what can be read ends: at the last stable offset, unless open transactions are read too."""
-        stable: int | None = consumer.last_stable_offset(tp)
-        end: int | None = consumer.highwater(tp)
-        return end if self.connection.reads_uncommitted or stable is None or stable < 0 else stable
+        return end_of(consumer, tp, self._uncommitted)
 
     def has_leader(self, tp: TopicPartition) -> bool:
         """Whether some broker leads the partition, as Kafka said last: without one it cannot be read."""
-        client = self._consumer._client if self._consumer is not None else None
-        return client is not None and client.cluster.leader_for_partition(tp) not in (None, -1)
+        return self._consumer is not None and leader_of(self._consumer, tp) is not None
 
     async def ends(self) -> dict[TopicPartition, int]:
         """The next offset of each partition that is ours, as Kafka says now; none while it does not answer."""
         if self._consumer is None or not self._held:
             return {}
+        async with self._answering("nobody says where the topics end"):
+            return dict(await self._consumer.end_offsets(list(self._held)))
+        return {}
+
+    @contextlib.asynccontextmanager
+    async def _answering(self, failure: str) -> AsyncIterator[None]:
+        """Gives Kafka a few seconds, for aiokafka would try for ever. A failure is a line in the log."""
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
-                found = await self._consumer.end_offsets(list(self._held))
+                yield
         except (KafkaError, TimeoutError) as error:
-            seen = words(error, "READ")
-            log.info("group %s: nobody says where the topics end: %s", self.group, seen, extra={"group": self.group})
-            return {}
-        return dict(found)
+            log.info("group %s: %s: %s", self.group, failure, words(error, "READ"), extra={"group": self.group})
 
     def can_read(self, tp: TopicPartition) -> bool:
         """Whether records of a partition would be handed over: a broker leads it, and it is not held back."""
@@ -275,7 +184,7 @@ class Intake(Service):
     def rejoin(self) -> None:
         """Asks for a new assignment: all partitions are given back, and begun anew by `on_assigned`."""
         if self._consumer is not None:
-            _rejoin(self._consumer)
+            rejoin(self._consumer)
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> bool:
         """Tell Kafka's lag tools how far we are: the next offset of each partition. Whether it could be told.
@@ -285,15 +194,10 @@ class Intake(Service):
         ours = {tp: offset for tp, offset in offsets.items() if tp in self._held}
         if self._consumer is None or not ours:
             return False
-        try:
-            # While the broker is away, aiokafka would try for ever.
-            async with asyncio.timeout(ANSWER_WITHIN_S):
-                await self._consumer.commit(ours)
-        except (KafkaError, TimeoutError) as error:
-            seen = words(error, "READ")
-            log.info("group %s: offsets not committed: %s", self.group, seen, extra={"group": self.group})
-            return False
-        return True
+        async with self._answering("offsets not committed"):
+            await self._consumer.commit(ours)
+            return True
+        return False
 
     # The service
 
@@ -306,7 +210,7 @@ class Intake(Service):
                 await self._consume()
             except (KafkaError, ConsumerStoppedError, OSError, TimeoutError) as error:
                 if is_fenced(error) and not self.should_stop:
-                    await self.crash(self._fenced())
+                    await self.crash(fenced(self.group, self.group_instance_id))
                     return
                 if OUTAGE():
                     seen = words(error, "READ")
@@ -315,20 +219,11 @@ class Intake(Service):
             await self._close()
             await self.sleep(RETRY_S)
 
-    def _fenced(self) -> BrokerError:
-        return BrokerError(
-            place=f"consumer group {self.group}",
-            seen=f"another process joined as instance {self.group_instance_id!r}, so Kafka fenced this one",
-            expected="one process for each instance name",
-            mend="stop one of them, or start each worker with a name of its own (--instance)",
-        )
-
     async def on_stop(self) -> None:
         """Give back what is held, and leave the group. What is still in the channel is not current any more."""
         await self._release()
-        if (
-            self._running is not None
-        ):  # it may be starting a consumer, and one that is stopped meanwhile starts for good
+        if self._running is not None:
+            # It may be starting a consumer, and one that is stopped meanwhile starts for good.
             self._running.cancel()
             await asyncio.wait([self._running])
         await self._close()
@@ -348,7 +243,12 @@ class Intake(Service):
             # With "earliest", aiokafka would pass over truncated records without a word to us.
             auto_offset_reset="none",
         )
-        consumer.subscribe(list(self.topics), listener=_Listener(self, consumer))
+        listener = RebalanceListener(
+            is_current=lambda: self._consumer is consumer,
+            release=self._release,
+            take=lambda assigned: self._assigned(consumer, assigned),
+        )
+        consumer.subscribe(list(self.topics), listener=listener)
         await consumer.start()
         heard = time.monotonic()
         while not self.should_stop:
@@ -392,7 +292,7 @@ class Intake(Service):
     async def _batch(self, consumer: AIOKafkaConsumer, tp: TopicPartition, records: Records) -> Batch:
         # Asked of the consumer, not counted from the records: after them there may be transaction markers. Neither
         # call waits: the partition was sought, so it has a position; it was fetched, so it has a high-water mark.
-        position, highwater = await consumer.position(tp), self._end_of(consumer, tp)
+        position, highwater = await consumer.position(tp), end_of(consumer, tp, self._uncommitted)
         flow = self._flows[tp]
         flow.hear(consumer.last_poll_timestamp(tp))
         assert highwater is not None
@@ -412,16 +312,14 @@ class Intake(Service):
         self, consumer: AIOKafkaConsumer, epoch: int, fetched: Mapping[TopicPartition, object]
     ) -> bool:
         """Put an empty batch for every partition that is caught up; whether Kafka gave a sign of life of any."""
-        now = time.monotonic()
-        if now < self._next_look:
+        if not self._is_look_due():
             return False
-        self._next_look = now + IDLE_EVERY_S
         alive = False
         for tp in self._held - fetched.keys():
             if epoch != self.epoch:
                 break
             # A partition whose broker is away is not idle, though its last answer said that it was caught up.
-            if not _is_fresh(consumer.last_poll_timestamp(tp)):
+            if not is_fresh(consumer.last_poll_timestamp(tp)):
                 continue
             alive = True
             batch = await self._batch(consumer, tp, NO_RECORDS)
@@ -435,63 +333,43 @@ class Intake(Service):
 
         aiokafka's leader does that, but not one that came back under its name: Kafka does not tell it that it leads.
         """
-        now = time.monotonic()
-        if now < self._next_count:
+        if not self._is_count_due():
             return
-        self._next_count = now + COUNT_EVERY_S
         made_of = self._assignor.made_of
         if any(len(consumer.partitions_for_topic(topic) or ()) > count for topic, count in made_of.items()):
-            _rejoin(consumer)
+            rejoin(consumer)
 
     # Logs that are not what they were
 
     async def _are_of_the_same_logs(self, consumer: AIOKafkaConsumer, fetched: Mapping[TopicPartition, object]) -> bool:
-        """Whether what was fetched is of the topics that were assigned; otherwise they have been assigned again.
-
-        Whoever leads a partition learns of a new topic before it serves the new log, so its word after the fetch holds.
-        """
+        """Whether what was fetched is of the topics that were assigned; otherwise they have been assigned again."""
         epoch = self.epoch
-        answers = {tp: consumer.last_poll_timestamp(tp) for tp in fetched if self.logs[tp].id}
-        new = {tp for tp, answer in answers.items() if answer is None or self._proven.get(tp) != answer}
-        while new:
-            ids = await self._ids(consumer, new)
+        answers = self._log_check.unproven(consumer, fetched)
+        while answers:
+            ids = await self._log_check.ids(consumer, answers)
             if epoch != self.epoch or self.should_stop:
                 return False
-            changed = sorted({tp.topic for tp in new if ids.get(tp, self.logs[tp].id) != self.logs[tp].id})
-            if changed:
+            if changed := self._log_check.changed(ids):
                 for topic in changed:
                     log.error("topic %s was deleted and made anew while it was read", topic, extra={"topic": topic})
                 await self._assign_again(consumer)
                 return False
-            self._proven |= {tp: answers[tp] for tp in ids}
-            new -= ids.keys()
-            if new:  # the topic is gone at the moment, or its partition has no leader
+            self._log_check.prove({tp: answers[tp] for tp in ids})
+            answers = {tp: at for tp, at in answers.items() if tp not in ids}
+            if answers:  # the topic is gone at the moment, or its partition has no leader
                 await self.sleep(RETRY_S)
         return epoch == self.epoch
-
-    async def _ids(self, consumer: AIOKafkaConsumer, tps: Iterable[TopicPartition]) -> dict[TopicPartition, str]:
-        """The ids of the partitions' topics, as the leader of each partition knows them; none of what is not there."""
-        by_leader: dict[int | None, list[TopicPartition]] = {}
-        for tp in tps:
-            leader = consumer._client.cluster.leader_for_partition(tp)
-            by_leader.setdefault(leader if leader is not None and leader >= 0 else None, []).append(tp)
-        found: dict[TopicPartition, str] = {}
-        for leader, led in by_leader.items():
-            async with asyncio.timeout(ANSWER_WITHIN_S):
-                ids = await topic_ids(consumer._client, leader, {tp.topic for tp in led})
-            found |= {tp: "" if ids is None else ids[tp.topic] for tp in led if ids is None or tp.topic in ids}
-        return found
 
     async def _look_again(self, consumer: AIOKafkaConsumer, wanted: Mapping[TopicPartition, int]) -> None:
         """After an offset that is not there: BrokerError if the log ends before it and seems to be the same."""
         epoch = self.epoch
         ends = await consumer.end_offsets(list(wanted))
-        ids = await self._ids(consumer, wanted)
+        ids = await self._log_check.ids(consumer, wanted)
         if epoch != self.epoch:
             return
         for tp, offset in wanted.items():
             if ends[tp] < offset and self.connection.embedded and ids.get(tp) == self.logs[tp].id:
-                raise _shorter(tp, ends[tp], offset)
+                raise shorter(tp, ends[tp], offset)
             log.warning("%s partition %d: offset %d is gone", *tp, offset, extra={"topic": tp.topic, "offset": offset})
         await self._assign_again(consumer)
 
@@ -504,25 +382,6 @@ class Intake(Service):
         if epoch == self.epoch and held == consumer.assignment():
             self._assigned(consumer, held)
 
-    async def _look_at_the_logs(
-        self, consumer: AIOKafkaConsumer, tps: frozenset[TopicPartition]
-    ) -> dict[TopicPartition, Log]:
-        """Which logs these are, and where they begin and end: asked until it is known of all."""
-        while True:
-            try:
-                ids = await self._ids(consumer, tps)
-                if ids.keys() == tps:
-                    starts = await consumer.beginning_offsets(list(tps))
-                    # On the embedded broker they are wrong.
-                    ends = {} if self.connection.embedded else await consumer.end_offsets(list(tps))
-                    return {tp: Log(ids[tp], starts[tp], ends.get(tp)) for tp in tps}
-                reason = "some are not there"
-            except (KafkaError, TimeoutError) as error:
-                reason = words(error, "READ")
-            if OUTAGE():
-                log.warning("where do the partitions begin? %s; trying again", reason)
-            await asyncio.sleep(RETRY_S)
-
     # Rebalances
 
     def _assigned(self, consumer: AIOKafkaConsumer, tps: Iterable[TopicPartition]) -> None:
@@ -530,18 +389,17 @@ class Intake(Service):
             return
         if self._assignor.is_stale:  # it came back under its name, with another configuration than the leader knows
             self._assignor.ask()
-            _rejoin(consumer)
+            rejoin(consumer)
         if self._assignor.waits:
             log.error("group %s: %s; this worker waits", self.group, self.waits, extra={"group": self.group})
             consumer.pause(*tps)
             tps = ()
         self._held = frozenset(tps)
         hand_out_columns(consumer, len(self._held))
-        generation = _generation(consumer)
+        generation = generation_of(consumer)
         self.unbroken = 0 <= self._generation == generation - 1
         self._generation = generation if self._held else -1  # of what was not ours there is nothing to go on with
-        self._flows, self._waiting, self._proven = {tp: Flow() for tp in self._held}, set(), {}
-        self._set_aside = set()
+        self._flows, self._waiting, self._set_aside = {tp: Flow() for tp in self._held}, set(), set()
         for tp in self._held:  # with a position, aiokafka looks for no committed one; paused, it fetches nothing
             consumer.seek(tp, 0)
         consumer.pause(*self._held)
@@ -551,10 +409,10 @@ class Intake(Service):
     async def _settle(self, consumer: AIOKafkaConsumer, tps: frozenset[TopicPartition]) -> None:
         """Ask where to begin, and begin there."""
         try:
-            self.logs = await self._look_at_the_logs(consumer, tps) if tps else {}
+            await self._log_check.look(consumer, tps)
             wanted = await self._on_assigned(tps) if tps else {}
             starts = {tp: max(wanted.get(tp) or 0, found.start) for tp, found in self.logs.items()}
-            await self._refuse_what_is_not_there(consumer, starts)
+            await self._log_check.refuse_what_is_not_there(consumer, starts)
         except Exception as error:
             await self.crash(error)
             return
@@ -563,14 +421,6 @@ class Intake(Service):
             self._flows[tp].position = offset
         consumer.resume(*tps)
         self._settled = True
-
-    async def _refuse_what_is_not_there(self, consumer: AIOKafkaConsumer, starts: Mapping[TopicPartition, int]) -> None:
-        """BrokerError for a start beyond the log's end: it is the owner's part to know a log that was made anew."""
-        beyond = [tp for tp, found in self.logs.items() if found.end is not None and starts[tp] > found.end]
-        ends = await consumer.end_offsets(beyond) if beyond else {}  # while the owner made ready, more may have come
-        for tp, end in ends.items():
-            if starts[tp] > end:
-                raise _shorter(tp, end, starts[tp])
 
     async def _release(self) -> None:
         """From here on nothing that was fetched before is current; tell the owner, and wait for its leave."""
@@ -598,81 +448,3 @@ class Intake(Service):
             with contextlib.suppress(KafkaError, OSError, TimeoutError):
                 async with asyncio.timeout(STOP_WITHIN_S):
                     await consumer.stop()
-
-
-class _Listener:
-    """What aiokafka calls around a rebalance. Of exceptions that came through here it would only keep a log."""
-
-    def __init__(self, intake: Intake, consumer: AIOKafkaConsumer) -> None:
-        self._intake = intake
-        self._consumer = consumer
-
-    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        if self._is_the_last():
-            await self._intake._release()
-
-    def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        if self._is_the_last():
-            self._intake._assigned(self._consumer, assigned)
-
-    def _is_the_last(self) -> bool:
-        return self._intake._consumer is self._consumer
-
-
-ConsumerRebalanceListener.register(_Listener)
-
-
-class BatchChannel(Channel[Batch]):
-    """A bounded Faust channel from which nothing vanishes.
-
-    Faust's channels take nothing before its own consumer has partitions, and ours has none; and what is put into one
-    before an agent listens is gone. So this one has one queue of its own, for all that iterate over it.
-    """
-
-    @property
-    def queue(self) -> ThrowableQueue[Any]:
-        if self._queue is None:
-            flow = FlowControlEvent(initially_suspended=False)
-            self._queue = ThrowableQueue(maxsize=self.maxsize or 1, flow_control=flow)
-        return self._queue
-
-    def _clone_args(self) -> Mapping[str, Any]:
-        return {**super()._clone_args(), "queue": self.queue}
-
-    async def put(self, value: Any) -> None:
-        """Wait until there is room, and put it there."""
-        await self.queue.put(value)
-
-
-# --- Parts
-
-
-def _shorter(tp: TopicPartition, end: int, offset: int) -> BrokerError:
-    return BrokerError(
-        place=f"topic {tp.topic}, partition {tp.partition}",
-        seen=f"a log that ends at offset {end}, and it was read up to {offset}: it was made anew",
-        expected="the log that was read",
-        mend="use another kafka.prefix, which begins with nothing",
-    )
-
-
-def taken_apart(records: Iterable[Record]) -> Records:
-    """Records as columns."""
-    columns = Columns()
-    columns.take(records)
-    return columns.records()
-
-
-def _generation(consumer: AIOKafkaConsumer) -> int:
-    """Of the group, which counts its assignments; -1 where aiokafka may keep it elsewhere."""
-    return consumer._coordinator.generation if aiokafka.__version__.startswith(KNOWN_AIOKAFKA) else -1
-
-
-def _rejoin(consumer: AIOKafkaConsumer) -> None:
-    if aiokafka.__version__.startswith(KNOWN_AIOKAFKA):
-        consumer._coordinator.request_rejoin()
-
-
-def _is_fresh(answered_ms: int | None) -> bool:
-    """Whether this time of an answer is of the last moments. Both ways: the clock may have been set back."""
-    return answered_ms is not None and abs(time.time() * 1000 - answered_ms) <= FRESH_MS

@@ -13,15 +13,17 @@ from functools import partial
 
 from aiokafka import TopicPartition
 
+from agents.channel import Batch
 from agents.clients import Connection, Seldom
 from agents.clock import Turn
 from agents.follow import read_all
-from agents.intake import Batch, Intake, taken_apart
+from agents.intake import Intake
 from agents.loader import Records as Loaded
 from agents.loader import read_to_end
 from agents.parked import MAX_NAMED, report
 from agents.publish import TOO_LARGE_S, Outgoing, Producer, TooLarge, publish
 from agents.sketch import Work
+from agents.unpack import taken_apart
 from streams.ack import Ack, Acks
 from streams.action import action_line, advice, read_action
 from streams.compaction import CompactedLog

@@ -19,6 +19,7 @@ from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 
 from agents import fetching
+from streams.errors import BrokerError
 
 _fetch = Fetcher._proc_fetch_request
 
@@ -54,6 +55,16 @@ def _reset_unless_static(self: GroupCoordinator) -> None:
 def is_fenced(error: BaseException) -> bool:
     """Whether another process has our instance id: aiokafka wraps that in errors that only quote it."""
     return isinstance(error, FencedInstanceIdError) or FencedInstanceIdError.__name__ in str(error)
+
+
+def fenced(group: str, instance: str | None) -> BrokerError:
+    """What to do when another process has our instance id."""
+    return BrokerError(
+        place=f"consumer group {group}",
+        seen=f"another process joined as instance {instance!r}, so Kafka fenced this one",
+        expected="one process for each instance name",
+        mend="stop one of them, or start each worker with a name of its own (--instance)",
+    )
 
 
 def apply() -> None:

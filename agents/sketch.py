@@ -15,9 +15,10 @@ from functools import partial
 import msgspec
 from aiokafka import TopicPartition
 
+from agents.channel import Batch
 from agents.clients import Connection, Seldom
 from agents.clock import Turn, now_ms
-from agents.intake import Batch, Intake
+from agents.intake import Intake
 from agents.parked import report
 from agents.publish import TOO_LARGE_S, Outgoing, Producer, TooLarge, cut, publish
 from agents.resuming import Place, Resuming

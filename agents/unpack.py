@@ -11,10 +11,10 @@ from __future__ import annotations
 import logging
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
@@ -32,6 +32,7 @@ from agents.record_batch import (
     split,
 )
 from streams.fields import Damaged, Reason
+from streams.records import Records
 
 log = logging.getLogger(__name__)
 
@@ -336,3 +337,25 @@ def consumer_records(tp: TopicPartition, columns: Columns) -> list[ConsumerRecor
         )
         for at, offset in enumerate(columns.offsets)
     ]
+
+
+class Record(Protocol):
+    """What a record has, whichever of aiokafka's classes it is of."""
+
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]: ...
+
+
+def taken_apart(records: Iterable[Record]) -> Records:
+    """Records as columns."""
+    columns = Columns()
+    columns.take(records)
+    return columns.records()

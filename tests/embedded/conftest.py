@@ -18,8 +18,9 @@ from aiokafka import TopicPartition
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from agents.broker import EmbeddedBroker
+from agents.channel import Batch
 from agents.clients import Connection
-from agents.intake import Batch, Intake
+from agents.intake import Intake
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,8 @@ from aiokafka.abc import AbstractTokenProvider
 
 from agents import topics
 from agents.broker import EmbeddedBroker
+from agents.channel import NO_RECORDS, Batch, BatchChannel
 from agents.clients import Connection, Security
-from agents.intake import NO_RECORDS, Batch, BatchChannel
 from agents.replay import generate
 from streams.errors import BrokerError, ConfigError
 from tests.embedded.conftest import Owner, until

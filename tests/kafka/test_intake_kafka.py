@@ -19,8 +19,8 @@ from aiokafka.admin import NewPartitions
 from aiokafka.admin.records_to_delete import RecordsToDelete
 
 from agents import clients, intake, topics
+from agents.channel import Batch
 from agents.clients import Connection, Security
-from agents.intake import Batch
 from agents.loader import read_to_end
 from agents.replay import generate
 from deploy.kafka import Broker, free_port

@@ -20,8 +20,8 @@ import pytest
 from aiokafka import TopicPartition
 
 import agents.merge
+from agents.channel import Batch
 from agents.clients import Connection
-from agents.intake import Batch
 from agents.merge import MergeStage
 from agents.publish import Outgoing
 from streams.errors import BrokerError

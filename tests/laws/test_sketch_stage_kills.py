@@ -19,9 +19,9 @@ from aiokafka import TopicPartition
 
 import agents.resuming
 import agents.sketch
+from agents.channel import Batch
 from agents.clients import Connection
 from agents.clock import now_ms
-from agents.intake import Batch
 from agents.publish import Outgoing
 from agents.sketch import SketchStage
 from agents.store import Stores

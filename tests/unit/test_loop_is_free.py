@@ -16,9 +16,9 @@ from prometheus_client import CollectorRegistry
 
 import agents.merge
 import agents.resuming
+from agents.channel import NO_RECORDS, Batch
 from agents.clients import Connection
 from agents.exporter import Exporter
-from agents.intake import NO_RECORDS, Batch
 from agents.merge import MergeStage
 from agents.page import MetricsPage
 from agents.publish import Outgoing

@@ -13,8 +13,8 @@ import pytest
 from aiokafka import TopicPartition
 
 import agents.merge
+from agents.channel import NO_RECORDS, Batch
 from agents.clients import Connection
-from agents.intake import NO_RECORDS, Batch
 from agents.merge import MergeStage
 from streams.configure import load
 from streams.fingerprint import made_of

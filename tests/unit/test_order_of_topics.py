@@ -13,9 +13,10 @@ import pytest
 from aiokafka import TopicPartition
 
 import agents.resuming
+from agents.channel import Batch
 from agents.clients import Connection
 from agents.clock import now_ms
-from agents.intake import Batch, Intake
+from agents.intake import Intake
 from agents.sketch import SketchStage
 from agents.store import Stores
 from streams.chunk import Step

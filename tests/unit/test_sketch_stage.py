@@ -13,9 +13,10 @@ import pytest
 from aiokafka import TopicPartition
 
 import agents.resuming
+from agents.channel import NO_RECORDS, Batch
 from agents.clients import Connection
 from agents.clock import now_ms
-from agents.intake import NO_RECORDS, Batch, Flow
+from agents.flow import Flow
 from agents.sketch import SketchStage
 from agents.store import Stores
 from streams.chunk import Step

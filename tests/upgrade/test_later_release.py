@@ -18,8 +18,8 @@ import agents.resuming
 from agents import topics
 from agents.alertmanager import _open_in
 from agents.broker import EmbeddedBroker
+from agents.channel import Batch
 from agents.clients import Connection
-from agents.intake import Batch
 from agents.merge import MergeStage
 from agents.replay import generate
 from agents.sketch import SketchStage
