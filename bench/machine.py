@@ -8,7 +8,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from deploy.kafka import KAFKA_VERSION
+from deploy.kafka_files import KAFKA_VERSION
 
 OURS = ("msgspec", "numpy", "aiokafka", "faust-streaming", "datasketches", "rocksdict")
 

@@ -34,7 +34,8 @@ from rich.table import Table
 from agents import topics
 from agents.clients import Connection
 from bench.stream import fill, pairs, project
-from deploy.kafka import Broker, free_port
+from deploy.kafka import Broker
+from deploy.loopback import free_port
 
 PREFIX = "scale-"
 READY_WITHIN_S, LOOK_EVERY_S = 120.0, 0.25

@@ -17,7 +17,8 @@ from typing import Any
 from uuid import uuid4
 
 from agents.clients import MIB, Connection
-from deploy.kafka import QUICK_START, Broker, free_port
+from deploy.kafka import QUICK_START, Broker
+from deploy.loopback import free_port
 from streams.times import instant_ms
 from tests.faults.cluster import Record, alter_topic, bounds, create_topic, delete_records, read_topic, send_records
 from tests.faults.harness import START_MS, ForeshockProcess, WorkerProcess, make_stream, write_config

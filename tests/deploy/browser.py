@@ -17,7 +17,7 @@ from typing import Any
 import aiohttp
 
 from deploy.check_prometheus import tool
-from deploy.kafka import cache_folder
+from deploy.kafka_files import cache_folder
 
 WITHIN_S = 60.0
 AXE = "axe-playwright-python==0.1.8"

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from agents.cli import cli
-from deploy.kafka import KAFKA_VERSION
+from deploy.kafka_files import KAFKA_VERSION
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "docker-compose.yml"

@@ -32,7 +32,7 @@ from agents.clients import Connection
 from agents.files import read_plan
 from agents.merge import MergeStage
 from agents.replay import generate, partitions_of
-from deploy.kafka import death_with_parent
+from deploy.loopback import death_with_parent
 from streams.backtest import Backtest
 from streams.errors import BrokerError
 from streams.events import time_ms

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from deploy.kafka import death_with_parent
+from deploy.loopback import death_with_parent
 from tests.faults.stage import Stage
 
 BUSY_PROCESSES = 3

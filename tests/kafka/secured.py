@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from deploy.kafka import QUICK_START, Broker, free_port
+from deploy.kafka import QUICK_START, Broker
+from deploy.loopback import free_port
 
 AUDIENCE, ISSUER = "kafka", "tests"
 REAUTH_MS = 3_000

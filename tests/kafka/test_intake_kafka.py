@@ -18,12 +18,13 @@ from aiokafka import TopicPartition
 from aiokafka.admin import NewPartitions
 from aiokafka.admin.records_to_delete import RecordsToDelete
 
-from agents import clients, intake, topics
+from agents import clients, flow, intake, topics
 from agents.channel import Batch
 from agents.clients import Connection, Security
 from agents.loader import read_to_end
 from agents.replay import generate
-from deploy.kafka import Broker, free_port
+from deploy.kafka import Broker
+from deploy.loopback import free_port
 from streams.errors import BrokerError
 from tests.embedded.conftest import Owner, until
 
@@ -295,7 +296,7 @@ def test_a_broker_that_restarts_is_waited_for(tmp_path: Path, topic: str, caplog
             loop = asyncio.get_running_loop()
             down_since = loop.time()
             await until(lambda: loop.time() - down_since > 5)
-            fresh = intake.FRESH_MS / 1000 / intake.IDLE_EVERY_S
+            fresh = flow.FRESH_MS / 1000 / intake.IDLE_EVERY_S
             assert len(owner.batches) <= idle_before + 2 * (fresh + 1)  # who does not answer is not idle
             await asyncio.to_thread(kafka.restart)
             await produce(connection, topic, 1_000, first=1_000)

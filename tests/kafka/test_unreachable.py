@@ -10,7 +10,8 @@ import pytest
 
 from agents import topics
 from agents.clients import Connection
-from deploy.kafka import QUICK_START, Broker, free_port
+from deploy.kafka import QUICK_START, Broker
+from deploy.loopback import free_port
 from streams.errors import BrokerAway
 
 ADVERTISED = ("kafka.internal.invalid:9092", "127.0.0.1:1")
