@@ -1,7 +1,8 @@
-"""Decision → the action event that consumers act on: CloudEvents 1.0, with an id that a repeat has too."""
+"""The action event that consumers act on: CloudEvents 1.0, with an id that a repeat has too."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Annotated
@@ -10,19 +11,52 @@ import msgspec
 from msgspec import Meta
 
 from streams.baseline import WHOLE, SegmentKey
-from streams.config import Model, Rule, Severity
-from streams.decide import ENDS, Decision, Evidence, Reason, RuleState, action_id
+from streams.config import Severity
 from streams.errors import UNREADABLE
-from streams.fingerprint import RulePrint
-from streams.signals.names import SIGNALS
 from streams.text import plain
-from streams.times import rfc3339
 
 TYPE = "foreshock.action.v1"
 ADVICE = {
     "label_unmatched_rate": "labels meet no prediction: give each the key of its event, by the same partitioner and "
     "into as many partitions, and the event's event_id",
 }
+
+
+class Reason(StrEnum):
+    """Why a rule decided as it did."""
+
+    QUIET = "quiet"
+    PENDING = "pending"
+    FIRED = "fired"
+    WIDENED = "widened"
+    HOLDS = "holds"
+    RESOLVED = "resolved"
+    NO_TRAFFIC = "no_traffic"
+    TOO_FEW = "too_few_samples"
+    COVERED = "covered_by_model"
+    SUPPRESSED = "suppressed_by_layer"
+    RELEASED = "released"
+    WAITING = "waiting_for_layer"
+    COOLING = "cooling_down"
+    MAINTENANCE = "maintenance"
+    RETIRED = "retired"
+
+
+BEGINNINGS = frozenset({Reason.FIRED, Reason.RELEASED})
+ENDS = frozenset({Reason.RESOLVED, Reason.NO_TRAFFIC, Reason.RETIRED})
+PUBLISHED = BEGINNINGS | ENDS | {Reason.WIDENED, Reason.SUPPRESSED}
+
+
+class Evidence(msgspec.Struct, frozen=True):
+    """One breached signal, as an action carries it."""
+
+    family: str
+    name: str
+    feature: str | None
+    value: float | None
+    baseline: float | None
+    threshold: float | None
+    n: int | None
 
 
 class State(StrEnum):
@@ -74,78 +108,12 @@ class Action(msgspec.Struct, frozen=True, kw_only=True):
     data: ActionData
 
 
-def action_of(model: str, config: Model, decision: Decision) -> Action:
-    """The action that publishes a decision."""
-    rule, state, window = decision.rule, decision.state, decision.window
-    name = State.RESOLVED if decision.reason in ENDS else State.FIRING
-    if decision.reason is Reason.SUPPRESSED:
-        name = State.SUPPRESSED
-    return Action(
-        id=action_id(rule.name, model, decision.version, decision.segment, state.since_ms, name, state.revision),
-        source=f"foreshock/{model}",
-        subject=model,
-        time=rfc3339(window.end_ms),
-        data=ActionData(
-            action=rule.response,
-            state=name,
-            model=model,
-            model_version=decision.version,
-            segment=segment_object(decision.segment),
-            layer=layer_of(rule),
-            rule=rule.name,
-            severity=rule.severity,
-            window=Span(rfc3339(window.start_ms), rfc3339(window.end_ms)),
-            since=rfc3339(state.since_ms),
-            revision=state.revision,
-            reason=decision.reason,
-            owner=rule.owner or config.owner,
-            runbook=rule.runbook or config.runbook,
-            suppressed_by=state.suppressed_by or None,
-            signals=decision.evidence,
-        ),
-    )
-
-
-def retirement(
-    model: str, cell: tuple[str, str | None, SegmentKey], state: RuleState, rule: RulePrint, window: Span
-) -> Action:
-    """The action that closes an incident which the configuration no longer names.
-
-    Parameters:
-        cell: rule, version and segment of the incident.
-        rule: the rule at the time when the incident was opened.
-        window: the last window that was evaluated.
-    """
-    name, version, segment = cell
-    return Action(
-        id=action_id(name, model, version, segment, state.since_ms, State.RESOLVED, state.revision),
-        source=f"foreshock/{model}",
-        subject=model,
-        time=window.end,
-        data=ActionData(
-            action=rule.response,
-            state=State.RESOLVED,
-            model=model,
-            model_version=version,
-            segment=segment_object(segment),
-            layer=rule.layer,
-            rule=name,
-            severity=rule.severity,
-            window=window,
-            since=rfc3339(state.since_ms),
-            revision=state.revision,
-            reason=Reason.RETIRED,
-            owner=rule.owner,
-            runbook=rule.runbook,
-            suppressed_by=state.suppressed_by or None,
-            signals=(),
-        ),
-    )
-
-
-def layer_of(rule: Rule) -> int:
-    """The lowest layer among a rule's signals: the rule belongs to that layer."""
-    return min(SIGNALS[signal].layer for signal in rule.signals)
+def action_id(
+    rule: str, model: str, version: str | None, segment: SegmentKey, since_ms: int, state: str, revision: int
+) -> str:
+    """A function of what the action is about and nothing else. `state`: firing, resolved or suppressed."""
+    about = [rule, model, version, *segment, since_ms, state, revision]
+    return hashlib.blake2b(msgspec.json.encode(about), digest_size=16).hexdigest()
 
 
 def segment_id(segment: Mapping[str, str] | None) -> str:

@@ -7,9 +7,8 @@ from collections.abc import Iterable
 import msgspec
 
 from streams.ack import Status
-from streams.action import Action, State
+from streams.action import Action, Evidence, State
 from streams.config import Response
-from streams.decide import Evidence
 from streams.incident_log import IncidentKey, Subject, incident_key
 from streams.signals.names import ESTIMATED
 from streams.times import instant_ms

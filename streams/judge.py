@@ -14,10 +14,11 @@ from itertools import chain
 import msgspec
 
 from streams.ack import Ack, Acks
-from streams.action import Action, action_of, layer_of
+from streams.action import BEGINNINGS, ENDS, Action, Reason
+from streams.action_of import action_of, layer_of
 from streams.cells import Cells
 from streams.chunk_merge import BooksState, ChunkMerge, ModelPanes
-from streams.decide import BEGINNINGS, ENDS, Decision, Judged, Reason, Situation, decide
+from streams.decide import Decision, decide
 from streams.errors import NewerError
 from streams.facts.history import History
 from streams.facts.merge import NOTHING_TOLD, FactsMerge, KpiPane, ToldPane
@@ -47,10 +48,12 @@ from streams.restore import (
     with_gap,
 )
 from streams.rollup import Rollup, Unit, UnitId, merged_cells
+from streams.rule_state import states_by_cell, states_by_text
 from streams.seen import Seen
 from streams.signals.estimate import Estimate
 from streams.signals.evaluate import CellResult, Judge, Window
 from streams.signals.names import judges_labels
+from streams.situation import Judged, Situation
 from streams.sketch.layout import requests
 from streams.state import EVENTS_GAP, MAX_JUDGED, Gap, ModelState, fits, is_folded
 from streams.window import WindowRecord, window_record
@@ -86,7 +89,7 @@ class ModelJudge:
         self.plan, self.kinds = plan, kinds
         self.state = state
         self.made = made_of(plan)
-        self.rules = dict(state.rules) if state else {}
+        self.rules = states_by_cell(state.rules) if state else {}
         self.judge = Judge(plan)
         self.labelled = _labelled(plan, self.judge.estimate, state)
         self._rules = tuple(rule for rule in plan.config.rules if not judges_labels(rule.signals) and rule.kpi is None)
@@ -241,12 +244,11 @@ class ModelJudge:
     def firing(self) -> Iterator[tuple[str, str, str, str, str, str]]:
         """Version, segment, rule, response, severity and layer of every incident that is open."""
         rules = {rule.name: rule for rule in self.plan.config.rules}
-        for key, state in self.rules.items():
-            name, version, dimension, value = msgspec.json.decode(key)
-            if state.firing and not state.suppressed_by and name in rules and not rules[name].shadow:
-                rule = rules[name]
-                segment = f"{dimension}={value}" if dimension else ""
-                yield version or "", segment, name, rule.response, rule.severity, str(layer_of(rule))
+        for cell, state in self.rules.items():
+            if state.firing and not state.suppressed_by and cell.rule in rules and not rules[cell.rule].shadow:
+                rule = rules[cell.rule]
+                segment = f"{cell.dimension}={cell.value}" if cell.dimension else ""
+                yield cell.version or "", segment, cell.rule, rule.response, rule.severity, str(layer_of(rule))
 
     def _forget(self, start_ms: int) -> None:
         oldest_ms = start_ms - 2 * (self.plan.config.lateness_ms + self.plan.config.pane_ms)
@@ -320,7 +322,7 @@ class ModelJudge:
             state.kpis_until_ms, state.kpis_first_ms = before.kpis_until_ms, before.kpis_first_ms
         state.jobs = dict(self.facts.jobs)
         state.windows = (before.windows if before else 0) + windows
-        state.rules = dict(self.rules)
+        state.rules = states_by_text(self.rules)
         if self.labelled is not None:
             state.sums, state.calibrations = dict(self.labelled.sums), dict(self.labelled.calibrations)
             state.arrival = self.labelled.arrival

@@ -15,7 +15,7 @@ from streams.arrays import CountVector
 from streams.baseline import WHOLE, SegmentKey
 from streams.cells import Cells
 from streams.config import CAPTURE, Aggregate
-from streams.decide import Decision, Judged, RuleState, Situation, decide
+from streams.decide import Decision, decide
 from streams.facts.history import History, Stretch
 from streams.facts.layout import EVENTS, KPI_LENGTH, OBSERVED
 from streams.facts.merge import KpiPane, ToldPane
@@ -23,11 +23,13 @@ from streams.facts.read import Turn, run_of
 from streams.inhibit import Incidents
 from streams.plan import Facts, ModelPlan
 from streams.rollup import Unit, merged_cells
+from streams.rule_state import RuleCell, RuleState
 from streams.seen import Seen
 from streams.signals.business import CaptureJudge, KpiJudge, Past
 from streams.signals.evaluate import CellResult, Result, Window, effect_of
 from streams.signals.feedback import CellId, FeedbackJudge, by_cell
 from streams.signals.jobs import JobState, job_results
+from streams.situation import Judged, Situation
 from streams.sketch.counts import Counts
 from streams.sketch.layout import requests
 from streams.sketch.profile import Profile
@@ -142,7 +144,7 @@ class KpiClock:
         ]
 
     def close(
-        self, pane: KpiPane, states: dict[str, RuleState], incidents: Incidents
+        self, pane: KpiPane, states: dict[RuleCell, RuleState], incidents: Incidents
     ) -> tuple[list[WindowRecord], list[Decision]]:
         """A pane's windows and decisions."""
         end_ms = pane.start_ms + self.plan.config.pane_ms

@@ -13,18 +13,20 @@ from streams.baseline import WHOLE, SegmentKey
 from streams.calibrate import Calibration, Online, learned, told
 from streams.cells import Cells
 from streams.config import Rule
-from streams.decide import Decision, Judged, RuleState, Situation, decide
+from streams.decide import Decision, decide
 from streams.inhibit import LABELS, Incidents
 from streams.merge import ClosedPane, ModelOutcomes
 from streams.panes import NO_MARK
 from streams.plan import ModelPlan
 from streams.predictions import LABELS_BEHIND_MS, Predictions, tally_of
 from streams.rollup import Rollup, Unit, UnitId
+from streams.rule_state import RuleCell, RuleState
 from streams.signals.estimate import Estimate
 from streams.signals.evaluate import CellResult, Window
 from streams.signals.label_flow import LabelFlow, Made, slowest_ms
 from streams.signals.names import judges_labels
 from streams.signals.outcome import OutcomeJudge, Sums
+from streams.situation import Judged, Situation
 from streams.sketch.outcomes import CHANGES, DELAYS, JOINED, LABELLED, PREDICTIONS, RECEIVED, delays
 from streams.times import rfc3339
 from streams.window import Clock, WindowRecord, outcome_record
@@ -123,7 +125,7 @@ class LabelledJudge:
             self._events = {at: counts for at, counts in self._events.items() if at >= oldest_ms}
 
     def close(
-        self, pane: ClosedPane, states: dict[str, RuleState], incidents: Incidents
+        self, pane: ClosedPane, states: dict[RuleCell, RuleState], incidents: Incidents
     ) -> tuple[list[WindowRecord], list[Decision], list[UnitId]]:
         """An arrival pane's windows and decisions, and the units that are needed no more; `states` are those of all
         rules."""

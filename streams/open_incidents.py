@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import msgspec
-
-from streams.action import Action, action_of
-from streams.baseline import WHOLE
+from streams.action import Action, Reason
+from streams.action_of import action_of
 from streams.config import Model
-from streams.decide import Decision, Reason, RuleState
-from streams.errors import UNREADABLE
+from streams.decide import Decision
+from streams.rule_state import RuleState, rule_cell
 from streams.signals.evaluate import Window
 from streams.state import ModelState
 
@@ -22,15 +20,12 @@ def open_actions(model: str, config: Model, state: ModelState) -> Iterator[Actio
     """
     rules = {rule.name: rule for rule in config.rules if not rule.shadow}
     for key, kept in state.rules.items():
-        try:
-            name, version, dimension, value = msgspec.json.decode(key, type=tuple[str, str | None, str, str])
-        except UNREADABLE:
-            continue
-        if name in rules and kept.firing and not kept.suppressed_by:
-            rule, segment = rules[name], (dimension, value) if dimension else WHOLE
+        cell = rule_cell(key)
+        if cell.rule in rules and kept.firing and not kept.suppressed_by:
+            rule = rules[cell.rule]
             over_ms = config.overs_ms(rule)[0]
             window = Window(kept.since_ms, kept.since_ms + over_ms, over_ms, {})
-            yield action_of(model, config, Decision(rule, version, segment, window, _reason(kept), kept, ()))
+            yield action_of(model, config, Decision(rule, cell.version, cell.segment, window, _reason(kept), kept, ()))
 
 
 def _reason(kept: RuleState) -> Reason:

@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import msgspec
 
-from streams.action import Action, State
+from streams.action import Action, Reason, State, action_id
 from streams.baseline import WHOLE
-from streams.decide import Reason, RuleState, action_id
 from streams.fingerprint import Made
 from streams.incident_log import LatestIncidents, subject_of
 from streams.plan import ModelPlan
 from streams.restore import why_gone
-from streams.state import ModelState, RuleCell
+from streams.rule_state import RuleCell, RuleState
+from streams.state import ModelState
 from streams.times import instant_ms
 
 MAX_INCIDENTS = 100_000
@@ -74,14 +74,10 @@ def retirements(
     for action in logged:
         data, segment = action.data, next(iter((action.data.segment or {}).items()), WHOLE)
         cell, since_ms = RuleCell(data.rule, data.model_version, *segment), instant_ms(data.since)
-        kept = states[data.model].rules.get(_key_of(cell)) if data.model in states else None
+        kept = states[data.model].rules.get(cell.text) if data.model in states else None
         is_known = kept is not None and kept.firing and kept.since_ms >= since_ms
         if not is_known and _is_gone(action, cell, plans.get(data.model)):
-            yield _retirement(action, cell, segment, since_ms)
-
-
-def _key_of(cell: RuleCell) -> str:
-    return msgspec.json.encode(cell).decode()
+            yield _retirement(action, cell, since_ms)
 
 
 def _is_gone(action: Action, cell: RuleCell, plan: ModelPlan | None) -> bool:
@@ -92,8 +88,8 @@ def _is_gone(action: Action, cell: RuleCell, plan: ModelPlan | None) -> bool:
     return bool(why_gone(cell, RuleState(firing=True, told=evidence), rule, None, plan))
 
 
-def _retirement(action: Action, cell: RuleCell, segment: tuple[str, str], since_ms: int) -> Action:
+def _retirement(action: Action, cell: RuleCell, since_ms: int) -> Action:
     data = action.data
-    number = action_id(cell.rule, data.model, cell.version, segment, since_ms, State.RESOLVED, data.revision)
+    number = action_id(cell.rule, data.model, cell.version, cell.segment, since_ms, State.RESOLVED, data.revision)
     ended = msgspec.structs.replace(data, state=State.RESOLVED, reason=Reason.RETIRED, signals=())
     return msgspec.structs.replace(action, id=number, time=data.window.end, data=ended)

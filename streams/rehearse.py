@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice, takewhile
 
+from streams.action import BEGINNINGS
 from streams.backtest import Backtest
-from streams.decide import BEGINNINGS
 from streams.duration import UNITS_MS, WEEK_MS
 from streams.events import Invalid, read_event
 from streams.labels import label_time_ms

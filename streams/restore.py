@@ -14,16 +14,18 @@ from enum import StrEnum
 
 import msgspec
 
-from streams.action import Action, Span, retirement
+from streams.action import Action, Reason, Span
+from streams.action_of import retirement
 from streams.baseline import WHOLE
 from streams.config import Response, Rule, Severity
-from streams.decide import FEATURE_FAMILIES, Reason, RuleState
 from streams.duration import format_ms
+from streams.evidence import FEATURE_FAMILIES
 from streams.fingerprint import Made, RulePrint, layer_of_evidence, made_of
 from streams.panes import hour_ms, next_start, pane_start
 from streams.plan import ModelPlan
+from streams.rule_state import RuleCell, RuleState, rule_cell
 from streams.signals.names import SIGNALS
-from streams.state import EVENTS_GAP, MAX_GAPS, Gap, ModelState, RuleCell, rule_cell
+from streams.state import EVENTS_GAP, MAX_GAPS, Gap, ModelState
 from streams.times import rfc3339
 
 FEATURE_SIGNALS = frozenset(name for name, signal in SIGNALS.items() if signal.family in FEATURE_FAMILIES)
@@ -306,8 +308,7 @@ def retirement_of(found: Restored, cell: RuleCell, state: RuleState, was: RulePr
     if was is None:
         layer = layer_of_evidence(state.told)
         was = RulePrint(signals=(), response=Response.HUMAN_REVIEW, severity=Severity.WARNING, layer=layer)
-    name, version, *segment = msgspec.structs.astuple(cell)
-    return retirement(found.state.model, (name, version, (segment[0], segment[1])), state, was, found.judged)
+    return retirement(found.state.model, cell, state, was, found.judged)
 
 
 def _close(found: Restored, kept: dict[str, RuleState], gone: dict[str, RuleState]) -> None:

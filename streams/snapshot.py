@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from streams.action import Reason
 from streams.baseline import SegmentKey
 from streams.calibrate import Calibration, standard_errors
 from streams.chunk_merge import FINAL_MARK, ModelBooks
-from streams.decide import Reason
 from streams.judge import BucketJudge, ModelJudge
 from streams.ledger import Ledger, LedgerRows, rows_of
 from streams.merge import BucketMerge, ModelMerge

@@ -17,7 +17,6 @@ from streams.calibrate import MOST_RESIDUALS, Calibration
 from streams.cells import MOST_COUNT, MOST_SUM, opened, packed
 from streams.chunk_merge import BooksState
 from streams.config import MAX_VERSION, OTHER
-from streams.decide import RuleState
 from streams.errors import UNREADABLE, SketchError
 from streams.events import MAX_NAME, MAX_TIME_MS, MIN_TIME_MS
 from streams.fingerprint import MAX_SPAN_MS, Made, unit_length, unit_print
@@ -26,6 +25,7 @@ from streams.judge_outcomes import Arrival
 from streams.partial import Cell, Start, first_books
 from streams.plan import ModelPlan
 from streams.rollup import Unit
+from streams.rule_state import RuleState, rule_cell
 from streams.seal import KEYED, READS, WRITES, is_sealed, seal, unseal
 from streams.signals.jobs import MOST_RUNS, JobState
 from streams.signals.outcome import Sums
@@ -87,26 +87,6 @@ MAX_JUDGED = 64
 """Panes of which a state says by how many events they were judged: one that has others after a rebuild is revised."""
 EVENTS_GAP = ""
 """The clock of events, among the gaps."""
-
-
-class RuleCell(msgspec.Struct, array_like=True, frozen=True):
-    """A rule and the cell that it decided about, as the keys of rule states name them."""
-
-    rule: str
-    version: str | None
-    dimension: str
-    value: str
-
-
-_rule_cell = msgspec.json.Decoder(RuleCell).decode
-
-
-def rule_cell(key: str) -> RuleCell:
-    """Raises SketchError for what is no key of a rule state."""
-    try:
-        return _rule_cell(key)
-    except UNREADABLE as error:
-        raise SketchError(seen=f"a rule state by a key that does not open ({error})", expected="a rule") from None
 
 
 class _Head(msgspec.Struct):

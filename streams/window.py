@@ -11,7 +11,7 @@ import numpy as np
 from streams.action import segment_object
 from streams.baseline import WHOLE
 from streams.calibrate import Online
-from streams.decide import number
+from streams.evidence import number
 from streams.plan import ModelPlan
 from streams.signals.evaluate import CellResult, Result, Window
 from streams.sketch.layout import ERROR_SLOT

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from streams.action import Action, action_of
+from streams.action import Action, Reason
+from streams.action_of import action_of
 from streams.baseline import WHOLE, SegmentKey
 from streams.config import Model, Response, Rule
-from streams.decide import Decision, Reason, RuleState
+from streams.decide import Decision
+from streams.rule_state import RuleState
 from streams.signals.evaluate import Window
 
 HOUR_MS = 3_600_000

@@ -80,7 +80,16 @@ MODULES: Mapping[str, tuple[tuple[str, ...], str]] = {
         "tests/laws/test_labels_behind.py::"
         "test_labels_that_are_counted_anew_are_judged_as_if_they_had_always_been_counted_so",
     ),
-    "decide": (("streams/decide.py", "streams/inhibit.py"), "tests/unit/test_decide.py tests/unit/test_inhibit.py"),
+    "decide": (
+        (
+            "streams/decide.py",
+            "streams/evidence.py",
+            "streams/inhibit.py",
+            "streams/rule_state.py",
+            "streams/situation.py",
+        ),
+        "tests/unit/test_decide.py tests/unit/test_inhibit.py",
+    ),
     "ledger": (
         ("streams/ledger.py", "streams/truth.py"),
         "tests/laws/test_ledger.py tests/unit/test_ledger.py tests/unit/test_boundaries.py",
@@ -117,7 +126,7 @@ EQUIVALENT: Mapping[str, Sequence[str]] = {
     # The clock counts from the start of the machine: the remainder is the difference.
     "agents/sketch.py": ("self.work.seconds += time.perf_counter() % began",),
     # The whole, two empty texts, comes before every other segment.
-    "streams/decide.py": ("return self.cell.segment <= WHOLE",),
+    "streams/situation.py": ("return self.cell.segment <= WHOLE",),
     # Revisions are counted from 0.
     "streams/truth.py": (
         "return record.revision <= 0 and standing is Standing.BAD and self._take_breach(cell, end_ms)",

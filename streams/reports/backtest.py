@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from streams.action import Action, layer_of
+from streams.action import Action
+from streams.action_of import layer_of
 from streams.backtest import Summary
 from streams.compare import Spell, Spells
 from streams.judge import Outcome

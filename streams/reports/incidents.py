@@ -5,8 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from streams.ack import Ack
-from streams.action import Action, State
-from streams.decide import Evidence
+from streams.action import Action, Evidence, State
 from streams.incident_log import Incident as LoggedIncident
 from streams.incident_log import IncidentKey, IncidentLog, incident_key
 from streams.reports.periods import Period

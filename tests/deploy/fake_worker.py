@@ -11,7 +11,7 @@ from itertools import count
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 
-from streams.decide import UNSAMPLED
+from streams.evidence import UNSAMPLED
 from streams.signals.names import SIGNALS
 from tests.deploy.contract import METRICS
 

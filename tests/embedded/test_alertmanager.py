@@ -17,7 +17,7 @@ from agents.alertmanager import run
 from agents.clients import Connection
 from agents.replay import generate
 from streams.config import Model, Response, Rule
-from streams.decide import RuleState, state_key
+from streams.rule_state import RuleCell, RuleState
 from streams.state import ModelState, pack_state
 from tests.actions import HOUR_MS, action
 from tests.embedded.conftest import until
@@ -68,7 +68,7 @@ async def bridging(connection: Connection, url: str) -> AsyncIterator[asyncio.Ta
 
 
 def state(*rules: tuple[str, str | None, RuleState]) -> bytes:
-    kept = {state_key(name, version, ("", "")): rule for name, version, rule in rules}
+    kept = {RuleCell(name, version, "", "").text: rule for name, version, rule in rules}
     return pack_state(ModelState(model="m", judged_until_ms=HOUR_MS, first_pane_ms=0, last_event_pane_ms=0, rules=kept))
 
 

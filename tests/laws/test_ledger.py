@@ -19,9 +19,8 @@ from scipy import stats
 
 import streams.ledger
 from streams.ack import Ack, Status
-from streams.action import Action, ActionData, Span, State
+from streams.action import Action, ActionData, Evidence, Reason, Span, State
 from streams.config import Severity
-from streams.decide import Evidence, Reason
 from streams.ledger import Ledger, LedgerState, ProxyRow, Terms
 from streams.times import rfc3339
 from streams.window import Clock, SignalRecord, WindowRecord

@@ -9,10 +9,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from streams.action import Action, action_of, layer_of, line_of
+from streams.action import Action, Evidence, Reason, action_id, line_of
+from streams.action_of import action_of, layer_of
 from streams.baseline import WHOLE
 from streams.config import Model, Response, Rule, Severity
-from streams.decide import Decision, Evidence, Reason, RuleState, action_id
+from streams.decide import Decision
+from streams.rule_state import RuleState
 from streams.signals.evaluate import Window
 from streams.times import rfc3339
 

@@ -14,28 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams import config
-from streams.action import action_of
+from streams.action import PUBLISHED, Evidence, Reason
+from streams.action_of import action_of
 from streams.baseline import WHOLE, SegmentKey
 from streams.config import Match, Response, Rule
-from streams.decide import (
-    MOST_REVISIONS,
-    NO_TRAFFIC_PANES,
-    PUBLISHED,
-    Decision,
-    Evidence,
-    Judged,
-    Reason,
-    RuleState,
-    Situation,
-    decide,
-    evidence_key,
-    number,
-    state_key,
-)
+from streams.decide import Decision, decide
+from streams.evidence import evidence_key, number
 from streams.inhibit import EVENTS, LABELS, Incident, Incidents
 from streams.maintenance import Maintenance
+from streams.rule_state import MOST_REVISIONS, NO_TRAFFIC_PANES, RuleCell, RuleState, states_by_cell, states_by_text
 from streams.signals.evaluate import CellResult, Result, Window
 from streams.signals.names import SIGNALS
+from streams.situation import Judged, Situation
 from streams.sketch.counts import Counts
 from streams.sketch.layout import OK_SLOT
 from streams.sketch.profile import Profile
@@ -83,7 +73,7 @@ class Model:
     def __init__(self, *rules: Rule, over_ms: int = M, **options: Any) -> None:
         self.rules, self.over_ms = rules, over_ms
         self.config = config.Model(pane=f"{over_ms // M}m", rules=rules, **options)
-        self.states: dict[str, RuleState] = {}
+        self.states: dict[RuleCell, RuleState] = {}
         self.incidents: tuple[Incident, ...] = ()
         self.panes = 0
 
@@ -97,7 +87,8 @@ class Model:
         hour = Judged(Window(end_ms - 60 * M, end_ms, 60 * M, {}), longer)
         situation = Situation("m", self.config, Incidents(self.incidents))
         found = list(decide(self.rules, {self.over_ms: Judged(window, cells), 60 * M: hour}, self.states, situation))
-        self.states = msgspec.json.decode(msgspec.json.encode(self.states), type=dict[str, RuleState])
+        kept_states = msgspec.json.encode(states_by_text(self.states))
+        self.states = states_by_cell(msgspec.json.decode(kept_states, type=dict[str, RuleState]))
         kept = msgspec.json.encode(situation.incidents.kept())
         self.incidents = msgspec.json.decode(kept, type=tuple[Incident, ...])
         return found
@@ -224,7 +215,7 @@ class TestWidening:
             ["widened"],
             ["holds"],
         ]
-        assert model.states[state_key("nulls", "1", WHOLE)].revision == 1
+        assert model.states[RuleCell("nulls", "1", *WHOLE)].revision == 1
 
     def test_a_column_that_leaves_and_returns_is_no_news(self) -> None:
         model = Model(rule_of())
@@ -311,13 +302,13 @@ class TestSegments:
 class TestState:
     def test_states_are_replaced_and_never_changed_in_place(self) -> None:
         """The state that was published with an earlier pane must not change after it."""
-        states: dict[str, RuleState] = {}
+        states: dict[RuleCell, RuleState] = {}
         kept = []
         situation = Situation("m", config.Model(), Incidents())
         for i, cells in enumerate((BREACH, BREACH, QUIET, [cell({"x": 0.5, "y": 0.5})], QUIET, QUIET)):
             judged = {M: Judged(Window(i * M, i * M + M, M, {}), cells)}
             list(decide([rule_of()], judged, states, situation))
-            kept.append((states[state_key("nulls", "1", WHOLE)], msgspec.json.encode(states)))
+            kept.append((states[RuleCell("nulls", "1", *WHOLE)], msgspec.json.encode(states_by_text(states))))
         for state, encoded in kept:
             (decoded,) = msgspec.json.decode(encoded, type=dict[str, RuleState]).values()
             assert state == decoded
@@ -325,7 +316,7 @@ class TestState:
     def test_the_incident_remembers_when_it_began(self) -> None:
         model = Model(rule_of(for_panes=2))
         model.reasons(QUIET, BREACH, BREACH, BREACH)
-        assert model.states[state_key("nulls", "1", WHOLE)].since_ms == 2 * M
+        assert model.states[RuleCell("nulls", "1", *WHOLE)].since_ms == 2 * M
 
     def test_two_incidents_in_a_long_window_are_told_apart(self) -> None:
         """A window of 12 hours starts at a whole hour: many of them have one start."""
@@ -350,7 +341,9 @@ class TestState:
 
     @pytest.mark.parametrize("name", ['quo"te', "a/b", "\u6771", "[", "null"])
     def test_any_name_makes_a_key_of_its_own(self, name: str) -> None:
-        keys = {state_key(name, version, segment) for version in (None, "", name) for segment in (WHOLE, (name, name))}
+        keys = {
+            RuleCell(name, version, *segment).text for version in (None, "", name) for segment in (WHOLE, (name, name))
+        }
         assert len(keys) == 6
 
 
@@ -645,7 +638,7 @@ class TestPartsOfTheWhole:
         north = both(0.0, 0.5, segment=NORTH)
         model.pane(*both(0.5, 0.0), *north)
         model.pane(*both(0.5, 0.0), *north)
-        assert model.states[state_key("scores", "1", NORTH)].suppressed_by
+        assert model.states[RuleCell("scores", "1", *NORTH)].suppressed_by
         model.pane(*both(0.5, 0.5), *north)
         whole, segment = [d for d in model.pane(*both(0.0, 0.5), *north) if d.rule.name == "scores"]
         assert (whole.reason, segment.reason) == ("fired", "holds")

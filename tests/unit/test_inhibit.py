@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from streams import config
 from streams.baseline import WHOLE
 from streams.config import Response
-from streams.decide import Decision, Judged, RuleState, Situation, decide
+from streams.decide import Decision, decide
 from streams.duration import DAY_MS, HOUR_MS
 from streams.inhibit import EVENTS, LABELS, MIN_SHARE, Incident, Incidents, share_made_in
+from streams.rule_state import RuleState
 from streams.signals.evaluate import CellResult, Window
+from streams.situation import Judged, Situation
 from streams.sketch.counts import Counts
 from streams.sketch.outcomes import DELAY_EDGES_MS, DELAYS, FIRST_DELAY
 from streams.sketch.profile import Profile

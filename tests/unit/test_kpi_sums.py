@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from streams.action import Reason
 from streams.cells import Cells
 from streams.configure import load
-from streams.decide import Reason, RuleState
 from streams.facts.layout import KPI_LENGTH, kpi_vector
 from streams.facts.merge import KpiPane
 from streams.inhibit import Incidents
 from streams.judge_facts import KpiClock
 from streams.plan import ModelPlan, compile_plan
+from streams.rule_state import RuleState
 from streams.sketch.counts import Counts
 from streams.sketch.profile import Profile
 

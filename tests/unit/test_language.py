@@ -41,7 +41,6 @@ EXEMPT: frozenset[str] = frozenset(
         "streams/chunk.py",
         "streams/chunk_merge.py",
         "streams/config.py",
-        "streams/decide.py",
         "streams/facts/__init__.py",
         "streams/facts/fold.py",
         "streams/facts/history.py",

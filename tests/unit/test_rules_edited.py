@@ -6,14 +6,14 @@ import msgspec
 import pytest
 
 from streams.configure import load
-from streams.decide import RuleState, state_key
 from streams.fingerprint import made_of
 from streams.plan import ModelPlan, compile_plan
 from streams.restore import restored
+from streams.rule_state import RuleCell, RuleState
 from streams.state import ModelState, pack_state, unpack_state
 
 MINUTE_MS = 60_000
-KEY = state_key("falling", None, ("", ""))
+KEY = RuleCell("falling", None, "", "").text
 
 
 def planned(rule: str, more: str = "") -> ModelPlan:

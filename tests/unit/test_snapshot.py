@@ -8,9 +8,9 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
+from streams.action import Reason
 from streams.chunk_merge import ModelBooks
 from streams.config import OTHER
-from streams.decide import Reason
 from streams.judge import BucketJudge
 from streams.parking import Phase
 from streams.records import Records
