@@ -44,6 +44,7 @@ from agents.topic_watch import TopicWatch
 from agents.web import Web
 from streams import calibrate
 from streams.active import configuration_of
+from streams.codecs import decoder_of
 from streams.needs import needs_of
 from streams.plan import Facts, Plan
 from streams.replaying import waiting_text
@@ -151,7 +152,7 @@ class Worker:
         limits = await self._answered(
             lambda: topics.ensure(self.connection, inference_partitions=partitions, buckets=kafka.buckets)
         )
-        await asyncio.to_thread(self.plan.decoder)  # a second for thousands of models; the pages answer meanwhile
+        await asyncio.to_thread(decoder_of, self.plan)  # a second for thousands of models; the pages answer meanwhile
         gc.freeze()  # or every full collection would look at all that was compiled
         sources = [source]
         stores = None

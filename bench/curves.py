@@ -33,6 +33,7 @@ from agents.record_batch import Columns
 from bench.figures import figure
 from bench.profile_stage_one import fetched, fetches, sketch, taken
 from streams.chunk import BLOCK_RECORDS
+from streams.codecs import decoder_of
 from streams.configure import load
 from streams.learn import Learned, learn
 from streams.plan import Plan, compile_plan
@@ -189,7 +190,7 @@ def _first(fetched: Iterator[Columns], n: int) -> Iterator[Records]:
 
 def decode(plan: Plan, batches: Iterable[Records]) -> None:
     """The floor: JSON to rows, block by block as stage 1 takes them."""
-    decoder = plan.decoder()
+    decoder = decoder_of(plan)
     for records in batches:
         for start in range(0, len(records), BLOCK_RECORDS):
             block = records.part(start, start + BLOCK_RECORDS)

@@ -27,6 +27,7 @@ sys.path.insert(0, str(ROOT))
 
 from agents.store import RocksStore
 from bench.stream import EVENTS_PER_S, MODEL, START_MS, pairs, project
+from streams.codecs import decoder_of
 from streams.config import Labels
 from streams.join.fold import JoinFold
 from streams.join.histories import keys_of
@@ -89,7 +90,7 @@ def labelled(plan: Plan) -> Plan:
 
 def predict(fold: JoinFold, plan: Plan, n: int, now_ms: int) -> tuple[float, float]:
     """Seconds for joining, and for decoding."""
-    decoder = plan.decoder()
+    decoder = decoder_of(plan)
     values = (value.replace(key or b"", event_id(number), 1) for number, (key, value) in enumerate(pairs(n)))
     joined_s = decoded_s = 0.0
     for number, offset in enumerate(range(0, n, BATCH)):

@@ -22,6 +22,7 @@ from agents.files import read_plan
 from agents.intake import Intake
 from agents.sketch import SketchStage
 from streams.chunk import BLOCK_RECORDS, Step
+from streams.codecs import decoder_of
 from streams.partial import BooksPartial
 from streams.plan import Plan
 
@@ -56,7 +57,7 @@ class Floor:
     """Takes batches like a stage, and drops them; with a decoder, after decoding them."""
 
     def __init__(self, plan: Plan | None) -> None:
-        self.decoder = plan.decoder() if plan else None
+        self.decoder = decoder_of(plan) if plan else None
         self.events = 0
 
     async def put(self, batch: Batch) -> None:

@@ -38,6 +38,7 @@ from bench.stream import MODEL, fill, label_pairs, pairs, project
 from deploy.kafka import Broker
 from streams.batch import Gathered
 from streams.cells import profiles
+from streams.codecs import columnizer_of, decoder_of
 from streams.sketch.layout import ERROR_SLOT, OK_SLOT, Kind, Role
 
 HERE = Path(__file__).parent
@@ -195,9 +196,9 @@ def check_same_answers(setting: Setting, events: int = 5_000) -> None:
         sketcher.add(value)
     plan = project().plan
     model = plan.models[MODEL]
-    rows = plan.decoder().decode(values, [2**45] * events).models[MODEL]
-    model.columnizer.gather(model.columnizer.parts(rows), gathered := Gathered())
-    batch = model.columnizer.columns(gathered)
+    rows = decoder_of(plan).decode(values, [2**45] * events).models[MODEL]
+    columnizer_of(model).gather(columnizer_of(model).parts(rows), gathered := Gathered())
+    batch = columnizer_of(model).columns(gathered)
     classes = batch.ts_ms * 0
     for group, (version, _, value), profile in profiles(batch, model.layout, model.segmentation, PANE_MS, classes):
         if value:

@@ -36,9 +36,7 @@ from streams.configure_facts import check_rule, columns_of, with_facts
 from streams.duration import format_ms, parse_ms
 from streams.events import MAX_NAME
 from streams.maintenance import DAILY, WEEKDAYS
-from streams.signals.distance import METHODS
-from streams.signals.names import SIGNALS, judges_labels
-from streams.signals.presets import PRESETS
+from streams.signals.names import SIGNALS, Method, Preset, judges_labels
 from streams.sketch.layout import Kind
 from streams.sketch.outcomes import MAX_CLASSES, Task
 from streams.times import NO_TIME, instant_ms
@@ -134,8 +132,8 @@ def _check_settings(reader: YamlReader, path: tuple[str | int, ...], model: Mode
         raise reader.fail((*path, "pane"), model.pane, f"{format_ms(MIN_PANE_MS)} or more", "use 1m")
     if not 0 < model.false_alarms_per_week < math.inf:
         raise reader.fail((*path, "false_alarms_per_week"), str(model.false_alarms_per_week), "above 0", "use 1")
-    if model.preset is not None and model.preset not in PRESETS:
-        raise reader.fail((*path, "preset"), repr(model.preset), "one of " + ", ".join(PRESETS), "choose one")
+    if model.preset is not None and model.preset not in list(Preset):
+        raise reader.fail((*path, "preset"), repr(model.preset), "one of " + ", ".join(Preset), "choose one")
     if model.lateness_ms < model.grace_ms:
         raise reader.fail((*path, "lateness"), model.lateness, f"no less than the grace ({model.grace})", "raise it")
     if not 1 <= model.max_versions <= 64:
@@ -206,8 +204,8 @@ def _tuning(reader: YamlReader, path: tuple[str | int, ...], name: str, value: o
     for key in ("method", "categorical_method"):
         method = getattr(tuning, key)
         if method is not None:
-            _known(reader, (*path, name, key), method, METHODS, "method")
-            if key == "categorical_method" and METHODS[method].ordered:
+            _known(reader, (*path, name, key), method, dict.fromkeys(map(str, Method)), "method")
+            if key == "categorical_method" and Method(method).ordered:
                 raise reader.fail(
                     (*path, name, key),
                     method,

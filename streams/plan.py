@@ -11,10 +11,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from streams.baseline import Baseline
-from streams.batch import Columnizer
 from streams.cells import Segmentation
 from streams.config import Config, Feature, Feedback, Model
-from streams.decode import Decoder, ModelCodec
 from streams.errors import ConfigError
 from streams.facts.layout import FeedbackLayout
 from streams.panes import levels_ms, pane_start
@@ -59,7 +57,7 @@ def model_of(name: str) -> str:
     return name.partition(_KPI)[0]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class ModelPlan:
     """One model, compiled."""
 
@@ -68,7 +66,6 @@ class ModelPlan:
     baseline: Baseline | None
     layout: Layout
     segmentation: Segmentation
-    columnizer: Columnizer
     outcomes: OutcomeLayout | None
     """Layout of outcomes; None if the model's labels are not joined."""
     feedback: FeedbackLayout | None
@@ -96,7 +93,7 @@ class ModelPlan:
         return pane_start(time_ms, self.config.pane_ms)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Plan:
     """All models, compiled."""
 
@@ -104,7 +101,6 @@ class Plan:
     models: dict[str, ModelPlan]
     facts: Mapping[Facts, Mapping[str, ModelPlan]]
     """The models that declare each kind of side input, by the names of their books."""
-    _decoders: list[Decoder] = field(default_factory=list, init=False, repr=False, compare=False)
     _groups: dict[tuple[str, Facts | None], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def topic_of(self, kind: Facts) -> str:
@@ -116,21 +112,6 @@ class Plan:
     def kinds(self) -> tuple[Facts, ...]:
         """The kinds of side inputs that some model declares."""
         return tuple(kind for kind in Facts if self.facts[kind])
-
-    def decoder(self) -> Decoder:
-        """The one decoder of a process, compiled at its first use.
-
-        It learns the unknown fields of the streams that it reads; with or without them a record gives the same row. A
-        decoder for each partition would compile the structs of all models again.
-        """
-        if not self._decoders:
-            codecs = {
-                name: ModelCodec(name, plan.layout.columns, tuple(plan.config.segments))
-                for name, plan in self.models.items()
-            }
-            limits = self.config.limits
-            self._decoders.append(Decoder(codecs, limits.max_record_bytes, limits.future_ms))
-        return self._decoders[0]
 
     def by_bucket(self, kind: Facts | None = None) -> Mapping[int, Sequence[str]]:
         """The names of the books of a side input by bucket; None: of the events."""
@@ -186,7 +167,6 @@ def compile_model(name: str, model: Model, baseline: Baseline | None) -> ModelPl
         baseline=baseline,
         layout=layout,
         segmentation=Segmentation.of(model.segments, model.versions, model.max_versions),
-        columnizer=Columnizer(layout, model.segments),
         outcomes=_outcomes(model, baseline),
         feedback=_feedback(model),
         horizon_ms=horizon_ms,

@@ -12,6 +12,7 @@ from streams.arrays import Ints
 from streams.batch import Gathered
 from streams.cells import Cells, added, profiles
 from streams.chunk import ChunkFold, Share, Step
+from streams.codecs import columnizer_of, decoder_of
 from streams.config import OTHER
 from streams.decode import Rows
 from streams.events import Reason, Reject
@@ -60,7 +61,7 @@ class SourceFold(ChunkFold):
         self._joined_to = join.meta.covered.inference if join is not None else 0
         if join is not None and (self._joined_to < self.next_offset or join.is_behind):
             join.rebuilding = True
-        self._decoder = plan.decoder()
+        self._decoder = decoder_of(plan)
         self._buffers: dict[str, Gathered] = {}
 
     @property
@@ -147,10 +148,10 @@ class SourceFold(ChunkFold):
         if self.join is not None:
             parts = self.join.take_predictions(plan.name, rows, _offsets(records, rows))
         else:
-            parts = plan.columnizer.parts(rows)
+            parts = columnizer_of(plan).parts(rows)
         buffer = self._buffers.setdefault(plan.name, Gathered())
         if parts:
-            plan.columnizer.gather(parts, buffer)
+            columnizer_of(plan).gather(parts, buffer)
         share.books.duplicate += len(rows.rows) - (len(parts.rows.rows) if parts else 0)
         if buffer.n >= MAX_BUFFERED_ROWS:
             self._flush(plan)
@@ -162,7 +163,7 @@ class SourceFold(ChunkFold):
         which takes a block as a whole, the block that holds it.
         """
         self.parking.park(plan.name, Phase.COUNT, error)
-        columnizer = plan.columnizer
+        columnizer = columnizer_of(plan)
 
         def gather(n: int, into: Gathered) -> None:
             if n:
@@ -193,7 +194,7 @@ class SourceFold(ChunkFold):
     def _counted(self, plan: ModelPlan, buffer: Gathered) -> _Counted | None:
         if not buffer.n:
             return None
-        batch, known = plan.columnizer.columns(buffer), self.shares[plan.name].panes
+        batch, known = columnizer_of(plan).columns(buffer), self.shares[plan.name].panes
         time, marks_ms = self._timed(plan.name, batch.ts_ms, plan.config.grace_ms)
         classes = timeliness(batch.ts_ms, marks_ms, plan.config.grace_ms, plan.config.lateness_ms)
         late = classes == Timeliness.LATE

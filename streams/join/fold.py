@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from streams.batch import Parts
+from streams.codecs import columnizer_of
 from streams.config import MAX_VERSION, OTHER
 from streams.decode import Rows
 from streams.fingerprint import counted, outcomes_print
@@ -170,7 +171,7 @@ class JoinFold:
 
         None: all were.
         """
-        columnizer, plan = self.plan.models[model].columnizer, self.models.get(model)
+        columnizer, plan = columnizer_of(self.plan.models[model]), self.models.get(model)
         if plan is None:
             return columnizer.parts(rows)
         keys = keys_of([row.event_id for row in rows.rows])

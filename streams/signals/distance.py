@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from streams.arrays import Floats, Mask
 from streams.signals import null
+from streams.signals.names import Method
 
 Counts = npt.ArrayLike
 
@@ -126,7 +127,7 @@ NullQuantile = Callable[[Counts, npt.ArrayLike, npt.ArrayLike, Mask, npt.ArrayLi
 
 
 @dataclass(frozen=True, slots=True)
-class Method:
+class DriftMethod:
     """A drift distance and its null law, both of one signature for all methods.
 
     distance(reference, window, mask, centres) → (F,)
@@ -134,38 +135,34 @@ class Method:
     most alpha without drift; n and alpha are scalars or (F,). Only Wasserstein looks at the `centres` (F, B).
     """
 
-    name: str
-    ordered: bool  # the bins must stand in ascending order
+    name: Method
     distance: Distance
     null_quantile: NullQuantile
 
 
 def _plain(
-    name: str,
+    name: Method,
     distance: Callable[[Counts, Counts, Mask], Floats],
     quantile: Callable[[Counts, npt.ArrayLike, npt.ArrayLike, Mask], Floats],
-    *,
-    ordered: bool = False,
-) -> Method:
+) -> DriftMethod:
     """A method that has no use for the centres."""
-    return Method(
+    return DriftMethod(
         name,
-        ordered,
         lambda reference, window, mask, centres: distance(reference, window, mask),
         lambda reference, n, alpha, mask, centres: quantile(reference, n, alpha, mask),
     )
 
 
-METHODS: Mapping[str, Method] = MappingProxyType(
+METHODS: Mapping[str, DriftMethod] = MappingProxyType(
     {
         method.name: method
         for method in (
-            _plain("psi", psi, null.psi_null),
-            _plain("jensen_shannon", jensen_shannon, null.jensen_shannon_null),
-            _plain("chi_square", chi_square, null.chi_square_null),
-            _plain("kolmogorov_smirnov", kolmogorov_smirnov, null.kolmogorov_smirnov_null, ordered=True),
-            _plain("l_infinity", l_infinity, null.l_infinity_null),
-            Method("wasserstein", True, wasserstein, null.wasserstein_null),
+            _plain(Method.PSI, psi, null.psi_null),
+            _plain(Method.JENSEN_SHANNON, jensen_shannon, null.jensen_shannon_null),
+            _plain(Method.CHI_SQUARE, chi_square, null.chi_square_null),
+            _plain(Method.KOLMOGOROV_SMIRNOV, kolmogorov_smirnov, null.kolmogorov_smirnov_null),
+            _plain(Method.L_INFINITY, l_infinity, null.l_infinity_null),
+            DriftMethod(Method.WASSERSTEIN, wasserstein, null.wasserstein_null),
         )
     }
 )

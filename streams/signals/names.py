@@ -1,7 +1,33 @@
-"""The signals as a table: name → family, layer, which way it alarms, and the smallest effect worth a decision."""
+"""What a configuration can name: the signals as a table, the drift methods, and the presets of other tools."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Method(StrEnum):
+    """The drift distances."""
+
+    PSI = "psi"
+    JENSEN_SHANNON = "jensen_shannon"
+    CHI_SQUARE = "chi_square"
+    KOLMOGOROV_SMIRNOV = "kolmogorov_smirnov"
+    L_INFINITY = "l_infinity"
+    WASSERSTEIN = "wasserstein"
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the bins must stand in ascending order."""
+        return self in (Method.KOLMOGOROV_SMIRNOV, Method.WASSERSTEIN)
+
+
+class Preset(StrEnum):
+    """The tools whose default thresholds a model can have."""
+
+    EVIDENTLY = "evidently"
+    NANNYML = "nannyml"
+    SAGEMAKER = "sagemaker"
+    VERTEX = "vertex"
 
 
 @dataclass(frozen=True, slots=True)

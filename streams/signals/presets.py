@@ -40,6 +40,7 @@ import numpy.typing as npt
 from scipy import special
 
 from streams.arrays import Floats, Mask
+from streams.signals.names import Method, Preset
 from streams.signals.null import jensen_shannon_moments
 
 Kind = Literal["distance", "p_value", "reference_sd"]
@@ -54,7 +55,7 @@ class Fixed:
     "reference_sd": breached above the mean plus `value` standard deviations of the reference's own chunks.
     """
 
-    method: str  # a key of `distance.METHODS`
+    method: Method
     kind: Kind
     value: float  # as the tool states it
     unit: Unit = "own"  # that of `value`: as Foreshock's, a distance in nats, or a divergence (a squared distance)
@@ -63,10 +64,10 @@ class Fixed:
 
 
 @dataclass(frozen=True, slots=True)
-class Preset:
+class ToolDefaults:
     """The defaults of one tool by kind of feature, for references of ascending size."""
 
-    name: str
+    name: Preset
     numeric: tuple[Fixed, ...]
     categorical: tuple[Fixed, ...]
 
@@ -76,35 +77,35 @@ class Preset:
         return next(fixed for fixed in choices if m <= fixed.up_to)
 
 
-PRESETS: Mapping[str, Preset] = MappingProxyType(
+PRESETS: Mapping[str, ToolDefaults] = MappingProxyType(
     {
         preset.name: preset
         for preset in (
-            Preset(
-                "evidently",
+            ToolDefaults(
+                Preset.EVIDENTLY,
                 numeric=(
-                    Fixed("kolmogorov_smirnov", "p_value", 0.05, up_to=1_000),
-                    Fixed("wasserstein", "distance", 0.1),
+                    Fixed(Method.KOLMOGOROV_SMIRNOV, "p_value", 0.05, up_to=1_000),
+                    Fixed(Method.WASSERSTEIN, "distance", 0.1),
                 ),
                 categorical=(
-                    Fixed("chi_square", "p_value", 0.05, up_to=1_000),
-                    Fixed("jensen_shannon", "distance", 0.1, unit="nats"),
+                    Fixed(Method.CHI_SQUARE, "p_value", 0.05, up_to=1_000),
+                    Fixed(Method.JENSEN_SHANNON, "distance", 0.1, unit="nats"),
                 ),
             ),
-            Preset(
-                "nannyml",
-                numeric=(Fixed("jensen_shannon", "reference_sd", 3.0),),
-                categorical=(Fixed("jensen_shannon", "reference_sd", 3.0),),
+            ToolDefaults(
+                Preset.NANNYML,
+                numeric=(Fixed(Method.JENSEN_SHANNON, "reference_sd", 3.0),),
+                categorical=(Fixed(Method.JENSEN_SHANNON, "reference_sd", 3.0),),
             ),
-            Preset(
-                "sagemaker",
-                numeric=(Fixed("kolmogorov_smirnov", "distance", 0.1, margin=1.8),),
-                categorical=(Fixed("l_infinity", "distance", 0.1, margin=1.8),),
+            ToolDefaults(
+                Preset.SAGEMAKER,
+                numeric=(Fixed(Method.KOLMOGOROV_SMIRNOV, "distance", 0.1, margin=1.8),),
+                categorical=(Fixed(Method.L_INFINITY, "distance", 0.1, margin=1.8),),
             ),
-            Preset(
-                "vertex",
-                numeric=(Fixed("jensen_shannon", "distance", 0.3, unit="divergence"),),
-                categorical=(Fixed("l_infinity", "distance", 0.3),),
+            ToolDefaults(
+                Preset.VERTEX,
+                numeric=(Fixed(Method.JENSEN_SHANNON, "distance", 0.3, unit="divergence"),),
+                categorical=(Fixed(Method.L_INFINITY, "distance", 0.3),),
             ),
         )
     }
@@ -117,7 +118,7 @@ def preset_threshold(
     """The threshold in the unit of `METHODS[fixed.method].distance`.
 
     Args:
-        fixed: a default, as `Preset.fixed` gives it.
+        fixed: a default, as `ToolDefaults.fixed` gives it.
         reference: (F, B) counts.
         n: scalar or (F,) window events.
         mask: (F, B) True for real bins.
@@ -144,9 +145,9 @@ def _distance(fixed: Fixed, counts: Floats, n: Floats, mask: Mask, chunks: Float
 
 
 def _p_value(fixed: Fixed, counts: Floats, n: Floats, mask: Mask, chunks: Floats | None) -> Floats:
-    if fixed.method == "kolmogorov_smirnov":
+    if fixed.method is Method.KOLMOGOROV_SMIRNOV:
         return np.asarray(special.kolmogi(fixed.value) * _spread(counts, n), dtype=np.float64)
-    if fixed.method == "chi_square":
+    if fixed.method is Method.CHI_SQUARE:
         degrees = np.maximum((counts > 0.0).sum(axis=1) - 1.0, 1.0)
         return np.asarray(special.chdtri(degrees, fixed.value) / n, dtype=np.float64)
     raise ValueError(f"a p-value is known for kolmogorov_smirnov and chi_square, not for {fixed.method}")
@@ -155,7 +156,7 @@ def _p_value(fixed: Fixed, counts: Floats, n: Floats, mask: Mask, chunks: Floats
 def _reference_sd(fixed: Fixed, counts: Floats, n: Floats, mask: Mask, chunks: Floats | None) -> Floats:
     if chunks is not None:
         return _mean_plus(fixed.value, chunks)
-    if fixed.method != "jensen_shannon":
+    if fixed.method is not Method.JENSEN_SHANNON:
         raise ValueError(f"without chunks, moments are known for jensen_shannon, not for {fixed.method}: pass chunks")
     mean, deviation = jensen_shannon_moments(counts, n, mask)
     return mean + fixed.value * deviation

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.chunk import Step
+from streams.codecs import decoder_of
 from streams.config import bucket_of
 from streams.join import recovery
 from streams.join.cells import View
@@ -59,7 +60,7 @@ models:
     features: {amount: {type: numeric}}
 """
 )
-DECODER = PLAN.decoder()
+DECODER = decoder_of(PLAN)
 
 
 @pytest.fixture(autouse=True, scope="module")

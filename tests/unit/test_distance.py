@@ -68,7 +68,7 @@ def test_a_bounded_distance_is_at_most_1(name: str, reference: Floats, window: F
     assert measured(name, reference, window) <= 1.0 + 1e-12
 
 
-@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if not method.ordered])
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if not method.name.ordered])
 @given(reference=spread_counts, window=counts, order=st.permutations(range(BINS)))
 def test_where_bins_have_no_order_it_does_not_matter(
     name: str, reference: Floats, window: Floats, order: list[int]

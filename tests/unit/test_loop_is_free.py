@@ -23,6 +23,7 @@ from agents.merge import MergeStage
 from agents.page import MetricsPage
 from agents.publish import Outgoing
 from agents.sketch import SketchStage
+from streams.codecs import decoder_of
 from streams.configure import load
 from streams.plan import Plan, compile_plan
 from streams.records import Records
@@ -147,7 +148,7 @@ def test_the_loop_is_never_held_for_long(monkeypatch: pytest.MonkeyPatch, reques
     monkeypatch.setattr(agents.merge, "read_to_end", nothing)
     text = f"kafka: {{buckets: {BUCKETS}}}\nmodels:\n" + "".join(f"  m{n}:{MODEL}" for n in range(MODELS))
     plan = compile_plan(load(text), {})
-    plan.decoder()
+    decoder_of(plan)
     gc.freeze()  # as the worker does
     request.addfinalizer(gc.unfreeze)
     held_s, read = longest_turn(lambda: worked(plan), monkeypatch)

@@ -14,6 +14,7 @@ import pytest
 from streams.backtest import Backtest
 from streams.batch import Columnizer, Gathered
 from streams.chunk_merge import PaneState
+from streams.codecs import columnizer_of
 from streams.configure import load
 from streams.errors import ForeshockError, NewerError, StoreError
 from streams.events import Reason
@@ -140,8 +141,8 @@ PLACES: dict[str, tuple[type, str, Callable[..., bool], Phase]] = {
     "kpis": (KpiClock, "close", of_plan, Phase.KPIS),
     "ledger": (Ledger, "take_window", lambda ledger, _: ledger.terms.model == BAD, Phase.EVALUATE),
     "fold": (PaneState, "fold", lambda pane, _: pane.segmentation is plan().models[BAD].segmentation, Phase.FOLD),
-    "columns": (Columnizer, "columns", lambda made, _: made is plan().models[BAD].columnizer, Phase.COUNT),
-    "gather": (Columnizer, "gather", lambda made, *_: made is plan().models[BAD].columnizer, Phase.COUNT),
+    "columns": (Columnizer, "columns", lambda made, _: made is columnizer_of(plan().models[BAD]), Phase.COUNT),
+    "gather": (Columnizer, "gather", lambda made, *_: made is columnizer_of(plan().models[BAD]), Phase.COUNT),
     "join": (JoinFold, "take_predictions", named, Phase.COUNT),
     "label": (Matcher, "join", lambda matcher, terms, given, *_: given.model == BAD, Phase.JOIN),
     "outcomes": (OutcomeLayout, "contributions", lambda made, *_: made is plan().models[BAD].outcomes, Phase.JOIN),
@@ -203,7 +204,7 @@ def taken_apart(fold: SourceFold, sizes: Sequence[int]) -> Books:
 def test_the_count_ends_before_the_record_that_raises_however_the_log_is_read(
     place: str, sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    columnizer, poison_ms = plan().models[BAD].columnizer, START_MS + 400_000
+    columnizer, poison_ms = columnizer_of(plan().models[BAD]), START_MS + 400_000
 
     def columns(self: Columnizer, gathered: Gathered, whole: Any = Columnizer.columns) -> Any:
         if self is columnizer and any(poison_ms in part for part in gathered.ts_ms):
