@@ -16,7 +16,6 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,6 +41,7 @@ from agents.sketch import SketchStage
 from agents.store import Stores
 from agents.topic_watch import TopicWatch
 from agents.web import Web
+from agents.web_options import WebOptions
 from streams import calibrate
 from streams.active import configuration_of
 from streams.codecs import decoder_of
@@ -57,15 +57,6 @@ CHANNEL_BATCHES = 1
 DRAIN_LOOK_S = 0.1
 RETRIED_LATELY_S = 10.0
 """A worker whose publications Kafka did not take within so long is not ready."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WebOptions:
-    """Where /metrics and /health answer; `port` 0 takes a free one."""
-
-    host: str = "127.0.0.1"
-    port: int = 0
-    token: str | None = field(default=None, repr=False)
 
 
 class _WithoutKafka(BootStrategy):

@@ -13,12 +13,13 @@ from pathlib import Path
 import msgspec
 
 from agents import flights, topics
-from agents.app import WebOptions, Worker
+from agents.app import Worker
 from agents.broker import EmbeddedBroker
 from agents.clients import Connection
 from agents.loader import Records, read_to_end
 from agents.progress import Told
 from agents.replay import generate
+from agents.web_options import WebOptions
 from streams.action import Action, action_line
 from streams.configure import load
 from streams.events import time_ms

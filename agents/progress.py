@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import click
 
@@ -14,7 +15,10 @@ from agents.logs import say
 if TYPE_CHECKING:
     from click._termui_impl import ProgressBar
 
+T = TypeVar("T")
+
 PLAIN_EVERY_S = 5.0
+COUNTED_AT_ONCE = 4096
 
 
 class Told:
@@ -47,3 +51,10 @@ class Told:
             self._next_line = time.monotonic() + PLAIN_EVERY_S
             of = f" of {self.total:,}" if self.total else ""
             say(f"{self.what}: {done:,}{of}")
+
+    def counted(self, values: Iterable[T]) -> Iterator[T]:
+        """The values; how many have gone by is shown now and then."""
+        for number, value in enumerate(values, 1):
+            if not number % COUNTED_AT_ONCE:
+                self(number)
+            yield value

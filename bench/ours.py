@@ -16,10 +16,10 @@ from sketching import Clock
 
 from agents import app
 from agents.channel import Batch
-from agents.cli import tune_memory
 from agents.clients import Connection
 from agents.files import read_plan
 from agents.intake import Intake
+from agents.memory import tune_memory
 from agents.sketch import SketchStage
 from streams.chunk import BLOCK_RECORDS, Step
 from streams.codecs import decoder_of

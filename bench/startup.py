@@ -31,10 +31,10 @@ from sketching import peak_mib  # type: ignore[import-not-found]
 
 from agents import app, replay, topics
 from agents.channel import Batch
-from agents.cli import tune_memory
 from agents.clients import Connection
 from agents.files import read_plan
 from agents.loader import Records, read_to_end
+from agents.memory import tune_memory
 from agents.merge import MergeStage
 from agents.sketch import SketchStage
 from bench.machine import cores, pin

@@ -128,7 +128,7 @@ def snapshots(bucket: BucketJudge) -> Iterator[ModelSnapshot]:
 
 
 def lost_records(bucket: BucketJudge) -> dict[str, int]:
-    """By topic, records that were gone before they were counted, as far as this bucket is told of them."""
+    """By topic, records that were gone before they were counted, as far as this bucket knows of them."""
     lost = {merge.topic: merge.lost for merge in bucket.facts.topics.values()}
     lost[bucket.merge.plan.config.kafka.inference] = bucket.merge.lost
     return {topic: sum(by_partition.values()) for topic, by_partition in lost.items()}

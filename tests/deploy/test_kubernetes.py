@@ -136,7 +136,8 @@ def test_the_arguments_are_ones_that_foreshock_takes() -> None:
     """And the worker has the name of its pod, and its folder on its volume."""
     top = cli.make_context("foreshock", list(WORKER["args"]), resilient_parsing=False)
     with top:
-        command = cli.commands["worker"]
+        command = cli.get_command(top, "worker")
+        assert command is not None
         at = WORKER["args"].index("worker")
         options = command.make_context("worker", WORKER["args"][at + 1 :], parent=top).params
     assert top.params["form"] == "json"

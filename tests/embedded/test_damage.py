@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from agents import topics
-from agents.app import WebOptions, Worker
+from agents.app import Worker
 from agents.broker import EmbeddedBroker
 from agents.replay import generate
 from agents.store import DAMAGED
+from agents.web_options import WebOptions
 from tests.embedded.conftest import until
 from tests.embedded.test_worker import FINISHED_WITHIN_S, project, running, windows
 from tests.faults.harness import PARTITIONS, expected, labels_of, make_stream

@@ -6,12 +6,13 @@ import asyncio
 from pathlib import Path
 
 from agents import topics
-from agents.app import WebOptions, Worker
+from agents.app import Worker
 from agents.broker import EmbeddedBroker
 from agents.clients import Connection
 from agents.files import read_plan
 from agents.loader import read_to_end
 from agents.replay import generate
+from agents.web_options import WebOptions
 from tests.embedded.conftest import until
 from tests.embedded.test_worker import FINISHED_WITHIN_S, on_topic, running, samples, windows
 from tests.faults.harness import PARTITIONS, replayed

@@ -18,10 +18,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from agents import logs
-from agents.app import WebOptions, Worker
+from agents.app import Worker
 from agents.clients import Connection
 from agents.front import MAX_HEAD_BYTES, connection_limit, raise_file_limit
 from agents.web import Web
+from agents.web_options import WebOptions
 from streams.configure import load
 from streams.plan import compile_plan
 from tests.embedded.conftest import until

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from agents import topics
-from agents.app import WebOptions, Worker
+from agents.app import Worker
 from agents.broker import EmbeddedBroker
 from agents.replay import generate
+from agents.web_options import WebOptions
 from streams.errors import BrokerError
 from tests.embedded.conftest import until
 from tests.embedded.test_worker import FINISHED_WITHIN_S, on_topic, project, running, windows

@@ -11,12 +11,13 @@ import msgspec
 import pytest
 
 from agents import topics
-from agents.app import WebOptions, Worker
+from agents.app import Worker
 from agents.broker import EmbeddedBroker
 from agents.clients import Connection
 from agents.files import read_plan
 from agents.ledger import from_topics
 from agents.replay import generate
+from agents.web_options import WebOptions
 from streams.ack import Acks, read_ack
 from streams.backtest import Backtest
 from streams.ledger import Ledger, LedgerRows, rows_of

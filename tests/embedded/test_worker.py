@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from agents import topics
-from agents.app import WebOptions, Worker
+from agents.app import Worker
 from agents.broker import EmbeddedBroker
 from agents.clients import Connection
 from agents.files import read_plan
@@ -26,6 +26,7 @@ from agents.loader import read_to_end
 from agents.merge import MergeStage
 from agents.replay import generate
 from agents.sketch import SketchStage
+from agents.web_options import WebOptions
 from streams.chunk import Step
 from streams.config import OTHER
 from streams.judge import BucketJudge, Outcome

@@ -16,13 +16,16 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from agents import alertmanager, cli, delivery, topics, webhook
-from agents.app import WebOptions, Worker
+from agents import alertmanager, delivery, topics, webhook
+from agents.app import Worker
+from agents.cli import cli
+from agents.cli.options import connection
 from agents.clients import OUTAGE, Connection
 from agents.files import read_plan
 from agents.follow import read_all
 from agents.loader import Records
 from agents.replay import generate
+from agents.web_options import WebOptions
 from streams.errors import BrokerError
 from streams.window import Clock, WindowRecord
 from tests import scenario
@@ -69,7 +72,7 @@ class Site:
         return self.folder / f"{user}.yaml"
 
     def connection(self, user: str) -> Connection:
-        return cli.connection(read_plan(self.config(user)).config, None, False)
+        return connection(read_plan(self.config(user)).config, None, False)
 
     def named(self, acls: list[Acl]) -> list[Acl]:
         return [(kind, self.prefix + name, operation) for kind, name, operation in acls]
@@ -106,7 +109,7 @@ class Site:
 
     def run(self, user: str, *arguments: str | Path) -> None:
         """`foreshock COMMAND`, in this process; SystemExit as it ends."""
-        cli.cli([user, "-c", str(self.config(user)), *map(str, arguments)], standalone_mode=False)
+        cli([user, "-c", str(self.config(user)), *map(str, arguments)], standalone_mode=False)
 
 
 OPTIONS: dict[str, list[str]] = {

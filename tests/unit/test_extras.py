@@ -32,6 +32,18 @@ def test_the_embedded_broker_without_its_binary_names_the_extra(monkeypatch: pyt
 
 
 def test_no_command_loads_an_extra_before_it_needs_it() -> None:
-    program = f"import agents.cli, sys; print([name for name in {EXTRAS!r} if name in sys.modules])"
+    imports = (
+        "import sys; from agents.cli import cli; [cli.get_command(None, name) for name in cli.list_commands(None)]"
+    )
+    program = f"{imports}; print([name for name in {EXTRAS!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_question_about_the_program_loads_no_command() -> None:
+    """`foreshock --version` answers at once: what commands need takes seconds to import."""
+    heavy = ("scipy", "aiokafka", "faust", "aiohttp")
+    call = "from agents.cli import cli; cli(['--version'], standalone_mode=False)"
+    program = f"import sys; {call}; print([name for name in {heavy!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 STREAMS = sorted((ROOT / "streams").rglob("*.py"))
-AGENTS = sorted((ROOT / "agents").glob("*.py"))
+AGENTS = sorted((ROOT / "agents").rglob("*.py"))
 
 IMPURE_MODULES = {
     *("agents", "faust", "mode", "aiokafka", "kafka", "prometheus_client", "aiohttp", "rocksdict", "rich", "click"),
@@ -59,6 +59,11 @@ def impurities(source: str) -> list[str]:
         if isinstance(node, ast.Global | ast.AsyncFunctionDef | ast.Await):
             found.append(type(node).__name__)
     return found
+
+
+def part_of(path: Path) -> str:
+    """The module or package right under `agents`."""
+    return path.relative_to(ROOT / "agents").with_suffix("").parts[0]
 
 
 def module_name(path: Path) -> str:
@@ -125,7 +130,7 @@ def test_the_core_has_no_cycle_of_imports() -> None:
     assert len(order) == len(names)
 
 
-@pytest.mark.parametrize("path", [path for path in AGENTS if path.stem in AGENT_MODULES], ids=module_name)
+@pytest.mark.parametrize("path", [path for path in AGENTS if part_of(path) in AGENT_MODULES], ids=module_name)
 def test_stages_of_the_shell_do_not_know_each_other(path: Path) -> None:
     """They share small parts (clients, publishing), but no stage reaches into another's state."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -143,7 +148,7 @@ def test_stages_of_the_shell_do_not_know_each_other(path: Path) -> None:
 
 def test_only_the_wiring_knows_the_stages() -> None:
     for path in AGENTS:
-        if path.stem in WIRING | ONLOOKERS | AGENT_MODULES or path.stem == "__init__":
+        if part_of(path) in WIRING | ONLOOKERS | AGENT_MODULES or path.stem == "__init__":
             continue
         tree = ast.parse(path.read_text(encoding="utf-8"))
         known = {name.partition(".")[2] for name in imported(tree) if name.startswith("agents.")}
@@ -152,5 +157,5 @@ def test_only_the_wiring_knows_the_stages() -> None:
 
 def test_every_file_was_looked_at() -> None:
     assert len(STREAMS) > 30
-    assert {"app", "cli", "sketch", "merge"} <= {path.stem for path in AGENTS}
+    assert {"app", "cli", "sketch", "merge"} <= {part_of(path) for path in AGENTS}
     assert all(one != two for one, two in pairwise(STREAMS))

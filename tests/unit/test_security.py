@@ -18,10 +18,10 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
 )
 
-from agents import cli, clients
-from agents.app import WebOptions
+from agents import clients
 from agents.clients import Connection, Security, TokenFile, calm_logs
 from agents.refusals import refusal, words
+from agents.web_options import WebOptions, listen_address, web_options
 from agents.webhook import Webhook
 from streams.config import Config, Web
 from streams.configure import load
@@ -40,17 +40,17 @@ def configured(web: Web | None = None) -> Config:
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:0", "localhost:0", "[::1]:0", "127.8.9.1:0"])
 def test_on_loopback_no_token_is_needed(listen: str) -> None:
-    assert cli.web_options(configured(), listen).token is None
+    assert web_options(configured(), listen).token is None
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:6066", "[::]:6066", "10.1.2.3:6066", "worker.example:6066"])
 def test_beyond_loopback_it_takes_a_token_or_a_word(listen: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"not loopback, and no token.*--open"):
-        cli.web_options(configured(), listen)
+        web_options(configured(), listen)
     monkeypatch.setenv("TOKEN", PLANTED)
-    assert cli.web_options(configured(Web(token_env="TOKEN")), listen).token == PLANTED
-    assert cli.web_options(configured(), listen, True).token is None
-    assert cli.web_options(configured(Web(open=True)), listen).token is None
+    assert web_options(configured(Web(token_env="TOKEN")), listen).token == PLANTED
+    assert web_options(configured(), listen, True).token is None
+    assert web_options(configured(Web(open=True)), listen).token is None
 
 
 def test_a_token_that_is_named_and_not_there_opens_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,7 +64,7 @@ def test_a_token_that_is_named_and_not_there_opens_nothing(tmp_path: Path, monke
         Web(token_env="TOKEN", token_file=str(empty)),
     ):
         with pytest.raises(ConfigError):
-            cli.web_options(configured(web), "127.0.0.1:0")
+            web_options(configured(web), "127.0.0.1:0")
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_no_representation_tells_a_secret(tmp_path: Path, monkeypatch: pytest.Mo
         TokenFile(str(file)),
         WebOptions(token=PLANTED),
         Webhook("http://127.0.0.1/", PLANTED.encode()),
-        cli.web_options(configured(Web(token_env="P")), None),
+        web_options(configured(Web(token_env="P")), None),
     ]
     for thing in things:
         assert PLANTED not in repr(thing) and PLANTED not in str(thing)
@@ -237,7 +237,7 @@ def test_an_address_that_cannot_be_is_refused_in_one_line(address: str) -> None:
     with pytest.raises(ConfigError, match=r"expected host:port"):
         Connection(broker=address)
     with pytest.raises(ConfigError, match=r"expected host:port"):
-        cli._address(address)
+        listen_address(address)
 
 
 @pytest.mark.parametrize(
@@ -246,4 +246,4 @@ def test_an_address_that_cannot_be_is_refused_in_one_line(address: str) -> None:
 )
 def test_an_address_that_can_be_is_taken(address: str) -> None:
     assert Connection(broker=address).servers == [address]
-    assert cli._address(address)[1] == 9092
+    assert listen_address(address)[1] == 9092

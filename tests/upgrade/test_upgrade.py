@@ -12,12 +12,13 @@ import msgspec
 import pytest
 
 from agents import topics
-from agents.app import WebOptions, Worker
+from agents.app import Worker
 from agents.broker import EmbeddedBroker
 from agents.clients import Connection
 from agents.files import read_plan
 from agents.replay import generate
 from agents.store import Stores
+from agents.web_options import WebOptions
 from streams import seal
 from streams.backtest import Backtest
 from streams.chunk_merge import BooksState
