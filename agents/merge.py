@@ -22,8 +22,8 @@ from agents.loader import Records as Loaded
 from agents.loader import read_to_end
 from agents.parked import MAX_NAMED, report
 from agents.publish import TOO_LARGE_S, Outgoing, Producer, TooLarge, publish
-from agents.sketch import Work
 from agents.unpack import taken_apart
+from agents.work import Work
 from streams.ack import Ack, Acks
 from streams.action import action_line, advice, read_action
 from streams.compaction import CompactedLog

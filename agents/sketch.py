@@ -6,25 +6,28 @@ import asyncio
 import logging
 import math
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 
 import msgspec
 from aiokafka import TopicPartition
 
 from agents.channel import Batch
-from agents.clients import Connection, Seldom
+from agents.clients import Connection
 from agents.clock import Turn, now_ms
+from agents.dead_letter import dead_letter
+from agents.fold_news import FoldNews
 from agents.intake import Intake
+from agents.joins import Joins
 from agents.parked import report
 from agents.publish import TOO_LARGE_S, Outgoing, Producer, TooLarge, cut, publish
 from agents.resuming import Place, Resuming
-from agents.store import RocksStore, Stores
+from agents.store import Stores
+from agents.work import Work
 from streams.chunk import BEAT_MS, ChunkFold, Step
-from streams.errors import NewerError, RecordTooLarge, StoreDamaged, StoreHeld
+from streams.errors import NewerError, RecordTooLarge, StoreDamaged
 from streams.facts.fold import FactFold, FeedbackFold, fact_fold
 from streams.fit import fitted, is_divisible, is_sketches, without
 from streams.join.fold import JoinFold
@@ -33,41 +36,15 @@ from streams.partial import Partial, largest_models
 from streams.plan import Facts, Plan, model_of
 from streams.position import offset_of, position
 from streams.progress import Progress
-from streams.records import Records, RejectedRecord
+from streams.records import Records
 from streams.resume import Resumption, SourceLog
 from streams.source import SourceFold
-from streams.text import plain
 
 log = logging.getLogger(__name__)
 
 Wanted = Callable[[], bool]
 PUBLISH_EVERY_MS = 1_000
-TELL_EVERY_MS = 10_000
-PATIENCE_MS = 600_000
-"""So long predictions stay in the join by the clock, however fast a past is replayed."""
 LAST_WORDS_S = 5.0
-HELD_S, HELD_LOOK_S = 10.0, 0.5
-"""So long a store that another process holds is waited for."""
-
-
-@dataclass(slots=True)
-class Work:
-    """What a stage has done, for the metrics."""
-
-    batches: int = 0
-    seconds: float = 0.0
-    partials: int = 0
-    retries: int = 0
-    """Publications that Kafka did not take, and that were tried again."""
-    rejects: Counter[str] = field(default_factory=Counter)
-
-    retried_at: float = float("-inf")
-    """The last time of these, by the monotonic clock."""
-
-    def retried(self) -> None:
-        """Notes that Kafka did not take a publication."""
-        self.retries += 1
-        self.retried_at = time.monotonic()
 
 
 class SketchStage:
@@ -91,6 +68,7 @@ class SketchStage:
         """The topics of facts."""
         names = {topic: str(kind) for topic, kind in self.told.items()} | {self.labels: "labels", self.source: ""}
         self.resuming = Resuming(connection, producer, names, plan.config.kafka.chunk_size)
+        self._joins = Joins(plan, stores, self.resuming, self.source, self.labels) if stores is not None else None
         self.intake: Intake | None = None
         self.work = Work()
         self._logs: dict[Place, SourceLog] = {}
@@ -119,9 +97,7 @@ class SketchStage:
         self._ended: set[Place] = set()
         self._damaged: set[int] = set()
         """Partitions whose store is damaged, until they are assigned again."""
-        self._told_ms: dict[int, int] = {}
-        """When a rebuild's progress was last told; 0: at its end."""
-        self._is_ahead_due = Seldom(TELL_EVERY_MS / 1_000)
+        self._news = FoldNews()
 
     async def on_assigned(self, tps: AbstractSet[TopicPartition]) -> Mapping[TopicPartition, int | None]:
         """Folds go on from the progress of their partitions."""
@@ -140,7 +116,7 @@ class SketchStage:
             for (topic, partition), item in resumed.items()
             if topic == self.source and (topic, partition) not in self._left_alone(places)
         }
-        joins = await self._joins(sources, self.stores) if self.stores is not None else {}
+        joins = await self._joins.opened(sources, self._logs) if self._joins is not None else {}
         self.later = self._left_alone(places)
         self._report_later()
         await self._note_lost_labels(joins, resumed)
@@ -154,8 +130,7 @@ class SketchStage:
             for place, item in resumed.items()
             if place[0] in self.told and place not in self.later
         }
-        self._ended, self._unsent, self._at_end = set(), set(), set()
-        self._caught_up, self._ends = {}, {}
+        self._ended, self._unsent, self._at_end, self._caught_up, self._ends = set(), set(), set(), {}, {}
         return {tp: self._start(tp) for tp in tps}
 
     def _left_alone(self, places: AbstractSet[Place]) -> dict[Place, NewerError]:
@@ -179,18 +154,6 @@ class SketchStage:
         if self.later and self.draining:
             raise next(iter(self.later.values()))  # it would wait for ever
 
-    async def _joins(self, partitions: Iterable[int], stores: Stores) -> dict[int, JoinFold]:
-        """The label joins of partitions, of which none begins with less than was published of it."""
-        joins: dict[int, JoinFold] = {}
-        for partition in partitions:
-            joins[partition] = await self._join(partition, stores)
-            await asyncio.sleep(0)
-        lacking = {partition for partition, join in joins.items() if join.lacks_published}
-        published = await self.resuming.outcomes(self.labels, lacking) if lacking else {}
-        for partition, partials in published.items():
-            joins[partition].go_on_from(partials)
-        return joins
-
     async def _note_lost_labels(self, joins: Mapping[int, JoinFold], resumed: Mapping[Place, Resumption]) -> None:
         """Labels that were gone before they were read are counted in the progress of their topic, and up to where:
         a worker that dies before its store is written finds them again, and must not count them twice."""
@@ -213,28 +176,6 @@ class SketchStage:
     def _fold(self, partition: int, progress: Progress, join: JoinFold | None) -> SourceFold:
         return SourceFold(self.plan, self.plan.config.kafka.inference, partition, progress, now_ms(), join=join)
 
-    async def _join(self, partition: int, stores: Stores) -> JoinFold:
-        """The label join as its store has it; if that is damaged, an empty one, to be rebuilt."""
-        logs = (self._logs.get((self.source, partition)), self._logs.get((self.labels, partition)))
-        topic = self.plan.config.kafka.labels
-        try:
-            store = await self._store(partition, stores)
-            return JoinFold(self.plan, topic, partition, store, now_ms(), PATIENCE_MS, logs)
-        except StoreDamaged:
-            stores.condemn(partition)
-            store = await self._store(partition, stores)
-            return JoinFold(self.plan, topic, partition, store, now_ms(), PATIENCE_MS, logs)
-
-    async def _store(self, partition: int, stores: Stores) -> RocksStore:
-        """The partition's store. One that another process holds, which may be about to end, is waited for a while."""
-        deadline = time.monotonic() + HELD_S
-        while time.monotonic() < deadline:
-            try:
-                return stores.open(self.source, partition)
-            except StoreHeld:
-                await asyncio.sleep(HELD_LOOK_S)
-        return stores.open_beside(self.source, partition)
-
     def _fact_fold(self, place: Place, progress: Progress) -> FactFold:
         topic, partition = place
         source = self.folds.get(partition)
@@ -252,8 +193,8 @@ class SketchStage:
         if fold is None:
             log.warning("%s has no partition %d: its labels are left until it has", self.source, tp.partition)
             return None
-        if tp.topic == self.labels and fold.join is not None:
-            return offset_of(fold.join.meta.covered.labels) or None
+        if tp.topic == self.labels and fold.covered_labels is not None:
+            return offset_of(fold.covered_labels) or None
         return offset_of(fold.resume_offset) or None
 
     def _close_stores(self) -> None:
@@ -311,7 +252,8 @@ class SketchStage:
             self._unsent.discard(place)
         report(fold.parking.news())
         await self._note_lag(fold, batch)
-        self._tell_rebuild(fold)
+        if isinstance(fold, SourceFold):
+            self._news.report_rebuild(fold)
         if self._is_due(fold, place, batch):
             await self._publish(fold, place, batch)
         await self._look_at_feedback(place, batch)
@@ -332,7 +274,7 @@ class SketchStage:
         clock_ms = now_ms() if caught_up_ms is None else caught_up_ms
         step = fold.publish(clock_ms, caught_up=caught_up_ms is not None, final=ended)
         report(fold.parking.news())
-        self._tell_ahead(fold)
+        self._news.report_ahead(fold)
         await self._execute(step, lambda: self._is_current(batch), place)
         self._note_end(place, ended)
 
@@ -374,19 +316,14 @@ class SketchStage:
         else:
             self._at_end.discard(place)
         if isinstance(fold, SourceFold) and fold.join is not None:
+            self._note_caught_up(fold)
             self._pace(fold.join)
-            fold.join.caught_up_ms = self._caught_up.get((self.labels, batch.partition))
         if isinstance(fold, FeedbackFold):
             self._pace_feedback(fold, place)
 
-    def _tell_ahead(self, fold: ChunkFold) -> None:
-        """Reports records that were ahead of the others; every few seconds at most."""
-        if fold.ahead and self._is_ahead_due():
-            names, number = ", ".join(sorted(fold.ahead)), fold.ahead.total()
-            fold.ahead.clear()
-            place = {"topic": fold.topic, "partition": fold.partition}
-            message = "%s, partition %d: %d records of %s ahead of the others; is a producer's clock fast?"
-            log.warning(message, *place.values(), number, names, extra=place)
+    def _note_caught_up(self, fold: SourceFold | FeedbackFold) -> None:
+        labels, events = (self.labels, fold.partition), (self.source, fold.partition)
+        fold.note_caught_up(labels_ms=self._caught_up.get(labels), events_ms=self._caught_up.get(events))
 
     async def _is_drained(self, batch: Batch) -> bool:
         """Whether all was read that was there when the drain began: what the last fetch said may be seconds old."""
@@ -397,7 +334,7 @@ class SketchStage:
 
     def _pace_feedback(self, fold: FeedbackFold, place: Place) -> None:
         """Feedback waits for the predictions that it is about: no more of it is read than may wait."""
-        fold.events_caught_up_ms = self._caught_up.get((self.source, fold.partition))
+        self._note_caught_up(fold)
         comes_first = fold.awaits_events and not self.draining
         if self.intake is not None:
             waits = fold.is_full and (comes_first or fold.events_caught_up_ms is None)
@@ -405,23 +342,10 @@ class SketchStage:
 
     def _pace(self, join: JoinFold) -> None:
         """Labels wait for the predictions of their time, so that few have to be remembered without one."""
-        if self.intake is None:
-            return
-        place = (self.labels, join.partition)
         come_first = join.awaits_predictions and not self.draining
         waits = join.is_ahead and (come_first or (self.source, join.partition) not in self._caught_up)
-        self.intake.hold_back(TopicPartition(*place), waits)
-
-    def _tell_rebuild(self, fold: ChunkFold) -> None:
-        if not isinstance(fold, SourceFold):
-            return
-        left, told_ms = fold.to_rejoin, self._told_ms.get(fold.partition, 0)
-        if (left and now_ms() - told_ms >= TELL_EVERY_MS) or (not left and told_ms):
-            self._told_ms[fold.partition] = now_ms() if left else 0
-            place = {"partition": fold.partition}
-            log.info(
-                "partition %d: %d records to read until the label join is rebuilt", *place.values(), left, extra=place
-            )
+        if self.intake is not None:
+            self.intake.hold_back(TopicPartition(self.labels, join.partition), waits)
 
     def _is_at_end(self, fold: ChunkFold, place: Place) -> bool:
         """Whether nothing is left of any topic that the fold reads."""
@@ -451,17 +375,18 @@ class SketchStage:
         """Rejects, partials, progress: in this order, each acknowledged before the next. `topic`: of the rejects."""
         if step.rejects:
             self.work.rejects.update(item.reject.reason for item in step.rejects)
-            limit = self.producer.limit(self.connection.topic("dead-letter"))
-            letters = [cut(self._dead_letter(item, topic or place[0]), limit) for item in step.rejects]
+            letters_topic = self.connection.topic("dead-letter")
+            limit = self.producer.limit(letters_topic)
+            letters = [cut(dead_letter(item, topic or place[0], letters_topic), limit) for item in step.rejects]
             await publish(self.producer, letters, wanted, self.work.retried)
         if step.partials:
             await self._publish_partials(step.partials, wanted, place)
         if step.progress and wanted():
             await self._note_progress(place, step.progress, wanted)
         fold = self.folds.get(step.partition) if place[0] == self.source else None
-        if step.partials and fold is not None and fold.join is not None and self.intake is not None and wanted():
-            covered = offset_of(fold.join.meta.covered.labels)
-            await self.intake.commit({TopicPartition(self.labels, step.partition): covered})
+        covered = fold.covered_labels if step.partials and fold is not None else None
+        if covered is not None and self.intake is not None and wanted():
+            await self.intake.commit({TopicPartition(self.labels, step.partition): offset_of(covered)})
 
     async def _publish_partials(self, partials: Sequence[Partial], wanted: Wanted, place: Place) -> None:
         """Sends partials, divided as far as their topic's limit demands.
@@ -515,18 +440,6 @@ class SketchStage:
         await publish(self.producer, [await self.resuming.outgoing(place, progress)], wanted, self.work.retried)
         if self.intake is not None:
             await self.intake.commit({TopicPartition(*place): offset_of(progress.next_offset)})
-
-    def _dead_letter(self, item: RejectedRecord, topic: str) -> Outgoing:
-        headers = (
-            ("foreshock.topic", topic.encode()),
-            ("foreshock.partition", str(item.partition).encode()),
-            ("foreshock.offset", str(offset_of(item.offset)).encode()),
-            ("foreshock.reason", item.reject.reason.encode()),
-            ("foreshock.detail", plain(item.reject.detail).encode()),
-            ("foreshock.model", item.reject.model.encode("utf-8", "replace")),
-        )
-        key = f"{topic}-{item.partition}".encode()
-        return Outgoing(self.connection.topic("dead-letter"), key, item.value, headers=headers)
 
 
 def _stamped(records: Records) -> Records:

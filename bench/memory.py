@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from agents.exporter import Exporter
-from agents.sketch import Work
+from agents.work import Work
 from streams.chunk import Step
 from streams.configure import load
 from streams.judge import BucketJudge

@@ -99,6 +99,16 @@ class SourceFold(ChunkFold):
         """Offsets that the join alone still has to read."""
         return max(0, self.counted_from - self._joined_to) if self.join is not None else 0
 
+    @property
+    def covered_labels(self) -> int | None:
+        """The next offset of labels after those that the join's store holds; None without a join."""
+        return self.join.meta.covered.labels if self.join is not None else None
+
+    def note_caught_up(self, *, labels_ms: int | None, events_ms: int | None) -> None:
+        """Notes when, by the clock, no label and no event of the partition was left to read. None: some are."""
+        if self.join is not None:
+            self.join.caught_up_ms = labels_ms
+
     def _join_only(self, records: Records, clock_ms: int) -> None:
         assert self.join is not None
         decoded = self._decoder.decode(records.values, records.stamps_ms, records.headers)

@@ -101,7 +101,7 @@ MODULES: Mapping[str, tuple[tuple[str, ...], str]] = {
         "tests/unit/test_exact_terms.py tests/unit/test_history_terms.py tests/unit/test_stream_time_folds.py",
     ),
     "stages": (
-        ("agents/merge.py", "agents/sketch.py"),
+        ("agents/merge.py", "agents/sketch.py", "agents/joins.py"),
         "tests/laws/test_merge_stage_kills.py tests/laws/test_sketch_stage_kills.py tests/unit/test_merge_stage.py "
         "tests/unit/test_sketch_stage.py tests/unit/test_stage_terms.py",
     ),

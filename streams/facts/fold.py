@@ -136,6 +136,10 @@ class FeedbackFold(FactFold):
 
     kind = Facts.FEEDBACK
 
+    def note_caught_up(self, *, labels_ms: int | None, events_ms: int | None) -> None:
+        """Notes when, by the clock, no label and no event of the partition was left to read. None: some are."""
+        self.events_caught_up_ms = events_ms
+
     def _print_of(self, name: str) -> PartPrint:
         return fact_print(Facts.FEEDBACK, self._plans[name])
 

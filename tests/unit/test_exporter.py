@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from agents.exporter import Exporter
-from agents.sketch import Work
+from agents.work import Work
 from streams.judge import BucketJudge
 from streams.records import Records
 from streams.source import SourceFold
