@@ -1,12 +1,22 @@
-"""Faults of aiokafka 0.14 that no caller can get around, corrected for every consumer of this process.
+"""Corrects faults of aiokafka 0.14 that no caller can get around, for every consumer of this process.
 
-A consumer that stops cancels its fetches, and awaits them. One that has failed, for the broker is away, and waits
-until it may try again lets the cancellation through: it comes out of `stop` as if the caller had been cancelled, with
-connections left open, and ends a worker without a word. Anywhere else in a fetch aiokafka takes it for the fetch's end.
+Each correction goes when a release of aiokafka makes it needless; numbers are issues and pull requests of
+aio-libs/aiokafka.
 
-Error 82, FENCED_INSTANCE_ID, has no class. And a static member that Kafka does not recognise joins again without its
-member id, which takes the name from whoever has it now: two processes with one name fence each other for ever. With the
-member id that it had, Kafka says whether the name is another's (fenced), or nobody's (then it joins anew).
+1. A consumer that stops cancels its fetches and awaits them (`Fetcher.close`). A fetch that has failed sleeps before it
+   tries again, in an exception handler where nothing catches the cancellation. So the cancellation comes out of `stop`
+   as if the caller had been cancelled, connections stay open, and a worker ends without a word. `_fetch_or_end` ends
+   the fetch, as aiokafka does everywhere else in it. Issue 647 is open about `stop` raising CancelledError from the
+   coordinator; #1007 fixed the fetch routine alone. To report: `Fetcher.close` awaits `_pending_tasks` without
+   suppressing their cancellation.
+2. Error 82, FENCED_INSTANCE_ID, has no class. Issue 1186 is open about it, and pull request 1188 adds
+   `FencedInstanceIdError`: with it, ours goes, and `is_fenced` tests for the class alone.
+3. A static member that Kafka does not recognise joins again without its member id (`reset_generation`), which takes the
+   instance id from whoever has it now: two processes with one name fence each other for ever. With the member id that
+   it had, Kafka says whether the name is another's (fenced), or nobody's (then it joins anew). No issue is known. To
+   report: on UNKNOWN_MEMBER_ID from a heartbeat, a commit or a sync, `reset_generation` must keep the member id of a
+   member that has a `group.instance.id` and a generation.
+4. The parser of fetched records: see `agents.fetching`.
 """
 
 from __future__ import annotations
