@@ -53,7 +53,7 @@ class WorkerMetric(Table):
 
     WORKER = ("foreshock_worker_info", Kind.INFO, ("version",), "", "The release of this worker.")
     START = ("foreshock_start_timestamp_seconds", Kind.GAUGE, (), "s", "When this worker was started.")
-    RECORDS = ("foreshock_records_total", Kind.COUNTER, SOURCE, "records", "Records fetched of the source.")
+    RECORDS = ("foreshock_records_total", Kind.COUNTER, SOURCE, "records", "Records fetched from a source topic.")
     BYTES = ("foreshock_bytes_total", Kind.COUNTER, SOURCE, "bytes", "Bytes of their values.")
     LAG = ("foreshock_lag_records", Kind.GAUGE, SOURCE, "records", "Records still to be fetched.")
     LARGEST = (
@@ -65,11 +65,11 @@ class WorkerMetric(Table):
     PARTIALS = ("foreshock_partials_total", Kind.COUNTER, ("stage",), "partials", "Partials sent and folded.")
     RETRIES = (
         *("foreshock_publish_retries_total", Kind.COUNTER, ("stage",), "publications"),
-        "Publications that Kafka did not take at once.",
+        "Publications that Kafka did not accept at once.",
     )
     REBALANCES = (
         *("foreshock_rebalances_total", Kind.COUNTER, ("stage",), "rebalances"),
-        "Times that partitions were given back.",
+        "Rebalances in which this worker gave its partitions back.",
     )
     REJECTS = (
         *("foreshock_rejects_total", Kind.COUNTER, ("reason",), "records"),
@@ -77,7 +77,7 @@ class WorkerMetric(Table):
     )
     WAITING_FOR_CONFIGURATION = (
         *("foreshock_waiting_for_configuration", Kind.GAUGE, ("stage",), "0 or 1"),
-        "1 while its group gives this worker nothing, as another configuration is active there; else 0.",
+        "1 while this worker gets no partitions, because another configuration is active in its group; else 0.",
     )
     REBUILD_SECONDS = ("foreshock_rebuild_seconds", Kind.GAUGE, (), "s", "Time of the last rebuild of stage 2.")
     MERGE_REBUILD = (
@@ -86,11 +86,11 @@ class WorkerMetric(Table):
     )
     STATE_RESTARTED = (
         *("foreshock_state_restarted_total", Kind.COUNTER, ("kind",), "restarts"),
-        "What of the kept state did not fit the configuration, or was not sound, and began anew.",
+        "Parts of the kept state that did not fit the configuration, or were damaged, and began anew.",
     )
     MERGE_LAG = (
         *("foreshock_merge_lag_records", Kind.GAUGE, ("bucket",), "records"),
-        "Partials still to be folded and judged.",
+        "Partials still to be folded and evaluated.",
     )
     JOIN_REBUILD = (
         *("foreshock_join_rebuild_records", Kind.GAUGE, ("partition",), "records"),
@@ -98,11 +98,11 @@ class WorkerMetric(Table):
     )
     BOOKS = (
         *("foreshock_books_records_total", Kind.COUNTER, ("model", "outcome"), "records"),
-        "Records of a model by what became of them: read = counted + late + rejected + duplicate.",
+        "Records of a model by result: read = counted + late + rejected + duplicate.",
     )
     AHEAD = (
         *("foreshock_ahead_records_total", Kind.COUNTER, ("model",), "records"),
-        "Records of a model that were ahead of its stream time, and moved nothing: some clock is fast.",
+        "Records of a model that were ahead of its stream time, and did not move it: some clock is fast.",
     )
     FOREIGN_PARTIALS = (
         *("foreshock_foreign_partials_total", Kind.COUNTER, ("model",), "partials"),
@@ -110,57 +110,63 @@ class WorkerMetric(Table):
     )
     LABEL_RECORDS = (
         *("foreshock_label_records", Kind.GAUGE, ("model", "outcome"), "records"),
-        "Labels of a model by what became of them: read = matched + pending + duplicate + orphan + rejected.",
+        "Labels of a model by result: read = matched + pending + duplicate + orphan + rejected.",
     )
     SIDE_INPUT_RECORDS = (
         *("foreshock_told_records_total", Kind.COUNTER, ("topic", "model", "outcome"), "records"),
-        "Feedback, run events and observations of KPIs of a model by what became of them: "
+        "Feedback, run events and observations of KPIs of a model by result: "
         "read = counted + late + rejected + duplicate.",
     )
     MODEL_PARKED = (
         *("foreshock_model_parked", Kind.GAUGE, ("model", "stage"), "0 or 1"),
         "1 where an exception ended the evaluation of a model until a restart: in the counting of its records "
-        "(sketch), or in their judgement (merge). Else 0.",
+        "(sketch), or in their evaluation (merge). Else 0.",
     )
     LATER_RELEASE = (
         *("foreshock_later_release_records", Kind.GAUGE, ("topic",), "records"),
-        "Records of a later release that this worker cannot read: what they are of stands still. Of `progress` "
-        "partitions of its own, of the others records that it met since its start.",
+        "Records of a later release that this worker cannot read: their models, buckets or partitions stand still. "
+        "Of `progress` partitions of its own, of the others records that it read since its start.",
     )
     REPLAY_AWAITED = (
         *("foreshock_replay_awaited_topics", Kind.GAUGE, ("model",), "topics"),
-        "Topics of a model whose silence is not judged, for a past is replayed and they may be still to come.",
+        "Topics that a model waits for, because a past is replayed and they may still come.",
     )
     LOST = (
         *("foreshock_lost_records_total", Kind.COUNTER, ("topic",), "records"),
-        "Records that were gone (retention, DeleteRecords) before they were counted. They are not among the read.",
+        "Records that were deleted (retention, DeleteRecords) before they were counted. They are not among the read.",
     )
     LOG_CHANGES = (
         *("foreshock_log_changes_total", Kind.COUNTER, ("topic", "change"), "changes"),
-        "Times that a log was not what it was when it was read last.",
+        "Times that a log differed from what it was when it was last read.",
     )
     TOPIC_FAULT = (
         *("foreshock_topic_fault", Kind.GAUGE, ("topic", "fault"), "0 or 1"),
-        "1 while a topic is not as it must be, whatever it was at the start; else 0.",
+        "1 while a topic fails a check of the start; else 0.",
     )
     WATERMARK = (
         *("foreshock_watermark_timestamp_seconds", Kind.GAUGE, ("model",), "s"),
-        "Event time up to which all was read.",
+        "Watermark: event time up to which everything was read.",
     )
     JUDGED_UNTIL = (
         *("foreshock_judged_until_timestamp_seconds", Kind.GAUGE, ("model",), "s"),
-        "End of the last pane that was judged.",
+        "End of the last pane that was evaluated.",
     )
     LABELS_JUDGED_UNTIL = (
         *("foreshock_labels_judged_until_timestamp_seconds", Kind.GAUGE, ("model",), "s"),
-        "End of the last pane whose arrived labels were judged.",
+        "End of the last pane whose arrived labels were evaluated.",
     )
     SIGNAL_VALUE = ("foreshock_signal_value", Kind.GAUGE, SIGNAL, "of the signal", "Value in the last window.")
     SIGNAL_THRESHOLD = (
         *("foreshock_signal_threshold", Kind.GAUGE, SIGNAL, "of the signal"),
-        "Where the verdict begins.",
+        "The signal is breached beyond it.",
     )
-    SIGNAL_BREACHED = ("foreshock_signal_breached", Kind.GAUGE, SIGNAL, "0 or 1", "1 beyond the threshold, else 0.")
+    SIGNAL_BREACHED = (
+        "foreshock_signal_breached",
+        Kind.GAUGE,
+        SIGNAL,
+        "0 or 1",
+        "1 while the signal is breached, else 0.",
+    )
     WINDOW_EVENTS = ("foreshock_window_events", Kind.GAUGE, CELL, "events", "Events of the last window.")
     WINDOW_ERRORS = ("foreshock_window_errors", Kind.GAUGE, CELL, "events", "Requests in error in it.")
     WINDOW_LABELS = ("foreshock_window_labels", Kind.GAUGE, CELL, "labels", "Labels that came in the last window.")
@@ -178,7 +184,7 @@ class WorkerMetric(Table):
     )
     SHADOW_INCIDENTS = (
         *("foreshock_shadow_incidents_total", Kind.COUNTER, ("model",), "incidents"),
-        "What shadow rules would have published.",
+        "Incidents that shadow rules would have published.",
     )
     DECISIONS = (
         *("foreshock_decisions_total", Kind.COUNTER, ("model", "reason"), "decisions"),
@@ -186,7 +192,7 @@ class WorkerMetric(Table):
     )
     LEDGER_ALARMS = (
         *("foreshock_ledger_alarms", Kind.GAUGE, (*PROXY, "verdict"), "alarms"),
-        "Alarms of a proxy, by what the truth says of them.",
+        "Alarms of a proxy, by verdict.",
     )
     LEDGER_EPISODES = (
         *("foreshock_ledger_episodes", Kind.GAUGE, (*PROXY, "outcome"), "episodes"),
@@ -194,11 +200,11 @@ class WorkerMetric(Table):
     )
     LEDGER_PRECISION = (
         *("foreshock_ledger_precision_ratio", Kind.GAUGE, (*PROXY, "bound"), "ratio"),
-        "Confirmed of the judged alarms, at 95 %.",
+        "Confirmed by confirmed and refuted alarms, with the 95 % interval.",
     )
     LEDGER_RECALL = (
         *("foreshock_ledger_recall_ratio", Kind.GAUGE, (*PROXY, "bound"), "ratio"),
-        "Caught of the bad episodes, at 95 %.",
+        "Caught by all bad episodes, with the 95 % interval.",
     )
     LEDGER_LEAD = (
         *("foreshock_ledger_lead_seconds", Kind.GAUGE, (*PROXY, "quartile"), "s"),
@@ -206,15 +212,15 @@ class WorkerMetric(Table):
     )
     RULE_ACTIONS = (
         *("foreshock_rule_actions", Kind.GAUGE, ("model", "rule", "status"), "incidents"),
-        "Incidents of a rule, by what was done.",
+        "Incidents of a rule, by ack.",
     )
     FALSE_ALARMS = (
         *("foreshock_false_alarms_per_week", Kind.GAUGE, ("model", "kind"), "incidents/week"),
-        "Those that are allowed, and those there were.",
+        "False alarms a week: the budget, and the realised rate.",
     )
     SERIES_WITHHELD = (
         *("foreshock_series_withheld", Kind.GAUGE, (), "series"),
-        "Series of columns and proxies that the cap holds back.",
+        "Series of columns and proxies that the cap leaves out.",
     )
 
 
@@ -223,11 +229,11 @@ class WebhookMetric(Table):
 
     ACTIONS = (
         *("foreshock_webhook_actions_total", Kind.COUNTER, ("result",), "actions"),
-        "Actions by what became of them.",
+        "Actions by result.",
     )
     RETRIES = (
         *("foreshock_webhook_retries_total", Kind.COUNTER, (), "requests"),
-        "Requests that were not taken at once.",
+        "Requests that were not accepted at once.",
     )
 
 
