@@ -16,7 +16,7 @@ from agents.replay import generate
 from agents.topics import until_answered
 from streams.ack import Ack, read_ack
 from streams.action import read_action
-from streams.errors import ConfigError
+from streams.errors import BrokerAway, ConfigError, TopicMissing
 from streams.events import Invalid
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,10 @@ class AckReader(Service):
 
     async def _read(self) -> dict[TopicPartition, int]:
         self.rejected = 0
-        return await read_all(self.connection, self._take, TOPIC)
+        try:
+            return await read_all(self.connection, self._take, TOPIC)
+        except TopicMissing as error:  # the worker created it: a broker that has just come back may not know it yet
+            raise BrokerAway(seen=str(error)) from None
 
     @Service.task
     async def _follow(self) -> None:

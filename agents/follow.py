@@ -12,7 +12,7 @@ from agents import topics
 from agents.clients import Connection
 from agents.loader import Records, read_to_end, started
 from streams.action import line_of
-from streams.errors import BrokerError
+from streams.errors import TopicMissing
 from streams.text import plain_json
 
 READ_WITHIN_S = 120.0
@@ -24,12 +24,13 @@ async def read_all(
     """Passes every record on a topic to `take`, in the order of each partition; returns the ends of the partitions.
 
     Raises:
-        BrokerError: if there is no topic.
+        TopicMissing: if there is no topic.
+        BrokerAway: if Kafka does not answer.
     """
     topic = connection.topic(name)
     partitions = await topics.find(connection, topic)
     if partitions is None:
-        raise BrokerError(
+        raise TopicMissing(
             seen=f"no topic {topic} on {connection.broker}, or DESCRIBE on it is not allowed to us",
             expected="a worker to have made it",
             mend="start 'foreshock worker', or check --broker, the prefix and the ACLs",

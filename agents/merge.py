@@ -22,6 +22,7 @@ from agents.loader import Records as Loaded
 from agents.loader import read_to_end
 from agents.parked import MAX_NAMED, report
 from agents.publish import TOO_LARGE_S, Outgoing, Producer, TooLarge, publish
+from agents.topics import until_answered
 from agents.unpack import taken_apart
 from agents.work import Work
 from streams.ack import Ack, Acks
@@ -169,7 +170,7 @@ class MergeStage:
                     found.take(action)
 
         try:
-            await read_all(self.connection, take)
+            await until_answered(partial(read_all, self.connection, take))
         except BrokerError as error:
             log.warning("%s; incidents stay open that no state knows and no rule judges", plain(str(error)))
             return

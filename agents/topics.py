@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
@@ -131,9 +131,16 @@ async def create(connection: Connection, name: str, partitions: int, configs: Ma
 
 
 async def find(connection: Connection, topic: str) -> int | None:
-    """How many partitions a topic has; None if it does not exist. BrokerAway if Kafka does not answer."""
+    """Returns how many partitions a topic has; None if it does not exist.
+
+    Raises:
+        BrokerAway: if Kafka does not answer, or has no leader of some partition: a broker that has just come back.
+    """
     async with admin(connection) as client:
-        return (await partition_counts(client)).get(topic)
+        described = [item for item in await client.describe_topics() if item["topic"] == topic]
+    if described and not is_usable(described[0]):
+        raise no_leader(topic)
+    return len(described[0]["partitions"]) if described else None
 
 
 async def wait_for(connection: Connection, topic: str, on_wait: Callable[[str], None] = log.warning) -> int:
@@ -183,7 +190,7 @@ async def co_partitioned(connection: Connection, name: str, source: str) -> str:
     async with admin(connection) as client:
         there = await partition_counts(client)
     if source not in there:
-        raise BrokerAway(place=f"topic {source}", seen="no leader of all its partitions", mend="are enough brokers up?")
+        raise no_leader(source)
     if name not in there:
         await create(connection, name, there[source])
         log.info("created topic %s with %d partitions, as %s has", name, there[source], source)
@@ -238,11 +245,16 @@ async def admin(connection: Connection) -> AsyncIterator[AIOKafkaAdminClient]:
 async def partition_counts(client: AIOKafkaAdminClient) -> dict[str, int]:
     """The partitions of every topic of the cluster that can be used."""
     # Of all topics: asking for one by name creates it, on the embedded broker and on Kafka's own default.
-    return {
-        topic["topic"]: len(topic["partitions"])
-        for topic in await client.describe_topics()
-        if not topic["error_code"] and all(partition["leader"] >= 0 for partition in topic["partitions"])
-    }
+    return {topic["topic"]: len(topic["partitions"]) for topic in await client.describe_topics() if is_usable(topic)}
+
+
+def is_usable(described: Mapping[str, Any]) -> bool:
+    """Whether every partition of a topic, as an admin client describes it, has a leader."""
+    return not described["error_code"] and all(partition["leader"] >= 0 for partition in described["partitions"])
+
+
+def no_leader(topic: str) -> BrokerAway:
+    return BrokerAway(place=f"topic {topic}", seen="no leader of all its partitions", mend="are enough brokers up?")
 
 
 async def max_message_bytes(client: AIOKafkaAdminClient, name: str) -> int | None:

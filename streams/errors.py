@@ -100,6 +100,10 @@ class BrokerAway(BrokerError):
     code = "FS-AWAY"
 
 
+class TopicMissing(BrokerError):
+    """A topic does not exist, or we may not describe it."""
+
+
 class StoreError(ForeshockError):
     """The disk of the label join fails, or is full."""
 
