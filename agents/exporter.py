@@ -26,7 +26,9 @@ from streams.ack import Status
 from streams.action import segment_object
 from streams.backtest import label_summary
 from streams.events import Reason as RejectReason
-from streams.ledger import TOTAL, LedgerRows, ProxyRow, Verdict
+from streams.ledger import TOTAL
+from streams.ledger_rows import LedgerRows, ProxyRow
+from streams.ledger_tally import Verdict
 from streams.partial import Books, LabelBooks
 from streams.restore import Kind
 from streams.signals.evaluate import Result

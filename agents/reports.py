@@ -20,7 +20,8 @@ from streams.action import read_action
 from streams.backtest import Summary
 from streams.errors import UNREADABLE, ConfigError, DataError
 from streams.events import Invalid
-from streams.ledger import LedgerRows, rows_of
+from streams.ledger import rows_of
+from streams.ledger_rows import LedgerRows
 from streams.plan import Plan
 from streams.reports.gather import Gathered
 from streams.reports.pages import page_of

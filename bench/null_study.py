@@ -15,7 +15,7 @@ import numpy as np
 
 from streams.arrays import Floats
 from streams.signals.distance import METHODS, Method
-from streams.signals.null import rate_floor, rate_threshold
+from streams.signals.rate_limits import rate_floor, rate_threshold
 
 ALPHAS = (0.05, 0.01, 1e-3, 1e-4)
 REFERENCE_SIZES = (500, 5_000, 100_000)

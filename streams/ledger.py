@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable
-from enum import StrEnum
 
 import msgspec
-import numpy as np
 
 from streams.ack import Ack, Status
 from streams.action import Action
@@ -20,7 +18,6 @@ from streams.duration import WEEK_MS
 from streams.errors import UNREADABLE, SketchError
 from streams.incident_log import IncidentKey
 from streams.incidents import (
-    CHANGED,
     Incident,
     first,
     first_of_each,
@@ -28,34 +25,21 @@ from streams.incidents import (
     is_proxy,
     speaks_of_the_model,
 )
+from streams.ledger_rows import LedgerRows, ProxyRow, Realised, RuleRow, proxy_row, rule_row
+from streams.ledger_tally import RuleTally, Tally, Verdict, rule_tally
 from streams.plan import ModelPlan
 from streams.seal import inflate, seal, unseal
 from streams.signals.names import SIGNALS
-from streams.signals.outcome import wilson
 from streams.times import NO_TIME, instant_ms
 from streams.truth import Episode, Standing, Truth, TruthState
 from streams.window import Clock, WindowRecord
 
-ENOUGH = 10
-"""Verdicts below which a precision is only reported."""
-DECORATION, OLD_ENOUGH_MS = 5, WEEK_MS
-"""So many incidents, each so old, that nobody acted on: the rule is decoration."""
 TOTAL = "total"
 """Stands for all proxies together: an incident of several is one alarm."""
 
 MOST_INCIDENTS, MOST_SPANS, MOST_LEADS, MOST_LOOSE = 500, 4_000, 200, 1_000
 """Of one model: incidents, and spans of truth of all cells, beyond which the older half is folded into counts; lead
 times of one proxy, and acks of actions that are not known (yet), beyond which the oldest are dropped."""
-
-
-class Verdict(StrEnum):
-    """What the truth said of an alarm."""
-
-    CONFIRMED = "confirmed"
-    REFUTED = "refuted"
-    OPEN = "open"
-    UNKNOWN = "unknown"
-    CENSORED = "censored"
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,105 +58,6 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 
 Verdicts = dict[IncidentKey, tuple[Verdict, int | None]]
 """By incident, with the lead time of what is confirmed."""
-
-
-class Tally(msgspec.Struct):
-    """Of one proxy."""
-
-    shadow: int = 0
-    """Alarms of shadow rules."""
-    verdicts: dict[str, int] = {}
-    caught: int = 0
-    late: int = 0
-    missed: int = 0
-    leads_ms: tuple[int, ...] = ()
-
-    def plus(self, other: Tally) -> Tally:
-        return Tally(
-            self.shadow + other.shadow,
-            {v: n for v in Verdict if (n := self.verdicts.get(v, 0) + other.verdicts.get(v, 0))},
-            self.caught + other.caught,
-            self.late + other.late,
-            self.missed + other.missed,
-            (*self.leads_ms, *other.leads_ms),
-        )
-
-
-class RuleTally(msgspec.Struct):
-    """Of one rule, in incidents."""
-
-    published: int = 0
-    old: int = 0
-    statuses: dict[str, int] = {}
-    acted: int = 0
-    """Those that somebody began to act on, or has done."""
-    delays_ms: tuple[int, ...] = ()
-    """From firing to the first ack."""
-
-    def plus(self, other: RuleTally) -> RuleTally:
-        return RuleTally(
-            self.published + other.published,
-            self.old + other.old,
-            {s: n for s in Status if (n := self.statuses.get(s, 0) + other.statuses.get(s, 0))},
-            self.acted + other.acted,
-            (*self.delays_ms, *other.delays_ms),
-        )
-
-
-class ProxyRow(msgspec.Struct, frozen=True, kw_only=True):
-    """How one proxy did: `alarms` = confirmed + refuted + open + unknown + censored."""
-
-    model: str
-    proxy: str
-    alarms: int
-    shadow: int
-    confirmed: int
-    refuted: int
-    open: int
-    unknown: int
-    censored: int
-    caught: int
-    """Bad episodes that it announced before the labels showed them."""
-    late: int
-    """Those that it announced no earlier than the labels."""
-    missed: int
-    precision: tuple[float, float, float] | None
-    """Share of the judged alarms that was confirmed, and its interval at 95 %."""
-    recall: tuple[float, float, float] | None
-    """Share of the bad episodes that it caught, of all three kinds."""
-    lead_s: tuple[float, float, float] | None
-    """From an alarm to when the truth was to be seen: median, lower and upper quartile. Below 0: it came later."""
-    enough: bool
-    """Whether there are enough verdicts to build on."""
-
-
-class RuleRow(msgspec.Struct, frozen=True, kw_only=True):
-    """What was done about the incidents of one rule; `acted` holds those of which only `done` was said too."""
-
-    model: str
-    rule: str
-    shadow: bool
-    published: int
-    seen: int
-    acted: int
-    dismissed: int
-    done: int
-    share: float | None
-    """Of the incidents, those that were acted on."""
-    ack_s: float | None
-    """Median time from firing to the first ack."""
-    decoration: bool
-    """It fires, and nobody acts on it."""
-
-
-class Realised(msgspec.Struct, frozen=True, kw_only=True):
-    """False alarms of a model beside its budget: published incidents that were refuted or dismissed, each once."""
-
-    model: str
-    false_alarms: int
-    weeks: float
-    per_week: float
-    budget: float
 
 
 class LedgerState(msgspec.Struct, kw_only=True):
@@ -215,10 +100,6 @@ class Ledger:
         self._unsaved = False
         self._saved_until_ms = self.truth.settled_until_ms
 
-    @classmethod
-    def from_state(cls, terms: Terms, state: LedgerState) -> Ledger:
-        return cls(terms, state)
-
     def to_state(self) -> LedgerState:
         return LedgerState(
             model=self.terms.model,
@@ -234,7 +115,7 @@ class Ledger:
         )
 
     def news(self) -> LedgerState | None:
-        """What to keep, if it is worth that: spans that are not bad wait a horizon, for they are told again."""
+        """The state to keep, if it changed enough: spans that are not bad wait a horizon; they are published again."""
         until_ms, saved_ms = self.truth.settled_until_ms, self._saved_until_ms
         grown = until_ms is not None and (saved_ms is None or until_ms - saved_ms >= self.terms.horizon_ms)
         if not self._unsaved and not grown:
@@ -324,7 +205,7 @@ class Ledger:
             folded.leads_ms = folded.leads_ms[-MOST_LEADS:]
             self._proxies[proxy] = folded
         for rule in {incident.rule for incident in incidents}:
-            self._rules[rule] = self._rules.get(rule, RuleTally()).plus(self._rule_tally(rule, incidents))
+            self._rules[rule] = self._rules.get(rule, RuleTally()).plus(rule_tally(rule, incidents, self.last_ms))
             self._rules[rule].delays_ms = self._rules[rule].delays_ms[-MOST_LEADS:]
         self._false_alarms += self._count_false(incidents, verdicts)
         for incident in incidents:
@@ -345,21 +226,27 @@ class Ledger:
     def _proxy_rows(self) -> list[ProxyRow]:
         verdicts, episodes = self._verdicts(), self.truth.episodes()
         incidents = list(self._incidents.values())
-        return [
-            self._proxy_row(
-                name, self._proxies.get(name, Tally()).plus(self._tally(name, verdicts, incidents, episodes))
-            )
-            for name in self._names()
-        ]
+        rows = []
+        for name in self._names():
+            tally = self._proxies.get(name, Tally()).plus(self._tally(name, verdicts, incidents, episodes))
+            rows.append(proxy_row(self.terms.model, name, tally))
+        return rows
 
     def rules(self) -> list[RuleRow]:
         """A row of every rule."""
         incidents = list(self._incidents.values())
         names = dict.fromkeys([*self.terms.rules, *sorted({*self._rules, *(found.rule for found in incidents)})])
-        return [
-            self._rule_row(name, self._rules.get(name, RuleTally()).plus(self._rule_tally(name, incidents)), incidents)
-            for name in names
-        ]
+        rows = []
+        for name in names:
+            tally = self._rules.get(name, RuleTally()).plus(rule_tally(name, incidents, self.last_ms))
+            rows.append(rule_row(self.terms.model, name, self._is_shadow(name, incidents), tally))
+        return rows
+
+    def _is_shadow(self, rule: str, incidents: Iterable[Incident]) -> bool:
+        """Of a rule that the configuration no longer has, its incidents say so."""
+        if rule in self.terms.rules:
+            return self.terms.rules[rule]
+        return any(incident.shadow for incident in incidents if incident.rule == rule)
 
     def realised(self) -> Realised:
         """False alarms over the time that was observed; less than a week counts as one."""
@@ -451,55 +338,6 @@ class Ledger:
             tally.missed += not over
         return tally
 
-    def _proxy_row(self, proxy: str, tally: Tally) -> ProxyRow:
-        counts = {str(verdict): tally.verdicts.get(verdict, 0) for verdict in Verdict}
-        judged = counts["confirmed"] + counts["refuted"]
-        return ProxyRow(
-            model=self.terms.model,
-            proxy=proxy,
-            alarms=sum(counts.values()),
-            shadow=tally.shadow,
-            **counts,
-            caught=tally.caught,
-            late=tally.late,
-            missed=tally.missed,
-            precision=_share(counts["confirmed"], judged),
-            recall=_share(tally.caught, tally.caught + tally.late + tally.missed),
-            lead_s=_quartiles(tally.leads_ms),
-            enough=judged >= ENOUGH,
-        )
-
-    def _rule_tally(self, rule: str, incidents: Iterable[Incident]) -> RuleTally:
-        tally = RuleTally()
-        for incident in incidents:
-            if incident.rule != rule or incident.fired_ms is None:
-                continue
-            tally.published += 1
-            tally.old += self.last_ms is not None and incident.fired_ms + OLD_ENOUGH_MS <= self.last_ms
-            tally.acted += any(status in CHANGED for status in incident.acks)
-            tally.statuses = {s: tally.statuses.get(s, 0) + (s in incident.acks) for s in Status}
-            if incident.acks:
-                tally.delays_ms += (min(incident.acks.values()) - incident.fired_ms,)
-        return tally
-
-    def _rule_row(self, rule: str, tally: RuleTally, incidents: Iterable[Incident]) -> RuleRow:
-        shadow = self.terms.rules.get(rule)
-        if shadow is None:
-            shadow = any(incident.shadow for incident in incidents if incident.rule == rule)
-        return RuleRow(
-            model=self.terms.model,
-            rule=rule,
-            shadow=shadow,
-            published=tally.published,
-            seen=tally.statuses.get(Status.SEEN, 0),
-            acted=tally.acted,
-            dismissed=tally.statuses.get(Status.DISMISSED, 0),
-            done=tally.statuses.get(Status.DONE, 0),
-            share=tally.acted / tally.published if tally.published else None,
-            ack_s=float(np.median(tally.delays_ms)) / 1000 if tally.delays_ms else None,
-            decoration=not shadow and tally.old >= DECORATION and not tally.acted,
-        )
-
     @staticmethod
     def _count_false(incidents: Iterable[Incident], verdicts: Verdicts) -> int:
         return sum(
@@ -522,14 +360,6 @@ def terms_of(plan: ModelPlan) -> Terms:
     )
 
 
-class LedgerRows(msgspec.Struct, frozen=True, kw_only=True):
-    """What ledgers say, as `ledger.json` has it."""
-
-    proxies: tuple[ProxyRow, ...]
-    rules: tuple[RuleRow, ...]
-    realised: tuple[Realised, ...]
-
-
 def rows_of(ledgers: Iterable[Ledger]) -> LedgerRows:
     """Of one model after the other."""
     books = list(ledgers)
@@ -550,16 +380,3 @@ def unpack_ledger(data: bytes, key: bytes = b"") -> LedgerState:
         return msgspec.msgpack.decode(inflate(unseal(data, key)), type=LedgerState)
     except UNREADABLE as error:
         raise SketchError(seen=f"a ledger that does not open ({error})", expected="a packed ledger") from None
-
-
-def _share(hits: int, n: int) -> tuple[float, float, float] | None:
-    """A share, and its score interval."""
-    return (hits / n, *wilson(hits, n)) if n else None
-
-
-def _quartiles(values_ms: tuple[int, ...]) -> tuple[float, float, float] | None:
-    """Median, lower and upper quartile, in seconds."""
-    if not values_ms:
-        return None
-    median, low, high = np.quantile(np.array(values_ms, float) / 1000, (0.5, 0.25, 0.75)).tolist()
-    return median, low, high

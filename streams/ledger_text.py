@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from streams.ledger import ENOUGH, LedgerRows, ProxyRow, Realised, RuleRow
+from streams.ledger_rows import ENOUGH, LedgerRows, ProxyRow, Realised, RuleRow
 
 PROXIES = (
     *("proxy", "alarms", "confirmed", "refuted", "open", "unknown", "censored", "caught", "late", "missed"),

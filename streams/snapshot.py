@@ -13,7 +13,8 @@ from streams.baseline import SegmentKey
 from streams.calibrate import Calibration, standard_errors
 from streams.chunk_merge import FINAL_MARK, ModelBooks
 from streams.judge import BucketJudge, ModelJudge
-from streams.ledger import Ledger, LedgerRows, rows_of
+from streams.ledger import Ledger, rows_of
+from streams.ledger_rows import LedgerRows
 from streams.merge import BucketMerge, ModelMerge
 from streams.partial import Books, LabelBooks, sum_of
 from streams.plan import Facts, model_of

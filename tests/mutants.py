@@ -91,7 +91,7 @@ MODULES: Mapping[str, tuple[tuple[str, ...], str]] = {
         "tests/unit/test_decide.py tests/unit/test_inhibit.py",
     ),
     "ledger": (
-        ("streams/ledger.py", "streams/truth.py"),
+        ("streams/ledger.py", "streams/ledger_rows.py", "streams/ledger_tally.py", "streams/truth.py"),
         "tests/laws/test_ledger.py tests/unit/test_ledger.py tests/unit/test_boundaries.py",
     ),
     "facts": (

@@ -27,7 +27,8 @@ from agents.cli.options import (
 from agents.logs import echo
 from agents.reading import MAX_RESULT_BYTES, read_bytes
 from streams.errors import UNREADABLE, ConfigError, DataError
-from streams.ledger import LedgerRows, rows_of
+from streams.ledger import rows_of
+from streams.ledger_rows import LedgerRows
 from streams.ledger_text import ledger_lines
 from streams.reports.periods import Cadence, period_of
 from streams.text import plain_json

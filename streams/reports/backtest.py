@@ -12,7 +12,7 @@ from streams.compare import Spell, Spells
 from streams.judge import Outcome
 from streams.plan import Plan
 from streams.reports.html import Column, Markup, figure, page, paragraph, section, table, tag, when
-from streams.reports.report import measure_title, number_text, segment_text
+from streams.reports.phrases import measure_title, number_text, segment_phrase
 from streams.reports.svg import Mark, Series
 from streams.window import Clock, SignalRecord, WindowRecord
 
@@ -157,7 +157,7 @@ def _action_cells(action: Action) -> tuple[str, ...]:
         for item in data.signals[:4]
     )
     state = tag("span", data.state, class_=data.state)
-    segment = segment_text(data.segment)
+    segment = segment_phrase(data.segment)
     return (
         when(data.window.end),
         state,
@@ -178,7 +178,7 @@ def _incident_cells(spell: Spell) -> tuple[str, ...]:
         f"{spell.action} (held back)" if spell.suppressed else spell.action,
         spell.model,
         spell.version or "",
-        segment_text(spell.segment),
+        segment_phrase(spell.segment),
         spell.rule,
     )
 
@@ -187,7 +187,7 @@ def incident_line(spell: Spell) -> str:
     """An incident for a terminal."""
     about = [
         *([f"version {spell.version}"] if spell.version is not None else []),
-        *([segment_text(spell.segment)] if spell.segment else []),
+        *([segment_phrase(spell.segment)] if spell.segment else []),
     ]
     where = f", {', '.join(about)}" if about else ""
     response = f"{spell.action}, held back" if spell.suppressed else spell.action

@@ -9,7 +9,7 @@ import msgspec
 
 from streams.config import Response
 from streams.duration import DAY_MS, WEEK_MS
-from streams.ledger import LedgerRows, ProxyRow, Realised, RuleRow
+from streams.ledger_rows import LedgerRows, ProxyRow, Realised, RuleRow
 from streams.reports.gather import Cell, Gathered
 from streams.reports.incidents import Incident
 from streams.reports.lines import (
@@ -32,6 +32,7 @@ from streams.reports.lines import (
     signal_lines,
 )
 from streams.reports.periods import Cadence, day_of
+from streams.reports.phrases import count_text, measure_title, number_text, segment_phrase
 from streams.reports.pool import corrected_z, pooled
 from streams.reports.recommend import Facts, Recommendation, recommend
 from streams.signals.names import SIGNALS
@@ -177,14 +178,6 @@ def maturity_of(gathered: Gathered) -> Maturity:
     return Maturity(predictions=sum(s.predictions for s in whole), labels=sum(s.labels for s in whole))
 
 
-def count_text(number: int, what: str) -> str:
-    """
-    >>> count_text(1, "incident"), count_text(2_000, "label")
-    ('1 incident', '2,000 labels')
-    """
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
 # Daily
 
 
@@ -240,12 +233,7 @@ def _is_due(incident: Incident) -> bool:
 
 
 def _names(incidents: Iterable[Incident]) -> str:
-    return ", ".join(dict.fromkeys(found.rule + segment_text(found.segment, " in ") for found in incidents))
-
-
-def segment_text(segment: Mapping[str, str] | None, before: str = "") -> str:
-    """As `origin EWR`; nothing for the whole model."""
-    return before + ", ".join(f"{name} {value}" for name, value in segment.items()) if segment else ""
+    return ", ".join(dict.fromkeys(found.rule + segment_phrase(found.segment, " in ") for found in incidents))
 
 
 # Weekly
@@ -316,7 +304,7 @@ def _weekly_verdict(
         said = "No segment is worse than its reference beyond chance."
         return (Standing.WATCH if due else Standing.ALL_WELL), said + after
     line = worse[0]
-    where = segment_text(line.segment) or "the model as a whole"
+    where = segment_phrase(line.segment) or "the model as a whole"
     turned = [found for found in moved if found.turned == "worse"]
     how = (
         f"its {measure_title(line.name, line.feature)} is {number_text(line.name, line.now.value)}, "
@@ -339,39 +327,6 @@ def _same(line: MeasureLine, other: MeasureLine) -> bool:
         other.segment,
         other.version,
     )
-
-
-def measure_title(name: str, feature: str | None = None) -> str:
-    """As a person would say it.
-
-    >>> measure_title("class_recall", "fraud")
-    'class recall of fraud'
-    """
-    return name.replace("_", " ") + (f" of {feature}" if feature is not None else "")
-
-
-PER_SECOND = frozenset({"request_rate", "label_rate"})
-MILLISECONDS = frozenset({"freshness", "latency_p50", "latency_p99"})
-PERCENT = frozenset({"accuracy", ERROR_RATE, "segment_error_rate", "class_recall", "class_precision"})
-
-
-def number_text(name: str, value: float | None) -> str:
-    """A number in the unit of its signal; nothing is a dash.
-
-    >>> number_text("accuracy", 0.68349), number_text("log_loss", 0.53704732), number_text("auc", None)
-    ('68.3%', '0.537', '–')
-    """
-    if value is None:
-        return "–"
-    if name in PER_SECOND:
-        return f"{value:.3g} /s"
-    if name in MILLISECONDS:
-        return f"{value / 1000:,.3g} s" if abs(value) >= 1_000 else f"{value:.3g} ms"
-    if name in PERCENT or name.endswith(("_rate", "_maturity")):
-        return f"{100 * value:.1f}%".replace("-", "−")
-    size = abs(value)
-    text = f"{value:,.0f}" if size >= 1_000 else f"{value:.3g}" if size >= 100 else f"{value:.3f}"
-    return ("0.000" if text == "-0.000" else text).replace("-", "−")
 
 
 # Monthly

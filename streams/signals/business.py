@@ -30,7 +30,7 @@ from streams.signals.budget import error_of_capture, error_of_kpis
 from streams.signals.evaluate import Result, single
 from streams.signals.feedback import CERTAIN
 from streams.signals.names import SIGNALS, Signal
-from streams.signals.null import rate_floor, rate_threshold
+from streams.signals.rate_limits import rate_floor, rate_threshold
 
 TWO_SIDED_95 = 1.96
 LEAST_OBSERVED = 20

@@ -25,7 +25,7 @@ from streams.signals.budget import error_of_events
 from streams.signals.estimate import Estimate, estimate_of
 from streams.signals.measure import RATES, latency_ms, rate_columns, schema_change
 from streams.signals.names import ESTIMATED, SIGNALS, Signal
-from streams.signals.null import quantile_band, rate_threshold
+from streams.signals.rate_limits import quantile_band, rate_threshold
 from streams.signals.reference import DRIFTS, LATENCIES, MIN_EVENTS, Limits, Reference
 from streams.sketch.distinct import RELATIVE_ERROR
 from streams.sketch.layout import requests

@@ -23,7 +23,7 @@ from streams.plan import ModelPlan
 from streams.signals.budget import error_of_feedback
 from streams.signals.evaluate import Result, effect_of
 from streams.signals.names import SIGNALS
-from streams.signals.null import rate_floor, rate_threshold
+from streams.signals.rate_limits import rate_floor, rate_threshold
 from streams.signals.reference import MIN_EVENTS
 
 RATES = {

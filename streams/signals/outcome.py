@@ -28,7 +28,7 @@ from streams.signals.budget import error_of_label_windows, labels_between_alarms
 from streams.signals.evaluate import CellResult, Result, Window, effect_of, single
 from streams.signals.label_flow import MIN_LABELS, FlowJudge
 from streams.signals.names import SIGNALS
-from streams.signals.null import rate_threshold
+from streams.signals.rate_limits import rate_threshold
 from streams.signals.reference import DESIGN_CONFIDENCE, MIN_BLOCKS, upper_limit
 from streams.signals.worth import Measured
 from streams.sketch.outcomes import LABELLED

@@ -20,7 +20,8 @@ from agents.replay import generate
 from agents.web_options import WebOptions
 from streams.ack import Acks, read_ack
 from streams.backtest import Backtest
-from streams.ledger import Ledger, LedgerRows, rows_of
+from streams.ledger import Ledger, rows_of
+from streams.ledger_rows import LedgerRows
 from streams.plan import Plan
 from tests.embedded.conftest import until
 from tests.embedded.test_commands import done, foreshock, one_line

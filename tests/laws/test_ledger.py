@@ -21,7 +21,8 @@ import streams.ledger
 from streams.ack import Ack, Status
 from streams.action import Action, ActionData, Evidence, Reason, Span, State
 from streams.config import Severity
-from streams.ledger import Ledger, LedgerState, ProxyRow, Terms
+from streams.ledger import Ledger, LedgerState, Terms
+from streams.ledger_rows import ProxyRow
 from streams.times import rfc3339
 from streams.window import Clock, SignalRecord, WindowRecord
 
@@ -400,7 +401,7 @@ def played(steps: list[Callable[[Ledger], None]], seed: int, cuts: int = 0) -> L
     for number, step in enumerate(order):
         if number in places:
             state = msgspec.json.decode(msgspec.json.encode(book.to_state()), type=LedgerState)
-            book = Ledger.from_state(TERMS, state)
+            book = Ledger(TERMS, state)
         step(book)
     return book
 

@@ -12,7 +12,8 @@ from streams.ack import Ack, Acks, Status
 from streams.backtest import Backtest
 from streams.configure import load
 from streams.judge import Outcome
-from streams.ledger import Ledger, LedgerRows, LedgerState, ProxyRow, pack_ledger, rows_of, terms_of, unpack_ledger
+from streams.ledger import Ledger, LedgerState, pack_ledger, rows_of, terms_of, unpack_ledger
+from streams.ledger_rows import LedgerRows, ProxyRow
 from streams.plan import compile_model, compile_plan
 from streams.scaffold import foreshock_yaml
 from streams.times import instant_ms
@@ -139,7 +140,7 @@ def test_a_ledger_is_the_same_when_it_is_read_from_what_was_published() -> None:
     for number, outcome in enumerate(reversed(outcomes)):
         if number == len(outcomes) // 2:
             state: LedgerState = unpack_ledger(pack_ledger(again.to_state()))
-            again = Ledger.from_state(book.terms, state)
+            again = Ledger(book.terms, state)
         for window in outcome.windows:
             again.take_window(window)
         for action in outcome.actions:

@@ -55,7 +55,6 @@ EXEMPT: frozenset[str] = frozenset(
         "streams/judge_facts.py",
         "streams/judge_outcomes.py",
         "streams/learn_outcomes.py",
-        "streams/ledger.py",
         "streams/merge.py",
         "streams/partial.py",
         "streams/predictions.py",

@@ -8,7 +8,8 @@ import pytest
 
 import streams.ledger
 from streams.ack import Ack, Status
-from streams.ledger import ENOUGH, Ledger, ProxyRow, RuleRow, rows_of
+from streams.ledger import Ledger, rows_of
+from streams.ledger_rows import ENOUGH, ProxyRow, RuleRow
 from streams.ledger_text import ledger_lines
 from streams.window import Clock
 from tests.laws.test_ledger import HOUR_MS, SPAN_H, TERMS, Told, at, signal, window

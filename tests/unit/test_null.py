@@ -8,8 +8,9 @@ from scipy import stats
 
 from streams.arrays import Floats, Mask
 from streams.signals.distance import METHODS, chi_square, jensen_shannon, kolmogorov_smirnov
-from streams.signals.null import jensen_shannon_moments, quantile_band, rate_floor, rate_threshold
+from streams.signals.null import jensen_shannon_moments
 from streams.signals.presets import PRESETS, Fixed, preset_threshold
+from streams.signals.rate_limits import quantile_band, rate_floor, rate_threshold
 
 ALPHAS = (0.05, 0.01, 1e-3)
 BINS = {

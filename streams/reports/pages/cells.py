@@ -8,7 +8,8 @@ from streams.reports.html import Markup, safe, tag
 from streams.reports.incidents import Incident
 from streams.reports.lines import MeasureLine, SignalLine
 from streams.reports.periods import Period, day_of
-from streams.reports.report import Maturity, number_text, segment_text
+from streams.reports.phrases import number_text, segment_phrase
+from streams.reports.report import Maturity
 
 NOT_JUDGED = "–"
 VERDICTS = {
@@ -40,7 +41,7 @@ def labels_known(maturity: Maturity) -> Markup:
 
 def cell_name(line: MeasureLine | SignalLine | Incident, versions: bool = True) -> str:
     """The segment, and the version where there are several."""
-    where = segment_text(line.segment) or "whole model"
+    where = segment_phrase(line.segment) or "whole model"
     return where + (f", version {line.version}" if versions and line.version is not None else "")
 
 

@@ -8,7 +8,7 @@ from streams.reports.html import Column, Markup, paragraph, safe, table, tag, wh
 from streams.reports.incidents import Incident
 from streams.reports.pages.cells import cell_name
 from streams.reports.periods import Period
-from streams.reports.report import measure_title, number_text
+from streams.reports.phrases import measure_title, number_text
 
 
 def incident_tables(incidents: Sequence[Incident], period: Period, when_: str) -> Iterator[str]:

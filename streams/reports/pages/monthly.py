@@ -10,7 +10,8 @@ from streams.reports.pages.cells import day_names, days_meant, iso_days, labels_
 from streams.reports.pages.record import proxy_record, rule_record
 from streams.reports.pages.signals import other_families, signal_tables
 from streams.reports.periods import Period, day_of
-from streams.reports.report import Monthly, Trend, measure_title, number_text
+from streams.reports.phrases import measure_title, number_text
+from streams.reports.report import Monthly, Trend
 from streams.reports.svg import Mark, Series
 
 

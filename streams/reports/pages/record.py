@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from streams.duration import format_ms
-from streams.ledger import ENOUGH, ProxyRow, RuleRow
+from streams.ledger_rows import ENOUGH, ProxyRow, RuleRow
 from streams.reports.html import Column, Markup, paragraph, safe, table
 from streams.reports.pages.cells import NOT_JUDGED
 from streams.reports.pages.incidents import incident_tables
 from streams.reports.periods import Period
-from streams.reports.report import Monthly, measure_title
+from streams.reports.phrases import measure_title
+from streams.reports.report import Monthly
 
 
 def proxy_record(report: Monthly) -> Iterator[str]:

@@ -8,7 +8,7 @@ from streams.reports.html import Column, Markup, paragraph, safe, section, table
 from streams.reports.lines import SignalLine
 from streams.reports.pages.cells import days_meant
 from streams.reports.periods import Cadence, Period
-from streams.reports.report import measure_title, number_text, segment_text
+from streams.reports.phrases import measure_title, number_text, segment_phrase
 from streams.reports.svg import meter, spark
 
 MOST_LINES, FEW_LINES = 15, 6
@@ -77,7 +77,7 @@ def _beyond(breached: Sequence[SignalLine]) -> str:
 
 
 def _signal_cells(line: SignalLine, period: Period, versions: bool) -> Iterator[str]:
-    where = segment_text(line.segment)
+    where = segment_phrase(line.segment)
     version = f"version {line.version}" if versions and line.version is not None else ""
     about = ", ".join(text for text in (where, version) if text)
     name = safe(measure_title(line.name, line.feature))

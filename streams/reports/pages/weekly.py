@@ -10,7 +10,8 @@ from streams.reports.pages.cells import NOT_JUDGED, cell_name, labels_known, ver
 from streams.reports.pages.incidents import incident_tables
 from streams.reports.pages.signals import other_families, signal_tables
 from streams.reports.periods import Period
-from streams.reports.report import Weekly, measure_title, number_text
+from streams.reports.phrases import measure_title, number_text
+from streams.reports.report import Weekly
 from streams.reports.svg import Scale, whisker
 
 
