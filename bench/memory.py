@@ -125,7 +125,7 @@ class Worker:
         sketch = SimpleNamespace(intake=None, work=Work(), folds={0: self.fold}, parked=[], plan=self.plan)
         sketch.resuming, sketch.lost_labels, sketch.producer = resuming, {}, SimpleNamespace(largest={})
         merge = SimpleNamespace(intake=None, judges=self.judges, work=Work(), rebuild_seconds=0.0, to_rebuild=0)
-        merge.parked, merge.restarted, merge.later, merge.awaited = [], Counter(), {}, {}
+        merge.restarted, merge.later = Counter(), {}
         acks = SimpleNamespace(rejected=0)
         self.exporter = Exporter(sketch, merge, acks, self.plan.config.web.max_series)  # type: ignore[arg-type]
 

@@ -38,9 +38,8 @@ def scraped(
         producer=SimpleNamespace(largest={}),
     )
     merge = SimpleNamespace(
-        intake=None, judges=judges, work=Work(), rebuild_seconds=0.0, to_rebuild=0, parked=[], later={}, awaited={}
+        intake=None, judges=judges, work=Work(), rebuild_seconds=0.0, to_rebuild=0, later={}, restarted=Counter()
     )
-    merge.restarted = Counter()
     exporter = Exporter(cast(Any, sketch), cast(Any, merge), cast(Any, SimpleNamespace(rejected=0)), max_series)
     found: dict[str, list[tuple[dict[str, str], float]]] = {}
     for family in exporter.collect():
