@@ -10,7 +10,7 @@ from pathlib import Path
 
 from deploy.kafka_files import KAFKA_VERSION
 
-OURS = ("msgspec", "numpy", "aiokafka", "faust-streaming", "datasketches", "rocksdict")
+OURS = ("msgspec", "numpy", "aiokafka", "faust-streaming", "rocksdict")
 
 
 def cores() -> tuple[int | None, int | None]:

