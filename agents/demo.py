@@ -22,6 +22,7 @@ from agents.replay import generate
 from agents.web_options import WebOptions
 from streams.action import Action, action_line
 from streams.configure import load
+from streams.duration import DAY_MS
 from streams.events import time_ms
 from streams.learn import learn
 from streams.ledger_text import proxy_lines, realised_line
@@ -38,7 +39,6 @@ STRETCH = 16_384
 FOREVER_MS = 2**62
 BASELINE_FILE = "flights.baseline"
 READ_WITHIN_S = 60.0
-DAY_MS = 86_400_000
 TRUTH = ("calibration", "performance")
 FURLOUGH_MS = (1_366_502_400_000, 1_367_107_200_000)
 """21 to 27 April 2013, UTC."""

@@ -31,7 +31,7 @@ from streams.ledger_rows import LedgerRows, ProxyRow
 from streams.ledger_tally import Verdict
 from streams.partial import Books, LabelBooks
 from streams.restore import Kind
-from streams.signals.evaluate import Result
+from streams.signals.result import Result
 from streams.snapshot import (
     CellSnapshot,
     DecisionsSnapshot,

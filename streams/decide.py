@@ -24,8 +24,8 @@ from streams.config import Rule
 from streams.evidence import Condition, condition_of, evidence_key, features_of
 from streams.inhibit import Incident
 from streams.rule_state import MOST_REVISIONS, NO_TRAFFIC_PANES, RuleCell, RuleState, starved, step
-from streams.signals.evaluate import CellResult, Window
 from streams.signals.names import PARTS, rank_of
+from streams.signals.result import CellResult, Window
 from streams.situation import Judged, LowerLayers, Situation, Story
 from streams.told import FURTHEST, MUCH_FURTHER, distance, unheard_of
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from streams.action import Evidence
 from streams.config import Match, Rule
-from streams.signals.evaluate import CellResult, Result
 from streams.signals.names import SIGNALS
+from streams.signals.result import CellResult, Result
 from streams.told import distance
 
 UNSAMPLED = frozenset(

@@ -51,8 +51,9 @@ from streams.rollup import Rollup, Unit, UnitId, merged_cells
 from streams.rule_state import states_by_cell, states_by_text
 from streams.seen import Seen
 from streams.signals.estimate import Estimate
-from streams.signals.evaluate import CellResult, Judge, Window
+from streams.signals.evaluate import Judge
 from streams.signals.names import judges_labels
+from streams.signals.result import CellResult, Window
 from streams.situation import Judged, Situation
 from streams.sketch.layout import requests
 from streams.state import EVENTS_GAP, MAX_JUDGED, Gap, ModelState, fits, is_folded

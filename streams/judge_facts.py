@@ -26,9 +26,9 @@ from streams.rollup import Unit, merged_cells
 from streams.rule_state import RuleCell, RuleState
 from streams.seen import Seen
 from streams.signals.business import CaptureJudge, KpiJudge, Past
-from streams.signals.evaluate import CellResult, Result, Window, effect_of
 from streams.signals.feedback import CellId, FeedbackJudge, by_cell
 from streams.signals.jobs import JobState, job_results
+from streams.signals.result import CellResult, Result, Window, effect_of
 from streams.situation import Judged, Situation
 from streams.sketch.counts import Counts
 from streams.sketch.layout import requests

@@ -22,10 +22,10 @@ from streams.predictions import LABELS_BEHIND_MS, Predictions, tally_of
 from streams.rollup import Rollup, Unit, UnitId
 from streams.rule_state import RuleCell, RuleState
 from streams.signals.estimate import Estimate
-from streams.signals.evaluate import CellResult, Window
 from streams.signals.label_flow import LabelFlow, Made, slowest_ms
 from streams.signals.names import judges_labels
 from streams.signals.outcome import OutcomeJudge, Sums
+from streams.signals.result import CellResult, Window
 from streams.situation import Judged, Situation
 from streams.sketch.outcomes import CHANGES, DELAYS, JOINED, LABELLED, PREDICTIONS, RECEIVED, delays
 from streams.times import rfc3339

@@ -9,7 +9,7 @@ from streams.action_of import action_of
 from streams.config import Model
 from streams.decide import Decision
 from streams.rule_state import RuleState, rule_cell
-from streams.signals.evaluate import Window
+from streams.signals.result import Window
 from streams.state import ModelState
 
 

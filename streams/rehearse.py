@@ -13,14 +13,13 @@ from itertools import islice, takewhile
 
 from streams.action import BEGINNINGS
 from streams.backtest import Backtest
-from streams.duration import UNITS_MS, WEEK_MS
+from streams.duration import HOUR_MS, WEEK_MS
 from streams.events import Invalid, read_event
 from streams.labels import label_time_ms
 from streams.parking import check_none
 from streams.plan import Plan
 from streams.survey import MAX_EVENTS
 
-HOUR_MS = UNITS_MS["h"]
 MOST_PANES = 1_000
 """Of a longer reference the first panes are replayed."""
 COUNTED_SHARE = 0.99

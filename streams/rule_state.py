@@ -12,7 +12,7 @@ from streams.baseline import SegmentKey
 from streams.config import Rule
 from streams.errors import UNREADABLE, SketchError
 from streams.evidence import Condition, evidence_key
-from streams.signals.evaluate import Window
+from streams.signals.result import Window
 from streams.situation import LowerLayers
 from streams.told import Distances, furthest, unheard_of
 

@@ -10,8 +10,8 @@ from streams.baseline import WHOLE, SegmentKey
 from streams.config import Model, Rule
 from streams.evidence import Condition, features_of
 from streams.inhibit import EVENTS, LABELS, MIN_SHARE, Incident, Incidents, share_made_in
-from streams.signals.evaluate import CellResult, Window
 from streams.signals.names import rank_of
+from streams.signals.result import CellResult, Window
 from streams.sketch.outcomes import delays
 
 

@@ -18,7 +18,7 @@ from streams.ledger_rows import LedgerRows
 from streams.merge import BucketMerge, ModelMerge
 from streams.partial import Books, LabelBooks, sum_of
 from streams.plan import Facts, model_of
-from streams.signals.evaluate import CellResult, Result
+from streams.signals.result import CellResult, Result
 from streams.sketch.layout import ERROR_SLOT
 
 SideInputBooks = Mapping[Facts, Books]

@@ -17,12 +17,13 @@ from streams.config import Feedback, Rule
 from streams.configure_facts import NEEDS
 from streams.duration import format_ms
 from streams.plan import Facts, ModelPlan
-from streams.signals.evaluate import CellResult, Judge, Window
+from streams.signals.evaluate import Judge
 from streams.signals.label_flow import MIN_LABELS
 from streams.signals.measure import Shape
 from streams.signals.names import ESTIMATED, judges_labels
 from streams.signals.outcome import OutcomeJudge
 from streams.signals.reference import MIN_BLOCKS, MIN_EVENTS, Reference
+from streams.signals.result import CellResult, Window
 from streams.sketch.counts import Counts
 from streams.sketch.layout import Role, requests
 from streams.sketch.outcomes import LABELLED, Task

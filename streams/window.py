@@ -13,7 +13,7 @@ from streams.baseline import WHOLE
 from streams.calibrate import Online
 from streams.evidence import number
 from streams.plan import ModelPlan
-from streams.signals.evaluate import CellResult, Result, Window
+from streams.signals.result import CellResult, Result, Window
 from streams.sketch.layout import ERROR_SLOT
 from streams.sketch.outcomes import PREDICTIONS, UNUSABLE
 from streams.times import rfc3339

@@ -8,7 +8,7 @@ from streams.baseline import WHOLE, SegmentKey
 from streams.config import Model, Response, Rule
 from streams.decide import Decision
 from streams.rule_state import RuleState
-from streams.signals.evaluate import Window
+from streams.signals.result import Window
 
 HOUR_MS = 3_600_000
 BEGINNINGS = {"f": Reason.FIRED, "s": Reason.SUPPRESSED, "l": Reason.RELEASED, "w": Reason.WIDENED}

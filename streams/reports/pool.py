@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import msgspec
 from scipy.special import ndtri
 
-from streams.signals.outcome import CONFIDENT, wilson
+from streams.signals.outcome import wilson
+from streams.signals.result import CONFIDENT
 
 MISTAKES = 0.05
 SHARES = frozenset({"accuracy", "error_rate", "segment_error_rate", "class_recall", "class_precision"})

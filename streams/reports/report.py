@@ -36,7 +36,7 @@ from streams.reports.phrases import count_text, measure_title, number_text, segm
 from streams.reports.pool import corrected_z, pooled
 from streams.reports.recommend import Facts, Recommendation, recommend
 from streams.signals.names import SIGNALS
-from streams.signals.outcome import CONFIDENT
+from streams.signals.result import CONFIDENT
 
 SEGMENT_MEASURES = ("segment_error_rate", "mae", "calibration_intercept")
 

@@ -27,12 +27,11 @@ from streams.duration import DAY_MS
 from streams.facts.layout import OBSERVED, squares, total
 from streams.plan import ModelPlan
 from streams.signals.budget import error_of_capture, error_of_kpis
-from streams.signals.evaluate import Result, single
 from streams.signals.feedback import CERTAIN
 from streams.signals.names import SIGNALS, Signal
 from streams.signals.rate_limits import rate_floor, rate_threshold
+from streams.signals.result import CONFIDENT, Result, single
 
-TWO_SIDED_95 = 1.96
 LEAST_OBSERVED = 20
 """Observations, or panes before the window, below which a standard error means nothing."""
 MAD_TO_SD = 1.4826
@@ -145,7 +144,7 @@ class KpiJudge:
             threshold = self._beyond_binomial(threshold, now, base)
         if not (rate or regular or self._is_known(now, groups)):
             threshold = np.nan
-        around = (now.value - TWO_SIDED_95 * now.error, now.value + TWO_SIDED_95 * now.error)
+        around = (now.value - CONFIDENT * now.error, now.value + CONFIDENT * now.error)
         found = single("kpi", now.value, base.value, threshold, now.n, around)
         return replace(found, signal=self.signal, columns=(self.name,))
 

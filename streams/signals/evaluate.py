@@ -8,16 +8,15 @@ sample counts for that much less) and size (a minimum effect). The threshold is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from scipy import special
 
-from streams.arrays import CountVector, Floats, Mask
+from streams.arrays import CountVector, Floats
 from streams.baseline import WHOLE, SegmentKey
-from streams.cells import Cells
 from streams.config import OTHER
 from streams.duration import DAY_MS
 from streams.plan import ModelPlan
@@ -27,6 +26,7 @@ from streams.signals.measure import RATES, latency_ms, rate_columns, schema_chan
 from streams.signals.names import ESTIMATED, SIGNALS, Signal
 from streams.signals.rate_limits import quantile_band, rate_threshold
 from streams.signals.reference import DRIFTS, LATENCIES, MIN_EVENTS, Limits, Reference
+from streams.signals.result import CellResult, Result, Window, effect_of, single
 from streams.sketch.distinct import RELATIVE_ERROR
 from streams.sketch.layout import requests
 from streams.sketch.profile import Profile
@@ -39,62 +39,6 @@ SHORT_REFERENCE = 0.1
 
 MIN_NEW_CATEGORIES = 5
 """A category explosion is more than this many new values, however small the reference."""
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """A closed window. `silent_ms`: time without events at its end.
-
-    A `partial` window does not hold its whole time, so its volume is not judged.
-    """
-
-    start_ms: int
-    end_ms: int
-    over_ms: int
-    cells: Cells
-    silent_ms: int = 0
-    partial: bool = False
-
-    @property
-    def seconds(self) -> float:
-        return (self.end_ms - self.start_ms) / 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """One signal of one cell, over its columns. A threshold that does not exist is NaN: no verdict."""
-
-    signal: Signal
-    columns: tuple[str | None, ...]
-    value: Floats
-    baseline: Floats
-    threshold: Floats
-    n: Floats
-    interval: tuple[float, float] | None = None
-    """Of a single labelled number: where the truth lies, at 95 %."""
-
-    @property
-    def breached(self) -> Mask:
-        with np.errstate(invalid="ignore"):
-            if self.signal.two_sided:
-                return np.abs(self.value - self.baseline) > np.abs(self.threshold - self.baseline)
-            return self.value < self.threshold if self.signal.lower else self.value > self.threshold
-
-
-@dataclass(frozen=True, slots=True)
-class CellResult:
-    """All signals of one cell. `version` is None for the model as a whole."""
-
-    version: str | None
-    segment: SegmentKey
-    profile: Profile
-    results: tuple[Result, ...]
-    events: int
-    """The sample that the rules' `min_n` is about."""
-    expected: Mapping[str, float] = field(default_factory=dict)
-    """What the scores lead to expect of the labels: valid under covariate shift only."""
-    measures: Mapping[str, float] = field(default_factory=dict)
-    """Of labelled outcomes, numbers without a verdict."""
 
 
 class Judge:
@@ -209,11 +153,12 @@ class Judge:
             hits = hits + np.array([self.reference.statistics[i].listed_singletons for i in columns], float)
         hits, certain = np.minimum(hits, then.n), np.full_like(now.n, np.nan)
         judged = (then.n > 0) & (now.n > 0)
-        worth = _design_effect(limits, name, hits.shape)  # n events say as much as n / worth independent ones
-        k0, m, n = ((part / worth)[judged] for part in (hits, then.n, now.n))
+        effects = _by_cell((None if cell is None else cell.design_effect[name] for cell in limits), 1.0, hits.shape)
+        k0, m, n = ((part / effects)[judged] for part in (hits, then.n, now.n))  # as many independent events
         certain[judged] = rate_threshold(k0, m, n, self.alpha)
         base = np.divide(hits, then.n, out=np.full_like(hits, np.nan), where=then.n > 0)
-        threshold = np.fmax(np.fmax(base + effect_of(self.plan, name), certain), _highest(limits, name, base.shape))
+        highest = (None if cell is None else cell.highest[name] for cell in limits)
+        threshold = np.fmax(np.fmax(base + effect_of(self.plan, name), certain), _by_cell(highest, np.nan, base.shape))
         threshold[~judged] = np.nan
         names = self._names(columns) if name != "request_error_rate" else (None,)
         return _Table(SIGNALS[name], names, now.value, base, threshold, now.n)
@@ -296,7 +241,8 @@ class Judge:
             threshold = self.reference.preset_thresholds(name, reference, n, blocks)
         else:
             certain = self.reference.null_quantiles(name, reference, np.maximum(n, 1), self.alpha)
-            threshold = np.fmax(np.fmax(certain, effect_of(self.plan, name)), _highest(limits, name, value.shape))
+            highest = (None if cell is None else cell.highest[name] for cell in limits)
+            threshold = np.fmax(np.fmax(certain, effect_of(self.plan, name)), _by_cell(highest, np.nan, value.shape))
         threshold = np.where(judged, threshold, np.nan)
         return _Table(SIGNALS[name], self._names(bins.columns), value, np.zeros_like(value), threshold, n)
 
@@ -317,35 +263,13 @@ class _Table:
         return Result(self.signal, self.columns, self.value[row], self.baseline[row], threshold, self.n[row])
 
 
-def _highest(limits: Blocks, name: str, shape: tuple[int, ...]) -> Floats:
-    return np.array([found.highest[name] if found else np.full(shape[1], np.nan) for found in limits]).reshape(shape)
-
-
-def _design_effect(limits: Blocks, name: str, shape: tuple[int, ...]) -> Floats:
-    return np.array([found.design_effect[name] if found else np.ones(shape[1]) for found in limits]).reshape(shape)
+def _by_cell(rows: Iterable[Floats | None], without: float, shape: tuple[int, ...]) -> Floats:
+    """(cells, columns) what the blocks of each cell say, and one number for all columns where they are too few."""
+    return np.array([np.full(shape[1], without) if row is None else row for row in rows]).reshape(shape)
 
 
 def _events(profile: Profile) -> int:
     return int(requests(profile.counts.dense()))
-
-
-def effect_of(plan: ModelPlan, name: str) -> float:
-    """The smallest effect that a signal speaks of, as it is configured."""
-    tuning = plan.config.signals.get(name)
-    return SIGNALS[name].effect if tuning is None or tuning.effect is None else float(tuning.effect)
-
-
-def single(
-    name: str,
-    value: float,
-    baseline: float,
-    threshold: float,
-    n: float,
-    interval: tuple[float, float] | None = None,
-) -> Result:
-    """A signal that is one number."""
-    value_, baseline_, threshold_, n_ = (np.array([number], float) for number in (value, baseline, threshold, n))
-    return Result(SIGNALS[name], (None,), value_, baseline_, threshold_, n_, interval)
 
 
 def poisson_floor(expected: float, alpha: float) -> float:

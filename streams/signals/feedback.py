@@ -21,10 +21,10 @@ from streams.facts.history import Stretch
 from streams.facts.layout import EVENTS, SCORE_BINS, FeedbackLayout
 from streams.plan import ModelPlan
 from streams.signals.budget import error_of_feedback
-from streams.signals.evaluate import Result, effect_of
 from streams.signals.names import SIGNALS
 from streams.signals.rate_limits import rate_floor, rate_threshold
 from streams.signals.reference import MIN_EVENTS
+from streams.signals.result import Result, effect_of
 
 RATES = {
     Feedback.OVERRIDE: "override_rate",

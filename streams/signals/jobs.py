@@ -14,8 +14,8 @@ import numpy as np
 from streams.config import Job
 from streams.facts.read import Turn
 from streams.plan import ModelPlan
-from streams.signals.evaluate import Result, effect_of
 from streams.signals.names import SIGNALS
+from streams.signals.result import Result, effect_of
 
 MOST_RUNS = 64
 """Runs of a job that are remembered beyond its last success: the latest ones."""

@@ -16,7 +16,8 @@ from streams.arrays import Floats, Ints
 from streams.baseline import WHOLE, OutcomeReference, SegmentKey
 from streams.merge import MOST_MATURITY_PANES
 from streams.plan import ModelPlan
-from streams.signals.evaluate import CellResult, Result, Window, effect_of, poisson_floor, single
+from streams.signals.evaluate import poisson_floor
+from streams.signals.result import CellResult, Result, Window, effect_of, single
 from streams.sketch.outcomes import DELAY_EDGES_MS, LABELLED, PREDICTIONS, delays
 from streams.sketch.profile import Profile
 

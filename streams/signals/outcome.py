@@ -25,11 +25,11 @@ from streams.duration import WEEK_MS
 from streams.plan import ModelPlan
 from streams.signals import worth
 from streams.signals.budget import error_of_label_windows, labels_between_alarms
-from streams.signals.evaluate import CellResult, Result, Window, effect_of, single
 from streams.signals.label_flow import MIN_LABELS, FlowJudge
 from streams.signals.names import SIGNALS
 from streams.signals.rate_limits import rate_threshold
 from streams.signals.reference import DESIGN_CONFIDENCE, MIN_BLOCKS, upper_limit
+from streams.signals.result import CONFIDENT, CellResult, Result, Window, effect_of, single
 from streams.signals.worth import Measured
 from streams.sketch.outcomes import LABELLED
 from streams.sketch.profile import Profile
@@ -46,8 +46,6 @@ CUSUM_RECOVERY = 0.5
 ENOUGH_BLOCKS, CHANCE = 8, 0.05
 """So many blocks that vary no more than chance allows (at this level) are taken for independent labels."""
 CALIBRATED = (0.0, 1.0)
-CONFIDENT = 1.96
-"""Standard errors to either side of an interval at 95 %."""
 Sums = dict[str, tuple[float, float, bool]]
 """Per metric, version, segment and sign: labels since the CUSUM was last 0, their excess, and whether it alarms."""
 

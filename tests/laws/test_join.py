@@ -28,8 +28,9 @@ from streams.plan import Plan
 from streams.progress import Progress
 from streams.records import Records
 from streams.resume import SourceLog
-from streams.signals.evaluate import Judge, Window
+from streams.signals.evaluate import Judge
 from streams.signals.outcome import OutcomeJudge
+from streams.signals.result import Window
 from streams.sketch.outcomes import CHANGES, JOINED, PREDICTIONS, RECEIVED, Prediction
 from streams.sketch.profile import Profile
 from streams.source import SourceFold

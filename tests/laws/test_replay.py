@@ -18,7 +18,7 @@ from streams.backtest import Backtest, Summary
 from streams.judge import ModelJudge, Outcome
 from streams.merge import ClosedPane
 from streams.plan import Plan
-from streams.signals.evaluate import Window
+from streams.signals.result import Window
 from streams.times import rfc3339
 from streams.window import WindowRecord
 from tests.plain_time import PlainTime

@@ -15,7 +15,7 @@ from streams.baseline import WHOLE
 from streams.config import Model, Response, Rule, Severity
 from streams.decide import Decision
 from streams.rule_state import RuleState
-from streams.signals.evaluate import Window
+from streams.signals.result import Window
 from streams.times import rfc3339
 
 M = 60_000

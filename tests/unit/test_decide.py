@@ -23,8 +23,8 @@ from streams.evidence import evidence_key, number
 from streams.inhibit import EVENTS, LABELS, Incident, Incidents
 from streams.maintenance import Maintenance
 from streams.rule_state import MOST_REVISIONS, NO_TRAFFIC_PANES, RuleCell, RuleState, states_by_cell, states_by_text
-from streams.signals.evaluate import CellResult, Result, Window
 from streams.signals.names import SIGNALS
+from streams.signals.result import CellResult, Result, Window
 from streams.situation import Judged, Situation
 from streams.sketch.counts import Counts
 from streams.sketch.layout import OK_SLOT

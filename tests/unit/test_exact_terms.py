@@ -27,10 +27,11 @@ from streams.parking import Phase
 from streams.partial import Books, BooksPart
 from streams.plan import Facts
 from streams.rollup import Unit
-from streams.signals.evaluate import Judge, Window, effect_of
+from streams.signals.evaluate import Judge
 from streams.signals.feedback import _design_effect
 from streams.signals.label_flow import FlowJudge, LabelFlow, Made
 from streams.signals.reference import BLOCK_ALPHA, upper_limit
+from streams.signals.result import Window, effect_of
 from streams.sketch.counts import Counts
 from streams.sketch.outcomes import DELAY_EDGES_MS, DELAYS
 from streams.sketch.profile import Profile

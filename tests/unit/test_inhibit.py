@@ -17,7 +17,7 @@ from streams.decide import Decision, decide
 from streams.duration import DAY_MS, HOUR_MS
 from streams.inhibit import EVENTS, LABELS, MIN_SHARE, Incident, Incidents, share_made_in
 from streams.rule_state import RuleState
-from streams.signals.evaluate import CellResult, Window
+from streams.signals.result import CellResult, Window
 from streams.situation import Judged, Situation
 from streams.sketch.counts import Counts
 from streams.sketch.outcomes import DELAY_EDGES_MS, DELAYS, FIRST_DELAY

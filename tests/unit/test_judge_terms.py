@@ -15,7 +15,8 @@ from streams.judge import BucketJudge, ModelJudge
 from streams.judge_outcomes import Arrival, LabelledJudge
 from streams.merge import BucketMerge, OutcomePane
 from streams.partial import Cell, PanePart
-from streams.signals.evaluate import Judge, Window
+from streams.signals.evaluate import Judge
+from streams.signals.result import Window
 from streams.sketch.counts import Counts
 from streams.sketch.outcomes import DELAYS, FIRST_DELAY, PREDICTIONS, Prediction
 from streams.sketch.profile import Profile

@@ -29,7 +29,8 @@ from streams.reports.pool import Interval, Point, corrected_z, difference, poole
 from streams.reports.recommend import RULES, Advice, Facts, recommend
 from streams.reports.report import Standing, report_of
 from streams.reports.svg import Mark, Series, scale_of
-from streams.signals.outcome import CONFIDENT, wilson
+from streams.signals.outcome import wilson
+from streams.signals.result import CONFIDENT
 from streams.times import rfc3339
 from streams.window import Clock, SignalRecord, WindowRecord
 from tests.actions import action as made_action

@@ -13,6 +13,7 @@ from streams.reports.periods import Period, day_of
 from streams.reports.phrases import measure_title, number_text
 from streams.reports.report import Monthly, Trend
 from streams.reports.svg import Mark, Series
+from streams.signals.result import CONFIDENT
 
 
 def monthly_sections(report: Monthly, period: Period) -> Iterator[str]:
@@ -122,7 +123,7 @@ def _online(found: dict[str, float | str | None], name: str) -> str:
     value, error = found.get(name), found.get(f"{name}_error")
     if not isinstance(value, float):
         return "not known"
-    around = f" ± {1.96 * error:.2f}" if isinstance(error, float) else ""
+    around = f" ± {CONFIDENT * error:.2f}" if isinstance(error, float) else ""
     return f"{value:.2f}{around}".replace("-", "−")
 
 
