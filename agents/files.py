@@ -1,7 +1,8 @@
 """Files of a user → inference events as JSON, line by line: .ndjson, .ndjson.gz, .parquet, .csv.
 
-A table's columns are told by their names: `event_id`, `ts` (or `timestamp`), `model_version`, `score`, `prediction`,
-`latency_ms` and `error` are the event's own, `segments.X` is a dimension, `features.X` or any other name a feature.
+The names of a table's columns decide their roles: `event_id`, `ts` (or `timestamp`), `model_version`, `score`,
+`prediction`, `latency_ms` and `error` are the event's own, `segments.X` is a dimension, `features.X` or any other name
+a feature.
 """
 
 from __future__ import annotations

@@ -61,9 +61,9 @@ class Intake(Service):
 
     `logs` says, from before `on_assigned` is called, of which topic each partition is (by its id) and where its log
     begins and ends. No record is handed over before the leader of its partition has said, after the record was fetched,
-    that the topic is still that one. When it is another one, or the offset to be read is gone, all partitions are given
-    back and assigned again: `on_assigned` decides where a log begins that is not what it was.
-    `stored()`: the numbers of the partitions of which something is on the disk: better ours than another's.
+    that the topic is still that one. When it is another one, or the offset to be read is gone, it releases all
+    partitions and gets a new assignment: `on_assigned` decides where a log begins that is not what it was. `stored()`:
+    the numbers of the partitions of which something is on the disk: better ours than another's.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Intake(Service):
 
     @property
     def settled(self) -> bool:
-        """Whether it has been told which partitions are its own, and what they begin with has been rebuilt."""
+        """Whether it has its assignment, and the state that these partitions begin with has been rebuilt."""
         return self._settled
 
     @property
@@ -128,7 +128,7 @@ class Intake(Service):
 
     @property
     def releases(self) -> int:
-        """How often partitions were given back: at every rebalance, and whenever a consumer failed."""
+        """How often it lost all partitions: at every rebalance, and whenever a consumer failed."""
         return self.epoch
 
     def current(self, batch: Batch) -> bool:
@@ -182,12 +182,12 @@ class Intake(Service):
                 self._consumer.resume(tp)
 
     def rejoin(self) -> None:
-        """Asks for a new assignment: all partitions are given back, and begun anew by `on_assigned`."""
+        """Asks for a new assignment: it releases all partitions, and `on_assigned` begins them again."""
         if self._consumer is not None:
             rejoin(self._consumer)
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> bool:
-        """Tell Kafka's lag tools how far we are: the next offset of each partition. Whether it could be told.
+        """Commits the next offset of each partition, for Kafka's lag tools. Whether Kafka accepted it.
 
         Nothing depends on it, so a failure is a line in the log.
         """
@@ -229,7 +229,7 @@ class Intake(Service):
         await self._close()
 
     async def crash(self, reason: BaseException) -> None:
-        """Whoever runs this service tells why; of what its user can mend nobody needs the stack."""
+        """Ends the service by an error. An error that its user can fix is logged without the stack."""
         if isinstance(reason, ForeshockError):
             self._crash(reason)
         else:

@@ -86,7 +86,7 @@ async def read_to_end(
 
 
 async def started(consumer: AIOKafkaConsumer) -> None:
-    """Connects, however long that takes: a broker that restarts is worth waiting for."""
+    """Connects, however long that takes: it waits for a broker that restarts."""
     while True:
         try:
             await consumer.start()

@@ -50,7 +50,7 @@ LOOKING, MAX_WAIT_S = 0.25, 1.0
 """So small a part of the time goes into looking for panes to close, about; a batch waits no longer to be judged."""
 
 FINISH_WITHIN_S = 3.0
-"""So long a publication that is half out is waited for when its bucket is given back."""
+"""How long a half-sent publication is waited for when its bucket moves to another worker."""
 
 Wanted = Callable[[], bool]
 
@@ -104,9 +104,10 @@ class MergeStage:
         self._finish_by = 0.0
 
     async def on_assigned(self, tps: AbstractSet[TopicPartition]) -> Mapping[TopicPartition, int | None]:
-        """Buckets that were ours are gone on with; others are rebuilt from state and partials before they are judged.
+        """Continues buckets that it had; rebuilds others from state and partials before they are evaluated.
 
-        Had another worker had a bucket meanwhile, it may have deleted partials that our judge has not seen.
+        A bucket that another worker had meanwhile is rebuilt too: that worker may have deleted partials that our
+        evaluator has not read.
         """
         began = time.monotonic()
         buckets = sorted(tp.partition for tp in tps)

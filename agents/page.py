@@ -16,7 +16,7 @@ from agents.exporter import PAUSE
 from streams.text import exposition
 
 FRESH_S = 1.0
-"""A page is given again to whoever asks so soon after it was begun."""
+"""A request so soon after a page was begun gets the same page."""
 
 
 class MetricsPage:

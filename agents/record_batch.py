@@ -1,8 +1,8 @@
 """Bytes of a fetch response → record batches by their headers, and the records of a batch as columns.
 
 Kafka's formats: batches of format 2, and the messages of formats 0 and 1. Nothing here trusts a length, a count or a
-checksum: bytes that are no record batch give `BadBatch`, bytes that are no record give a `Damaged` value in the
-record's place, and every other record of the batch is read.
+checksum: bytes that are no record batch give `BadBatch`, bytes that are no record give a `Damaged` value instead of the
+record, and every other record of the batch is read.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ class Columns:
         return len(self.offsets)
 
     def part(self, start: int, stop: int) -> Columns:
-        """Some of them, by their places."""
+        """The rows at these indices."""
         if start == 0 and stop >= len(self):
             return self
         part, found = slice(start, stop), Columns()
@@ -256,7 +256,7 @@ class Frames:
         return data[end:]
 
     def place(self, columns: Columns, value: Damaged) -> None:
-        """A record of which only the place in the batch is known."""
+        """A record whose offset alone is known."""
         columns.add(self.next_offset, _stamp(self.batch, self.batch.first_ms), None, value)
         self.next_offset += 1
         self.damaged += 1

@@ -1,9 +1,9 @@
 """Folder → the embedded RocksDB in which predictions of one partition wait for their labels.
 
-It is a cache of the log. One that is damaged is set aside, once, and rebuilt in its place from the topics; one that
-another process has open is waited for, and then left alone: the join is rebuilt in a folder beside it.
+It is a cache of the log. A damaged folder is renamed, once, and rebuilt from the topics; a folder that another process
+has open is waited for, and then left alone: the join is rebuilt in a folder beside it.
 
-What RocksDB does not notice itself is found here: an iteration that a damaged block ends early, and a manifest or a log
+This module detects what RocksDB itself does not: an iteration that a damaged block ends early, and a manifest or a log
 that has become shorter than it was (`agents.store_seal`).
 """
 
@@ -187,7 +187,7 @@ class Stores:
         """Damaged folders that were set aside."""
 
     def open(self, name: str, partition: int) -> RocksStore:
-        """The partition's store: empty, in its place, where what was there is damaged.
+        """The partition's store: an empty one if the old one was damaged.
 
         Raises:
             StoreHeld: while another process has it open.

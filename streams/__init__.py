@@ -13,11 +13,11 @@ store      what the join needs of a key-value store
 join       stage 1: predictions and labels of a partition → outcomes, whatever their order
 chunk      stage 1: records of a partition → partials, progress, rejects: what all topics have in common
 source     stage 1 of inference events, next to their join with labels
-facts/     stage 1 and 2 of what else is told: feedback, runs of jobs, business outcomes
+facts/     stage 1 and 2 of side inputs: feedback, runs of jobs, business outcomes
 chunk_merge, merge  stage 2: partials → panes; panes of events → closed ones, by the models' watermarks
 replaying  a past that is replayed: which topic is silent, and which is still to be sent
 rollup     closed panes → windows
-signals/   windows → signals with a value, a threshold and a verdict
+signals/   windows → signals with a value and a threshold; breached or not
 decide     signals → decisions, by rules
 action     decisions → action events
 window     evaluated windows → their records
@@ -28,7 +28,7 @@ ledger     incidents, truth and acks → how far each proxy can be trusted, and 
 judge      merge to window, for one bucket of models; judge_outcomes: its labelled side, with calibrate online;
            judge_facts: feedback, runs and KPIs
 assign     what each worker has → who gets which partitions
-backtest   the whole, over files; rehearse: the reference itself, for `init` to tell
+backtest   the whole, over files; rehearse: the reference itself, for `init`
 reports/   windows, actions and acks → the daily, weekly and monthly report, and all pages
 
 config, baseline, plan: what is declared and learned; learn, learn_outcomes and scaffold: how `init` learns it and

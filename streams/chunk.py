@@ -29,10 +29,10 @@ from streams.records import Records, RejectedRecord
 from streams.stream_time import LIVE_MS, PAUSE_MS, StreamTime
 
 BEAT_MS = 5_000
-"""How often the books of every bucket are published, so that a silent model can be told from a lagging partition."""
+"""How often the books of every bucket are published, so that a silent model differs from a lagging partition."""
 
 INTRODUCTIONS = 12
-"""So often after a start the books of all buckets are published, on beats."""
+"""How many times after a start the books of all buckets are published, at intervals of BEAT_MS."""
 
 FULL_BEATS = 12
 """Of so many heartbeats one repeats the books of all models, the others only those of buckets with news."""

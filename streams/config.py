@@ -133,9 +133,9 @@ class Rule(_Strict, frozen=True, rename={"for_panes": "for", "clear_panes": "cle
 
     `response`: one of `Response`, or one that the file declares. `over`: the windows, all of which must be breached.
     `segments`: for all declared ones too, or for those that are listed. `cool_down`: so long after it has resolved it
-    fires only for what was not told, or is much worse. `shadow`: it decides, and what it decides is recorded, not
-    published. `inhibits`: while it fires, rules of the layers above hold their actions back; by default if its response
-    is `data_incident`.
+    fires only on new or much worse evidence. `shadow`: it decides, and what it decides is recorded, not published.
+    `inhibits`: while it fires, rules of the layers above hold their actions back; by default if its response is
+    `data_incident`.
     """
 
     name: str
@@ -294,7 +294,7 @@ class _Settings(_Strict, frozen=True):
 
 
 class RawModel(_Settings, frozen=True):
-    """A model as the file gives it: its parts are read one by one, so that an error names the place of each."""
+    """A model as the file has it: its parts are read one by one, so that an error names the line of each."""
 
     feedback: Mapping[str, object] = {}
     kpis: Mapping[str, object] = {}
@@ -351,7 +351,8 @@ class Model(_Settings, frozen=True):
 
     @property
     def kpi_clocks(self) -> tuple[str, ...]:
-        """What is judged as it is told: the declared KPIs, and the share of the served requests that came."""
+        """What is evaluated on a clock of its own: the declared KPIs, and the share of the served requests that
+        came."""
         return (*self.kpis, *([CAPTURE] if self.served else []))
 
     def overs_ms(self, rule: Rule) -> tuple[int, ...]:

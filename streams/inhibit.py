@@ -101,8 +101,11 @@ class Incidents:
         clock: str,
         touches: Callable[[Incident], bool] = lambda incident: True,
     ) -> Incident | None:
-        """What explains something of this rank that was seen between two times: the lowest, then the first. `touches`:
-        whether an incident has to do with what was seen at all."""
+        """The incident that explains a breach of this rank between two times: the lowest layer, then the first.
+
+        Parameters:
+            touches: whether an incident concerns the breach at all.
+        """
         found = [
             incident
             for incident in self._known

@@ -1,4 +1,4 @@
-"""Reference events and their labels → how outcomes are counted, and what the reference's predictions were worth."""
+"""Reference events and their labels → the layout of outcomes, and the labelled performance of the reference."""
 
 from __future__ import annotations
 

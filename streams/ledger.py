@@ -115,7 +115,8 @@ class Ledger:
         )
 
     def news(self) -> LedgerState | None:
-        """The state to keep, if it changed enough: spans that are not bad wait a horizon; they are published again."""
+        """The snapshot, if it has to be kept now: spans that are not bad wait up to a horizon, for they are published
+        again."""
         until_ms, saved_ms = self.truth.settled_until_ms, self._saved_until_ms
         grown = until_ms is not None and (saved_ms is None or until_ms - saved_ms >= self.terms.horizon_ms)
         if not self._unsaved and not grown:

@@ -37,7 +37,7 @@ class ProxyRow(msgspec.Struct, frozen=True, kw_only=True):
     recall: tuple[float, float, float] | None
     """Share of the bad episodes that it caught, of all three kinds."""
     lead_s: tuple[float, float, float] | None
-    """From an alarm to when the labels showed the truth: median, lower and upper quartile. Below 0: it came later."""
+    """From an alarm to when the labels showed it: median, lower and upper quartile. Below 0: the alarm came later."""
     enough: bool
     """Whether there are enough verdicts to build on."""
 

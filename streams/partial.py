@@ -51,7 +51,7 @@ class Cell(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fields=True
 
 
 class PanePart(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fields=True):
-    """A model's share of a pane: cells of what came on time, and of what came late but welcome."""
+    """A model's share of a pane: on-time cells, and late, admitted cells."""
 
     model: str
     layout: str
@@ -60,7 +60,7 @@ class PanePart(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fields=
 
 
 class PanePartial(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fields=True, tag="pane"):
-    """`lap`: how often stage 1 had let go of this pane of the chunk before. A later lap is of other models.
+    """`lap`: how many epochs of this pane of the chunk stage 1 has evicted before. A later epoch is of other models.
 
     `start_offset`: where counting began, if not at the chunk's start; parts of a chunk that begin at different offsets
     add up.
@@ -179,7 +179,7 @@ class OutcomePartial(msgspec.Struct, array_like=True, gc=False, forbid_unknown_f
     """Outcomes of one cohort or arrival pane and bucket, cumulative over all that the join has covered.
 
     `covered`: the next offsets of inference and of labels. Of a cohort both lists of cells are what stands; of an
-    arrival pane the on-time cells are what it is judged on, the welcome ones what stands.
+    arrival pane the on-time cells are what is evaluated, the others what stands.
     """
 
     topic: str

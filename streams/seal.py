@@ -26,7 +26,7 @@ MAX_BYTES = 64 << 20
 
 
 def inflate(data: bytes) -> bytes:
-    """What was compressed, if it is no larger than a record may be: a few bytes can be told to become gigabytes.
+    """The decompressed bytes, if there are no more than a record may have: a few bytes may inflate to gigabytes.
 
     Raises:
         SketchError: if it is larger, or is not what `zlib.compress` wrote.

@@ -1,6 +1,6 @@
-"""What was told of an incident, and what has become of it → what of that is news.
+"""Published evidence of an incident, and its evidence now → what of it is new.
 
-Evidence goes by a name of its own here, with how far it lies from its baseline.
+Evidence is a name here, with its distance from its baseline.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ Distances = Mapping[str, float]
 
 FURTHEST = 1e300
 MUCH_FURTHER = 2.0
-"""So many times as far from its baseline as it was told to be, evidence is news again."""
+"""Evidence is new again at so many times the published distance from its baseline."""
 
 
 def distance(value: float | None, baseline: float | None) -> float:
@@ -24,7 +24,7 @@ def distance(value: float | None, baseline: float | None) -> float:
 
 
 def unheard_of(told: Distances, found: Distances) -> frozenset[str]:
-    """What was not told, and what is much further than it was told to be.
+    """Evidence that was not published, or whose distance has grown much since.
 
     >>> sorted(unheard_of({"a": 0.25, "b": 0.25}, {"a": 0.5, "b": 0.75, "c": 0.125}))
     ['b', 'c']
@@ -33,7 +33,7 @@ def unheard_of(told: Distances, found: Distances) -> frozenset[str]:
 
 
 def furthest(told: Distances, found: Distances) -> dict[str, float]:
-    """Both, each at its furthest.
+    """Both, each at its largest distance.
 
     >>> furthest({"a": 0.25, "b": 0.5}, {"b": 0.25, "c": 1.0})
     {'a': 0.25, 'b': 0.5, 'c': 1.0}

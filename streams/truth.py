@@ -1,7 +1,7 @@
-"""Records of windows → the truth of each cell, span by span, and when it was to be seen.
+"""Records of windows → the truth of each cell, span by span, and when the labels showed it.
 
 A fold over the records that are published, idempotent and independent of their order: of a span the highest revision
-stands, of arrival windows what was judged.
+stands, of arrival windows revision 0.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ class Truth:
         return max(found, default=start_ms + self.truth_ms)
 
     def seen_ms(self, cell: Cell, start_ms: int) -> int:
-        """When it could be seen that this bad span is bad: by the first bad labels that came since its start, at the
+        """When the labels showed that this bad span is bad: by the first bad labels that came since its start, at the
         latest when it was settled."""
         settled_ms = self._spans[cell][start_ms].settled_ms
         ends_ms = (end_ms for end_ms in self._breaches.get(cell, {}).values() if end_ms > start_ms)

@@ -1,1 +1,1 @@
-"""What is told of a model beside its events and labels: feedback, runs of jobs, business outcomes."""
+"""Side inputs of a model, beside its events and labels: feedback, runs of jobs, business outcomes."""

@@ -1,8 +1,8 @@
-"""Stage 1 of feedback, runs and outcomes: records of a partition → cells by pane, in the protocol of chunks.
+"""Stage 1 of side inputs: records of a partition → cells by pane, in the protocol of chunks.
 
-Feedback and runs count in the pane in which they come: at the highest time that their partition has shown of the model,
-so that one that is out of order is not lost. Outcomes count at their own time, for they are often told in bulk, later;
-every KPI has a mark of its own.
+Feedback and runs count in the pane in which they arrive, by the stream time of the model in their partition, so that
+none is lost for being out of order. Observations of KPIs count at their own time, because they often come in bulk,
+later; every KPI has a stream time of its own.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ _unpack = msgspec.msgpack.Decoder(list[Cell]).decode
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """What was told in some earlier time."""
+    """The side inputs of an earlier span."""
 
     cells: Cells
     span_ms: int

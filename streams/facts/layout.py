@@ -1,4 +1,4 @@
-"""Feedback and KPI values → slots of one integer vector: what is told merges, and is taken apart, by addition.
+"""Feedback and KPI values → slots of one integer vector, which merges by addition.
 
 A KPI's sum and sum of squares are kept in fixed point, exactly: a sum of floats depends on the order of its parts.
 Slots hold no more than 64 bits, so a number is written in limbs of 30 bits, each of which is summed on its own.

@@ -1,7 +1,7 @@
-"""What predictions turned out to be worth, summed by view, span and cell: in memory, and in a store to come back to.
+"""Outcomes of predictions, summed by view, span and cell: in memory, and in a store for the next start.
 
 Two clocks: a *cohort* is the predictions of one span, as their labels come and are corrected. An *arrival* pane is the
-labels that came in one pane, and has two views: what had come when it was judged, and what still stands.
+labels that came in one pane, and has two views: what had come when it was evaluated, and what still stands.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class View(IntEnum):
 Place = tuple[View, str, int]
 """View, model, and start of the cohort or the pane."""
 Group = tuple[View, str, int, str, tuple[int, ...]]
-"""A place, version, and positions of the segments' values: what the cells of a prediction follow from."""
+"""Span, version, and indices of the segments' values: what determines the cells of a prediction."""
 
 
 @dataclass(slots=True, eq=False)

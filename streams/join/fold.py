@@ -1,4 +1,4 @@
-"""Predictions and labels of one source partition → what the predictions were worth.
+"""Predictions and labels of one source partition → outcomes.
 
 The outcome of a prediction is that of its latest label, so everything here is a function of the set of predictions and
 labels, whatever the order in which the two topics are read. Histories, sketches, books and the offsets that they cover
@@ -45,7 +45,7 @@ MAX_HISTORY = 16
 """Labels of one event id; further ones are rejected."""
 TOO_MANY_LABELS = "too_many_labels"
 REMEMBERED = 60
-"""Moments within the patience."""
+"""Number of moments that are kept within `least_ms`."""
 
 
 class JoinFold:
@@ -167,9 +167,9 @@ class JoinFold:
     # Predictions
 
     def take_predictions(self, model: str, rows: Rows, offsets: Sequence[int]) -> Parts | None:
-        """Remembers predictions; gives them without those whose event id was seen before at another offset.
+        """Stores predictions, and returns those whose event id is new, or known from this offset.
 
-        None: all were.
+        None: all of them.
         """
         columnizer, plan = columnizer_of(self.plan.models[model]), self.models.get(model)
         if plan is None:

@@ -22,7 +22,7 @@ from streams.times import NO_TIME, instant_ms
 from streams.window import Clock, SignalRecord, WindowRecord
 
 MATURED = (Clock.COHORT, Clock.TRUTH)
-"""Clocks whose records tell what predictions of a span were worth."""
+"""Clocks whose records hold outcomes of the predictions of a span."""
 Segment = tuple[tuple[str, str], ...]
 
 
@@ -77,7 +77,7 @@ class Day(msgspec.Struct):
 
 
 class Labelled(NamedTuple):
-    """What the predictions of one span were worth, by the highest revision."""
+    """Labelled performance of the predictions of one span, by the highest revision."""
 
     revision: int
     end_ms: int

@@ -42,7 +42,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     cause: str | None = None
     """Of one that is or was held back: the rule that explained it."""
     evidence: tuple[Evidence, ...] = ()
-    """What was breached when it was told last, the worst first."""
+    """The breached signals of the last action, the worst first."""
     acks: tuple[Said, ...] = ()
 
     @property

@@ -84,7 +84,7 @@ class MeasureLine(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def excess(self) -> float:
-        """By how much it is worse than its reference at the least, in effects that are worth a decision."""
+        """By how much it is certainly worse than its reference, in units of the smallest effect."""
         if self.reference is None:
             return -math.inf
         off, half = self.now.value - self.reference, (self.now.high - self.now.low) / 2
@@ -105,7 +105,7 @@ def is_two_sided(name: str) -> bool:
 
 
 def effect_of(name: str, reference: float) -> float:
-    """The smallest change that is worth a decision, in the signal's own unit."""
+    """The smallest effect that justifies a decision, in the signal's own unit."""
     signal = SIGNALS["accuracy" if name == ERROR_RATE else name]
     return abs(reference) * (signal.effect - 1) if signal.relative else signal.effect
 

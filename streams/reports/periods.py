@@ -10,7 +10,7 @@ from streams.duration import DAY_MS, WEEK_MS
 from streams.times import instant_ms
 
 CONTEXT_MS = 4 * WEEK_MS
-"""What a daily and a weekly report show, so that their days have something to be seen against."""
+"""Days before the period that a daily and a weekly report show for comparison."""
 _EPOCH = date(1970, 1, 1)
 
 

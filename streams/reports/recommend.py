@@ -35,7 +35,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     broken_days: int
     """Days on which one was open."""
     fell: tuple[str, ...]
-    """Labelled numbers that are worse than the reference, beyond chance and by what is worth a decision."""
+    """Labelled numbers that are worse than the reference, beyond chance and by the smallest effect."""
     lasts: bool
     """One of them is still so large in the last seven days."""
     retrain: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Numbers → inline SVG. Plots are stretched to their place, so all text stands outside of them, in HTML.
+"""Numbers → inline SVG. Plots are stretched to their box, so all text is outside of them, in HTML.
 
 Colours are classes of the page's style, which knows light, dark and paper. What a colour says, a shape says too.
 """

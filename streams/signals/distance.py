@@ -63,7 +63,7 @@ def wasserstein(reference: Counts, window: Counts, mask: Mask, centres: npt.Arra
     """First Wasserstein distance with all events at their bins' centres, in standard deviations of the reference.
 
     Args:
-        centres: (F, B) places of the bins, ascending; a bin without one (nan), as that of missing values, is left out.
+        centres: (F, B) centres of the bins, ascending; a bin without one (nan), as that of missing values, is left out.
 
     0 to infinity; nan also where the reference has no spread. As `scipy.stats.wasserstein_distance(c, c, r, w)` over
     the standard deviation of the reference.

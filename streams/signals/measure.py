@@ -51,7 +51,7 @@ class Bins:
         return counts
 
     def usable(self, method: str) -> Mask:
-        """The bins that a method can use: a null has no place among numbers, so Wasserstein's leaves it out."""
+        """The bins that a method can use: a null is no number, so Wasserstein's distance leaves its bin out."""
         return self.mask & np.isfinite(self.centres) if method == "wasserstein" else self.mask
 
     def only(self, chosen: Sequence[int]) -> Bins:

@@ -5,18 +5,18 @@ distribution p, known only through the reference. How large does a rate, a quant
 
 **Rates** are exact: `rate_limits`.
 
-**PSI, Jensen–Shannon, chi-square** are sums over bins of one term. Near the null they follow (1/n + 1/m)·chi² with
-bins - 1 degrees of freedom, which is wrong where a bin expects fewer than some five events. So the first three
-cumulants of the term are taken for independent Poisson counts (tabulated once over both expected counts), corrected
-for the fixed totals, and matched by a Pearson type III (shifted gamma) law: for any term the plan that Haldane 1937
-("The exact value of the moments of the distribution of chi²", Biometrika 29) made possible for Pearson's. A bin with
-few events may have been underestimated, so its own exact limit bounds the threshold below. Half of alpha is kept back.
+**PSI, Jensen–Shannon, chi-square** are sums over bins of one term. Near the null they follow (1/n + 1/m)·chi² with bins
+- 1 degrees of freedom, which is wrong where a bin expects fewer than some five events. So the first three cumulants of
+the term are computed for independent Poisson counts (tabulated once over both expected counts), corrected for the fixed
+totals, and matched by a Pearson type III (shifted gamma) law: for any term the plan that Haldane 1937 ("The exact value
+of the moments of the distribution of chi²", Biometrika 29) made possible for Pearson's. A bin with few events may have
+been underestimated, so its own exact limit bounds the threshold below. Half of alpha is kept back.
 
 **L-infinity and Kolmogorov–Smirnov** are maxima of rates (of bins, of cuts): a union bound over the exact tails.
 
 **Wasserstein** is the L1 norm of a Brownian bridge on the cuts. Its deviation above its mean is dominated by that of
-the difference of means (Borell 1975, "The Brunn–Minkowski inequality in Gauss space"; every 1-Lipschitz function has
-at most the variance of the identity), with the third cumulant of the centres for the skewness.
+the difference of means (Borell 1975, "The Brunn–Minkowski inequality in Gauss space"; every 1-Lipschitz function has at
+most the variance of the identity), with the third cumulant of the centres for the skewness.
 
 The simulation behind these choices is `bench/null_study.py`.
 """
@@ -330,12 +330,12 @@ def wasserstein_null(
     """Null quantile of `distance.wasserstein`.
 
     The mean is that of the Brownian bridge's absolute values on the cuts; the deviation above it is that of |N|, N the
-    difference of means, as a Pearson III law with the third absolute moment of the centres. Both take p with
-    half a count in every real bin.
+    difference of means, as a Pearson III law with the third absolute moment of the centres. Both take p with half a
+    count in every real bin.
 
     Args:
         reference, n, alpha, mask: as for `psi_null`.
-        centres: (F, B) places of the bins, ascending; a bin without one (nan) is left out, with its share of n.
+        centres: (F, B) centres of the bins, ascending; a bin without one (nan) is left out, with its share of n.
 
     Returns:
         (F,) in standard deviations of the reference; nan where it has none, or where reference or window is empty.
@@ -367,6 +367,6 @@ def centres_and_gaps(centres: npt.ArrayLike, mask: Mask) -> tuple[Floats, Floats
 
 
 def mean_and_deviation(share: Floats, place: Floats) -> tuple[Floats, Floats]:
-    """(F,) mean and standard deviation of the places, weighted by the shares (F, B)."""
+    """(F,) mean and standard deviation of the bin centres, weighted by the shares (F, B)."""
     mean = (share * place).sum(axis=1)
     return mean, np.sqrt((share * (place - mean[:, None]) ** 2).sum(axis=1))

@@ -208,8 +208,8 @@ LATENCIES = {"latency_p50": 0.5, "latency_p99": 0.99}
 def design_effect(rate: Rate) -> Floats:
     """(columns,) how many times the variance of the blocks' rates may be the binomial one; at least 1.
 
-    Clustered events say less than independent ones: a sample with design effect d is worth a random one of n / d (Kish,
-    Survey Sampling, 1965, section 8.2). It is estimated from few blocks, so this is its upper confidence limit.
+    Clustered events say less than independent ones: a sample with design effect d says as much as a random one of n / d
+    (Kish, Survey Sampling, 1965, section 8.2). It is estimated from few blocks, so this is its upper confidence limit.
     """
     blocks = len(rate.n)
     unsure = (blocks - 1) / special.chdtri(blocks - 1, DESIGN_CONFIDENCE)

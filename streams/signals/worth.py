@@ -1,7 +1,7 @@
-"""Outcome vectors → the numbers that say what predictions were worth, and how sure they are.
+"""Outcome vectors → performance metrics of the predictions, and their standard errors.
 
-Everything here is a function of summed outcomes, (cells, length) → (cells,), NaN where there is nothing to tell. A
-standard error is that of independent labels; `outcome.py` widens it by what the reference's blocks show.
+Everything here is a function of summed outcomes, (cells, length) → (cells,), NaN where there is no outcome. A standard
+error is that of independent labels; `outcome.py` widens it by what the reference's blocks show.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def mistaken(layout: OutcomeLayout, vectors: Ints, name: str) -> tuple[Floats, F
 
 
 def log_loss(layout: OutcomeLayout, vectors: Ints) -> Measured:
-    """Mean of −ln of the probability given to the truth."""
+    """Mean of −ln of the probability of the true class."""
     n = layout.reliability(vectors)[0].sum(axis=-1)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = layout.sums(vectors)[..., 0] / n

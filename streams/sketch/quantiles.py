@@ -62,7 +62,7 @@ class Quantiles:
             self._levels, self.ends, self.n = both._levels, both.ends, both.n
 
     def at(self, levels: Sequence[float]) -> list[float]:
-        """Values at the given ranks (0 to 1); nan when nothing was counted."""
+        """Values at these ranks (0 to 1); nan if nothing was counted."""
         if not self.n:
             return [float("nan")] * len(levels)
         values = np.concatenate(self._levels)

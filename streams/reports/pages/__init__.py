@@ -1,9 +1,9 @@
 """A report → its page. Every number is the record's own.
 
 daily.py, weekly.py, monthly.py   the sections of a cadence
-record.py                         what proxies and rules were worth
+record.py                         the record of proxies and rules
 signals.py, incidents.py          tables that several cadences have
-cells.py                          what stands in them
+cells.py                          the cells of tables
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What proxies and rules were worth → the monthly report's sections about them."""
+"""The record of proxies and rules → the monthly report's sections about them."""
 
 from __future__ import annotations
 
