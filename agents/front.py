@@ -7,8 +7,11 @@ oldest that has not asked yet is closed, so one that asks at once (a probe) is a
 from __future__ import annotations
 
 import asyncio
-import resource
+import sys
 from collections.abc import Callable
+
+if sys.platform != "win32":
+    import resource
 
 MAX_HEAD_BYTES = 16_384
 HEAD_WITHIN_S = 5.0
@@ -20,6 +23,8 @@ TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\
 
 def raise_file_limit() -> int:
     """The number of files that this process may open, after it was raised as far as it may raise it itself."""
+    if sys.platform == "win32":
+        return MAX_FILES  # it has no limit of that kind
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
@@ -33,6 +38,8 @@ def raise_file_limit() -> int:
 
 def connection_limit() -> int:
     """How many connections the pages may hold: never so many that files of the store or of Kafka find no room."""
+    if sys.platform == "win32":
+        return MAX_CONNECTIONS
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else max(8, min(MAX_CONNECTIONS, soft // 4))
 

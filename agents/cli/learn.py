@@ -8,8 +8,6 @@ from pathlib import Path
 
 import click
 
-from agents import against_state as kept_state
-from agents import topic_watch
 from agents.cli.options import (
     FILE,
     Reach,
@@ -99,6 +97,9 @@ def check(reach: Reach, against_state: bool) -> None:
     notes = [note for model in plan.models.values() for note in unjudged(model)]
     warn_unjudged(notes)
     if against_state:
+        from agents import against_state as kept_state  # here: these reach Kafka, which the other checks do without
+        from agents import topic_watch
+
         log_to_stderr(level=logging.WARNING)
         for line in run_async(lambda: kept_state.lines_of(reach.connection, plan)):
             echo(line)

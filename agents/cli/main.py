@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from importlib import import_module
@@ -64,6 +65,9 @@ def cli(context: click.Context, form: str) -> None:
 def main() -> None:
     """Exit codes: 0 done or ended by SIGTERM, 1 failed, 2 unusable arguments or configuration, 130 Ctrl-C."""
     ending.install()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names may have characters that its code page has not
     try:
         cli(standalone_mode=False)
     except click.exceptions.Exit as done:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from agents import demo as demonstration
 from agents import ending
-from agents.app import Worker
 from agents.cli.options import FILE, Reach, log_to_stderr, nameable, reaches_kafka, run_async
 from agents.front import raise_file_limit
 from agents.logs import echo
@@ -23,6 +22,9 @@ from agents.replay_together import replay_together
 from agents.web_options import WebOptions, listen_address, web_options
 from streams.errors import ConfigError
 from streams.plan import Facts
+
+if TYPE_CHECKING:
+    from agents.app import Worker
 
 STOP_WORKER_WITHIN_S = 20.0
 """After SIGTERM: below the 30 s after which Kubernetes and Docker Compose are often set to kill."""
@@ -49,11 +51,24 @@ def worker(
 ) -> None:
     """Run the stream processor until SIGTERM or Ctrl-C."""
     log_to_stderr(verbose)
+    check_system()
+    from agents.app import Worker  # here, for it needs what a POSIX system alone has
+
     options = web_options(reach.plan.config, listen, is_open)
     tune_memory()
     raise_file_limit()
     folder = state or reach.config_file.parent / "state"
     _work(Worker(reach.plan, reach.connection, options, drain=drain, instance=instance, state=folder))
+
+
+def check_system() -> None:
+    """Raises ConfigError where a worker cannot run: it locks its files and is ended as POSIX systems do."""
+    if sys.platform == "win32":
+        raise ConfigError(
+            seen="a worker on Windows",
+            expected="Linux or macOS",
+            mend="run it in a container or in WSL; init, check, backtest and report run here",
+        )
 
 
 def _work(process: Worker) -> None:
@@ -136,6 +151,9 @@ def _files_by_topic(
 def demo(keep: bool, folder: Path | None, listen: str) -> None:
     """Flights of 2013, a model, an embedded broker, and what goes wrong: from events to actions in a minute or two."""
     log_to_stderr(level=logging.WARNING)
+    check_system()
+    from agents import demo as demonstration
+
     if folder is not None:
         demonstration.write(folder, echo)
         return
