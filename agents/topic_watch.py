@@ -141,7 +141,7 @@ class TopicWatch(Service):
                     log.error("topic %s: no partitions could be added to it: %s", name, refused.__name__)
                     continue
                 log.warning(
-                    "topic %s was given %d partitions, as %s has; records whose key is in another partition now do not "
+                    "topic %s now has %d partitions, as %s has; records whose key is in another partition now do not "
                     "find predictions that were written before",
                     name,
                     wanted,
@@ -163,7 +163,7 @@ class TopicWatch(Service):
             elif count != wanted:
                 found[name, Fault.PARTITIONS] = (
                     f"has {count} partitions, and {self.source} has {wanted}: records look for their predictions in "
-                    f"the wrong place; give both the same number"
+                    f"the wrong partition; make the numbers equal"
                 )
         return found
 

@@ -219,7 +219,7 @@ async def _grow(connection: Connection, name: str, there: Mapping[str, int], sou
             )
         await _wait_until_visible(client, {name: there[source]})
     log.warning(
-        "topic %s was given %d partitions, as %s has; records whose key is in another partition now do not find "
+        "topic %s now has %d partitions, as %s has; records whose key is in another partition now do not find "
         "predictions that were written before",
         name,
         there[source],

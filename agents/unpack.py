@@ -282,7 +282,7 @@ class _Lines:
         if not self._may():
             self._left_out += count
             return
-        more = f"; and {self._left_out} records of which no line told" if self._left_out else ""
+        more = f"; and {self._left_out} records without a line of their own" if self._left_out else ""
         self._left_out = 0
         log.error(
             "%s partition %d, offsets %d to %d: %d records cannot be read: %s%s",

@@ -149,7 +149,7 @@ def _feature(reader: YamlReader, path: tuple[str | int, ...], name: str, value: 
     if not is_nameable(name):
         raise reader.fail(path, repr(name[:80]), NAME, "rename it")
     if feature.range is not None and not (feature.type is Kind.NUMERIC and feature.range[0] <= feature.range[1]):
-        raise reader.fail((*path, "range"), str(list(feature.range)), "[low, high] of a numeric feature", "mend it")
+        raise reader.fail((*path, "range"), str(list(feature.range)), "[low, high] of a numeric feature", "correct it")
     return feature
 
 
@@ -289,7 +289,7 @@ def _check_maintenance(reader: YamlReader, path: tuple[str | int, ...], model: M
             if text is not None and instant_ms(text) == NO_TIME:
                 raise reader.fail((*place, key), repr(text), "RFC 3339", "write it as 2026-01-05T00:00:00Z")
         if window.span_ms is not None and window.span_ms[0] >= window.span_ms[1]:
-            raise reader.fail((*place, "to"), str(window.to), f"a time after {window.from_}", "mend it")
+            raise reader.fail((*place, "to"), str(window.to), f"a time after {window.from_}", "correct it")
         if window.daily is not None and not DAILY.fullmatch(window.daily):
             raise reader.fail((*place, "daily"), repr(window.daily), "two times of day, UTC", "write it as 02:00-03:30")
         for k, day in enumerate(window.days):

@@ -129,7 +129,7 @@ def check_rule(reader: YamlReader, path: Path, rule: Rule, model: Model) -> None
         raise reader.fail(
             (*path, "signals"),
             f"{told[0]!r} beside other signals",
-            "it alone: it is judged when it is told, the others with the events",
+            "it alone: it is evaluated when its observations come, the others with the events",
             "make two rules of it",
         )
     if told == ["kpi"] and (len(rule.features or ()) != 1 or (rule.features or ("",))[0] not in model.kpis):

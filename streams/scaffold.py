@@ -28,10 +28,10 @@ DEFAULT_RULES = """
 
 FLOW_RULES = """
       # The labels have stopped, or meet no prediction (written with another key than their events, or by another
-      # partitioner): what follows cannot be judged until they are back.
+      # partitioner): what follows cannot be evaluated until they are back.
       - {name: labels-missing, signals: [label_rate, label_maturity], response: data_incident, for: 2}
       - {name: labels-unmatched, signals: [label_unmatched_rate], response: data_incident, for: 2}
-      # What the scores were worth, as the labels come.
+      # Performance of the scores, as the labels come.
 """
 
 PERFORMANCE_RULE = """
@@ -51,7 +51,7 @@ CLASS_RULES = """
 
 BINARY_RULES = """
       - {name: class-failing, signals: [class_recall, class_precision], response: human_review, for: 2, clear: 3, cool_down: 7d}
-      # What they will be worth, if only the inputs have moved: valid under covariate shift alone.
+      # Expected performance if only the inputs have moved: valid under covariate shift alone.
       - {name: performance-expected-to-fall, signals: [estimated_accuracy], response: human_review, for: 2, clear: 4, cool_down: 7d}
 """
 

@@ -87,7 +87,7 @@ def _work(process: Worker) -> None:
             await process.run()
         except asyncio.CancelledError:
             if not process.stop.is_set():
-                raise RuntimeError("the worker was cancelled, though nobody told it to end") from None
+                raise RuntimeError("the worker was cancelled, though nobody asked it to end") from None
 
     ending.run(work, end, within_s=STOP_WORKER_WITHIN_S)
 

@@ -87,7 +87,7 @@ class BacktestPage:
         yield from section("Actions", self._actions())
         yield from section("Signals that crossed their threshold most often", self._charts())
         if self._cohorts:
-            yield from section("Cohorts: what the predictions were worth", [self._cohort_table()])
+            yield from section("Cohorts: performance of the predictions", [self._cohort_table()])
         yield from section("Rules", [_rules(plan)])
         yield "</main>"
 

@@ -70,7 +70,7 @@ RULES: tuple[Rule, ...] = (
         "data first",
         lambda facts: bool(facts.broken_now) or facts.broken_days > TOO_BROKEN * facts.days,
         Advice.INVESTIGATE,
-        "The data was broken: mend it first, for a model that is trained on it learns the fault.",
+        "The data was broken: repair it first, because a model that is trained on it learns the fault.",
     ),
     (
         "unknown, and something moved",

@@ -45,7 +45,7 @@ def _incident_table(caption: str, incidents: Sequence[Incident], period: Period)
             "where",
             "response",
             Column("state", roomy=True),
-            Column("evidence, when told last", roomy=True),
+            Column("evidence of the last action", roomy=True),
             "owner",
             "answer",
         ],
