@@ -54,6 +54,19 @@ class Segmentation:
         """The whole, and every declared segment, as dimension and value."""
         return [("", ""), *((name, value) for name, values in self.dimensions for value in values)]
 
+    def keys(self, version: str, segments: Mapping[str, str]) -> Iterator[CellKey]:
+        """The whole of a version, and the segments that are named; of a value that is not declared the folded rest."""
+        yield version, "", ""
+        for name, values in self.dimensions:
+            if name in segments:
+                yield version, name, segments[name] if segments[name] in values else OTHER
+
+    def keys_at(self, version: str, positions: tuple[int, ...]) -> Iterator[CellKey]:
+        """The whole of a version, and the segments at these positions; without positions the whole alone."""
+        yield version, "", ""
+        for (name, values), position in zip(self.dimensions, positions, strict=False):
+            yield version, name, values[position] if position < len(values) else OTHER
+
     def takes(self, dimension: str, value: str) -> bool:
         """Whether this is the whole, a declared segment, or the folded rest of a declared dimension."""
         return (dimension, value) == ("", "") or any(

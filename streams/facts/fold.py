@@ -23,7 +23,7 @@ from streams.fingerprint import PartPrint, fact_print
 from streams.join.fold import JoinFold
 from streams.panes import NO_MARK, Timeliness
 from streams.parking import Phase
-from streams.partial import CellKey, Partial
+from streams.partial import Partial
 from streams.plan import Facts, ModelPlan, Plan, kpi_name, model_of
 from streams.progress import Progress
 from streams.records import Records
@@ -359,13 +359,6 @@ def _made_in(plan: ModelPlan, given: Prediction) -> dict[str, str]:
     }
 
 
-def _keys(plan: ModelPlan, version: str, segments: Mapping[str, str]) -> Iterator[CellKey]:
-    yield version, "", ""
-    for name, values in plan.segmentation.dimensions:
-        if name in segments:
-            yield version, name, segments[name] if segments[name] in values else OTHER
-
-
 def _add(
     fold: FactFold,
     name: str,
@@ -376,5 +369,5 @@ def _add(
     segments: Mapping[str, str],
 ) -> None:
     cells = fold.cells(name, *place)
-    for key in _keys(plan, version, segments):
+    for key in plan.segmentation.keys(version, segments):
         added(cells, key, Profile(Counts.of(vector)), plan.segmentation)

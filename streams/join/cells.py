@@ -18,7 +18,6 @@ import numpy as np
 
 from streams.arrays import Ints, Mask
 from streams.cells import numbered
-from streams.config import OTHER
 from streams.fingerprint import outcomes_print
 from streams.parking import Parking, Phase
 from streams.partial import Cell, CellKey, PanePart
@@ -185,7 +184,7 @@ class OutcomeCells:
         plan, place = self._models[model], (view, model, start_ms)
         changed.add(place)
         vectors = self.vectors.setdefault(place, {})
-        for key in _keys(plan, version, segments):
+        for key in plan.segmentation.keys_at(version, segments):
             vector = vectors.get(key)
             if vector is None:
                 vector = vectors[key] = np.zeros(layout_of(plan).length, np.int64)
@@ -208,13 +207,6 @@ class OutcomeCells:
 def layout_of(plan: ModelPlan) -> OutcomeLayout:
     assert plan.outcomes is not None
     return plan.outcomes
-
-
-def _keys(plan: ModelPlan, version: str, segments: tuple[int, ...]) -> Iterator[CellKey]:
-    """The whole of a version, and the segments at these positions; without positions the whole alone."""
-    yield version, "", ""
-    for (name, values), position in zip(plan.segmentation.dimensions, segments, strict=False):
-        yield version, name, values[position] if position < len(values) else OTHER
 
 
 def _alike(starts_ms: Ints, versions: Sequence[str], segments: Sequence[Ints]) -> Ints:

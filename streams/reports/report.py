@@ -413,7 +413,7 @@ def _against(line: MeasureLine) -> str:
 
 
 def _matters(line: MeasureLine) -> bool:
-    """Worse than the reference beyond chance, and by at least the smallest effect that is worth a decision."""
+    """Worse than the reference beyond chance, and by at least the smallest effect that justifies a decision."""
     if line.verdict != "worse" or line.reference is None:
         return False
     return _is_large(line.name, line.now.value, line.reference)

@@ -2,8 +2,8 @@
 
 A rate is by inference events of the same time. What is usual: the same hours of earlier weeks (of earlier days, while
 there are too few weeks), else the rate that the configuration names. The threshold is the largest of: the smallest
-effect worth a decision; what chance alone exceeds with a share of the false-alarm budget, a sample counting for as much
-less as those earlier times differ more among themselves than chance would have it; and the highest of them.
+effect that justifies a decision; what chance alone exceeds with a share of the false-alarm budget, a sample counting
+for as much less as those earlier times differ more among themselves than chance would have it; and the highest of them.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ CellId = tuple[str | None, SegmentKey]
 
 @dataclass(frozen=True, slots=True)
 class Usual:
-    """What is usual: `hits` of `n` events, `worth` of which say as much as an independent one; the extremes."""
+    """What is usual: `hits` of `n` events, so many of which (`design_effect`) say as much as an independent one."""
 
     hits: float
     n: float
-    worth: float = 1.0
+    design_effect: float = 1.0
     highest: float = -np.inf
     lowest: float = np.inf
 
@@ -58,7 +58,7 @@ class FeedbackJudge:
     def evaluate(self, cells: Cells, earlier: Sequence[Stretch]) -> dict[CellId, list[Result]]:
         """The rates of the model as a whole and of each version, in total and by declared segment.
 
-        A verdict is given for the model as a whole: feedback need not say which version it is about.
+        Only the model as a whole has a verdict: feedback need not say which version it is about.
         """
         past = [by_cell(stretch.cells) for stretch in earlier]
         nothing = np.zeros(self.layout.length, np.int64)
@@ -105,7 +105,7 @@ class FeedbackJudge:
         if usual is None or n < MIN_EVENTS:
             return value, np.nan if usual is None else usual.hits / usual.n, np.nan
         base, factor = usual.hits / usual.n, effect_of(self.plan, name)
-        k0, m, size = usual.hits / usual.worth, usual.n / usual.worth, n / usual.worth
+        k0, m, size = (part / usual.design_effect for part in (usual.hits, usual.n, n))
         above = max(base * factor, float(rate_threshold(k0, m, size, self.alpha)), usual.highest)
         if not SIGNALS[name].two_sided:
             return value, base, above

@@ -4,7 +4,7 @@ A verdict needs significance and size, as everywhere: chance in a sample of this
 blocks show, must both be exceeded. Two tests share a signal: that of the window alone, and a CUSUM over the windows
 (Page 1954, Biometrika 41), which finds a small step that lasts. The CUSUM adds up, label by label, what lies beyond
 half of the step it is tuned to; its limit follows from the mean time between false alarms that the budget
-allows (Siegmund 1985, Sequential Analysis, section 2.6, for Brownian motion), labels being worth the less the more the
+allows (Siegmund 1985, Sequential Analysis, section 2.6, for Brownian motion), labels counting for less, the more the
 blocks vary. When it speaks, the signal shows the labels that it has added up.
 """
 
