@@ -80,15 +80,15 @@ def ledger() -> Iterator[Json]:
     """What the labels said of the alarms."""
     each = f'{MODEL}, proxy!="total"'
     yield lines(
-        "Alarms, by what the truth said of them",
+        "Alarms, by verdict",
         (12, 8),
-        "Alarms of signals that are judged before the labels come. Censored: the system was rolled back meanwhile. "
+        "Alarms of signals that speak before the labels come. Censored: the system was rolled back meanwhile. "
         "Proxies without an alarm are left out.",
         [target(f"foreshock_ledger_alarms{{{each}}} > 0", "{{proxy}} {{verdict}}")],
         stepped=True,
     )
     yield lines(
-        "Bad episodes, by what the proxies did",
+        "Bad episodes, by result",
         (12, 8),
         "Runs of spans whose labels were bad: caught before the labels showed them, announced late, or missed. Of all "
         "proxies together, and of those that said something.",
@@ -99,7 +99,11 @@ def ledger() -> Iterator[Json]:
         stepped=True,
     )
     for title, metric, text in (
-        ("Precision", "precision", "Share of the judged alarms that the truth confirmed, with the interval of all."),
+        (
+            "Precision",
+            "precision",
+            "Share of confirmed alarms among confirmed and refuted ones, with the interval of all.",
+        ),
         ("Recall", "recall", "Share of the bad episodes that were caught, with the interval of all."),
     ):
         yield lines(

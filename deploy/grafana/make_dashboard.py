@@ -26,7 +26,7 @@ ROWS: tuple[tuple[str, Callable[[], Iterator[Json]]], ...] = (
     ("1 · System health of $model", model_rows.health),
     ("2 · Data quality of $model", model_rows.quality),
     ("3 · Behaviour of $model", model_rows.behaviour),
-    ("3 · Labels of $model: what the scores were worth", model_rows.labels),
+    ("3 · Labels of $model: performance of the scores", model_rows.labels),
     ("4 · Users and business of $model", model_rows.users),
     ("Actions: what is to be done about $model", decision_rows.actions),
     ("Ledger of $model: how far the proxies can be trusted", decision_rows.ledger),

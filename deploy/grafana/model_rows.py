@@ -53,7 +53,7 @@ def health() -> Iterator[Json]:
     yield signals(
         "Latency",
         (8, 8),
-        "Median and 99th percentile, to within 26 %. A window too small for a verdict has no threshold.",
+        "Median and 99th percentile, to within 26 %. A window too small to be tested has no threshold.",
         "latency_p50|latency_p99",
         unit="ms",
     )
@@ -62,7 +62,7 @@ def health() -> Iterator[Json]:
     yield lines(
         "Events of a window, by segment",
         (8, 8),
-        "A segment that falls silent is seen here, even if the whole is as usual.",
+        "A segment that falls silent shows here, even if the whole is as usual.",
         [target(events, "{{segment}}")],
         stepped=True,
         stacked=True,
@@ -187,9 +187,7 @@ def _predictions() -> Iterator[Json]:
         "accuracy|estimated_accuracy",
         unit="percentunit",
     )
-    yield signals(
-        "Log loss", (8, 8), "Mean loss of the probability that was given to the truth.", "log_loss", unit="none"
-    )
+    yield signals("Log loss", (8, 8), "Mean loss of the probability of the true class.", "log_loss", unit="none")
     yield signals("Ranking", (8, 8), "Area under the ROC curve, over the score's bins.", "auc", unit="none")
     yield signals(
         "Calibration error",
@@ -235,7 +233,7 @@ def _flow_of_labels() -> Iterator[Json]:
     yield signals(
         "Labels that were due",
         (8, 8),
-        "Share of them that has come, over as long as labels take.",
+        "Share of them that has come, over the time that labels usually take.",
         "label_maturity",
         unit="percentunit",
         labels=WHOLE_CELL,
@@ -244,20 +242,20 @@ def _flow_of_labels() -> Iterator[Json]:
     yield lines(
         "Labels of a window, by segment",
         (12, 8),
-        "A segment whose labels stop is seen here, even if the whole is as usual.",
+        "A segment whose labels stop shows here, even if the whole is as usual.",
         [target(labels, "{{segment}}")],
         stepped=True,
         stacked=True,
     )
     yield stat(
-        "Labels judged until",
+        "Labels evaluated until",
         (4, 8),
-        "End of the last window whose arrived labels were judged.",
+        "End of the last window whose arrived labels were evaluated.",
         number(f"1000 * max(foreshock_labels_judged_until_timestamp_seconds{{{MODEL}}})"),
         unit="dateTimeAsIso",
     )
     yield lines(
-        "Labels, by what became of them",
+        "Labels, by result",
         (8, 8),
         "Pending ones wait for their prediction; orphans never met one. Corrected ones are among the matched.",
         [target(f"sum by (outcome) (foreshock_label_records{{{MODEL}}})", "{{outcome}}")],
@@ -305,7 +303,7 @@ def _people() -> Iterator[Json]:
         lines(
             "Business KPIs",
             (12, 8),
-            "As they are told, and where they are worse than their target, or than the same hours of earlier weeks.",
+            "As they come, and where they are worse than their target, or than the same hours of earlier weeks.",
             [target(value(kpis), "{{feature}}"), target(threshold(kpis), "{{feature}}" + LIMIT)],
             stepped=True,
         )
@@ -323,7 +321,7 @@ def _side_inputs() -> Iterator[Json]:
         labels=WHOLE_CELL,
     )
     yield lines(
-        "What was told, by what became of it",
+        "Side inputs, by result",
         (6, 8),
         "Feedback, run events and observations of KPIs a second.",
         [

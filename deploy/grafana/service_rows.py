@@ -54,16 +54,16 @@ def _tiles() -> Iterator[Json]:
         "Drift of scores and predictions; calibration, performance and flow of the labels.",
     )
     yield stat(
-        "Judged until",
+        "Evaluated until",
         (4, 4),
-        "End of the last window that was judged, in event time: in a replay, the time of the events.",
+        "End of the last window that was evaluated, in event time: in a replay, the time of the events.",
         number(f"1000 * max(foreshock_judged_until_timestamp_seconds{{{MODEL}}})"),
         unit="dateTimeAsIso",
     )
     yield stat(
         "Events in the last window",
         (4, 4),
-        "Of the segment that is chosen above. Small windows say little, and are not judged.",
+        "Of the segment that is chosen above. Small windows say little, and are not evaluated.",
         number(f"sum(foreshock_window_events{{{WHOLE_CELL}}})"),
     )
 
@@ -97,7 +97,7 @@ def _models() -> Json:
             "Value #A": "Actions firing",
             "Value #B": "Signals breached",
             "Value #C": "Events in the window",
-            "Value #D": "Judged until",
+            "Value #D": "Evaluated until",
             "Value #E": "Records read",
             "Value #F": "Not counted",
         },
@@ -108,7 +108,7 @@ def _models() -> Json:
                 "Signals breached", custom_cellOptions=COLOURED, thresholds=steps((None, "transparent"), (1, "orange"))
             ),
             look("Events in the window", unit="short"),
-            look("Judged until", unit="dateTimeAsIso"),
+            look("Evaluated until", unit="dateTimeAsIso"),
             look("Records read", unit="short"),
             look("Not counted", unit="percentunit", decimals=2),
         ],
@@ -167,7 +167,7 @@ def _numbers() -> Iterator[Json]:
     yield stat(
         "Series withheld",
         (3, 4),
-        "Series that web.max_series keeps out of the metrics. They are judged all the same.",
+        "Series that web.max_series keeps out of the metrics. They are evaluated all the same.",
         number("sum(foreshock_series_withheld)"),
         thresholds=steps((None, "green"), (1, "orange")),
     )
@@ -219,7 +219,7 @@ def _records() -> Iterator[Json]:
     """What becomes of the records, and of the sketches of them."""
     unread = rate("foreshock_books_records_total", f'{MODEL}, outcome!="read"')
     yield lines(
-        "What became of the records of $model",
+        "Records of $model, by result",
         (8, 7),
         "Every record that was read is counted, late, rejected or a duplicate. All but the first should be thin.",
         [target(f"sum by (outcome) ({unread})", "{{outcome}}")],
@@ -272,7 +272,7 @@ def _stages() -> Iterator[Json]:
     yield lines(
         "Time for a batch",
         (8, 7),
-        "Mean time that a stage takes for what it is handed at once.",
+        "Mean time that a stage takes for one batch.",
         [target(f"{seconds} / {batches}", "{{stage}}")],
         unit="s",
     )
@@ -284,14 +284,14 @@ def _stages() -> Iterator[Json]:
         "Event time that passes in a second. 1: live. More: catching up, or a replay. 0: nothing comes, or a partition "
         "holds the watermark.",
         # A stream that was drained has no watermark any more.
-        [target(f"{read_until} or {judged}", "watermark"), target(judged, "judged until")],
+        [target(f"{read_until} or {judged}", "watermark"), target(judged, "evaluated until")],
         unit="none",
     )
     yield lines(
         "What was done again",
         (24, 5),
         "Restarts of workers, rebalances (every worker gives its partitions back, and takes up its own), and "
-        "publications that Kafka did not take at once. Each is harmless; many are not.",
+        "publications that Kafka did not accept at once. Each is harmless; many are not.",
         [
             target("sum(changes(foreshock_start_timestamp_seconds[$__rate_interval]))", "restarts"),
             target("sum(increase(foreshock_rebalances_total[$__rate_interval]))", "rebalances"),
