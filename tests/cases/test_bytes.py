@@ -11,7 +11,8 @@ from pathlib import Path
 from agents.clients import Connection
 from tests.batches import GZIP, LZ4, ZSTD, Batch, Item, bomb, produce
 from tests.faults.cluster import Record, create_topic, read_topic, send_records, send_transaction
-from tests.faults.harness import PLAIN, START_MS, WorkerProcess, event, write_config
+from tests.faults.harness import PLAIN, WorkerProcess, write_config
+from tests.faults.stream import START_MS, event
 
 MIB = 1 << 20
 LIMIT = 2 << 30

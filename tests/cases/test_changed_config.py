@@ -15,7 +15,8 @@ import pytest
 from agents.clients import Connection
 from streams.state import ModelState, rule_cell, unpack_state
 from tests.faults.cluster import Record, create_topic, read_topic, send_records
-from tests.faults.harness import MODEL, START_MS, WorkerProcess, edit_config, event, write_config
+from tests.faults.harness import WorkerProcess, edit_config, write_config
+from tests.faults.stream import MODEL, START_MS, event
 
 EVERY_MS = 100
 BEFORE, OPEN, AFTER = 6_000, 9_000, 15_000

@@ -9,7 +9,8 @@ import pytest
 
 from agents.clients import Connection
 from tests.faults.cluster import Record, bounds, create_topic, delete_records, delete_topic, send_records
-from tests.faults.harness import WorkerProcess, labels_of, make_stream, write_config
+from tests.faults.harness import WorkerProcess, write_config
+from tests.faults.stream import labels_of, make_stream
 
 CHUNK = 256
 Edit = Callable[[], None]

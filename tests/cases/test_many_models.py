@@ -13,7 +13,8 @@ from pathlib import Path
 from agents.clients import Connection
 from streams.config import MAX_MODELS
 from tests.faults.cluster import Record, create_topic, send_records
-from tests.faults.harness import WorkerProcess, event, write_config
+from tests.faults.harness import WorkerProcess, write_config
+from tests.faults.stream import event
 
 PARTITIONS, EVENTS = 4, 40_000
 READY_WITHIN_S, ANSWER_WITHIN_S = 300.0, 10.0

@@ -11,8 +11,10 @@ from agents.clients import Connection
 from agents.files import read_plan
 from deploy.kafka import Broker
 from streams.plan import Facts
-from tests.faults.harness import Pair, WorkerProcess, create, drain, fill, published, replayed
+from tests.faults.harness import WorkerProcess, create, drain, fill
 from tests.faults.oracle import differences
+from tests.faults.published import published, replayed
+from tests.faults.stream import Pair
 from tests.matrix import TASKS, Case, reference, side_inputs, stream, text
 
 TOPIC_OF = {Facts.FEEDBACK: "feedback", Facts.RUNS: "runs", Facts.OUTCOMES: "outcomes"}

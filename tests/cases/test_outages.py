@@ -21,7 +21,8 @@ from deploy.kafka import QUICK_START, Broker
 from deploy.loopback import free_port
 from streams.times import instant_ms
 from tests.faults.cluster import Record, alter_topic, bounds, create_topic, delete_records, read_topic, send_records
-from tests.faults.harness import START_MS, ForeshockProcess, WorkerProcess, make_stream, write_config
+from tests.faults.harness import ForeshockProcess, WorkerProcess, write_config
+from tests.faults.stream import START_MS, make_stream
 
 OUTAGE_S = 75.0
 MIDST_MS = 18 * 60_000

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from agents.clients import Connection
 from tests.faults.cluster import Record, create_topic, read_topic, send_records
-from tests.faults.harness import WorkerProcess, make_stream, published, write_config
+from tests.faults.harness import WorkerProcess, write_config
+from tests.faults.published import published
+from tests.faults.stream import make_stream
 
 
 def test_without_trouble_the_books_are_those_of_what_was_sent(connection: Connection, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from agents import topics
 from agents.clients import Connection
 from agents.files import read_plan
 from deploy.kafka import Broker
-from tests.faults.harness import WorkerProcess, create, drain, published, replayed
+from tests.faults.harness import WorkerProcess, create, drain
+from tests.faults.published import published, replayed
 from tests.replay.test_labelled_streams import MODEL
 from tests.scenario import records, stream, write
 

@@ -15,24 +15,11 @@ from agents.clients import Connection
 from agents.files import read_plan
 from streams.config import OTHER
 from streams.times import instant_ms
-from tests.faults.harness import (
-    MODEL,
-    PANE_MS,
-    PARTITIONS,
-    Pair,
-    Published,
-    WorkerProcess,
-    books,
-    create,
-    drain,
-    fill,
-    make_stream,
-    published,
-    replayed,
-    write_config,
-)
+from tests.faults.harness import WorkerProcess, create, drain, fill, write_config
 from tests.faults.oracle import differences
 from tests.faults.payloads import changed
+from tests.faults.published import Published, books, published, replayed
+from tests.faults.stream import MODEL, PANE_MS, PARTITIONS, Pair, make_stream
 
 NEW = "bank"
 EVENTS, LASTS_S = 24_000, 20.0

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import csv
 import gzip
 import json
-import random
 import re
 import signal
 import socket
@@ -18,64 +16,14 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import pyarrow
-import pyarrow.parquet
 import pytest
 
 from agents import topics
 from agents.broker import EmbeddedBroker
 from streams.reports.periods import Cadence
-from tests.faults.harness import MODEL, PARTITIONS, START_MS, Stream, event, make_stream
-
-REFERENCE_EVENTS = 4_000
-WITHIN_S = 120.0
-
-
-def foreshock(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "agents", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=WITHIN_S, check=False)
-
-
-def done(*arguments: str | Path) -> str:
-    """What a command that succeeds prints."""
-    found = foreshock(*arguments)
-    assert found.returncode == 0, found.stderr
-    assert "Traceback" not in found.stderr
-    return found.stdout
-
-
-def rows() -> list[dict[str, Any]]:
-    """Reference data, in order; every tenth amount is missing."""
-    rng = random.Random(41)
-    events = [json.loads(event(f"r{i}", START_MS + i * 150, rng)) for i in range(REFERENCE_EVENTS)]
-    for number, found in enumerate(events):
-        found["features"]["amount"] = None if number % 10 == 0 else found["features"]["amount"]
-    return events
-
-
-def as_table(event: dict[str, Any]) -> dict[str, Any]:
-    own = {name: event[name] for name in ("event_id", "ts", "model_version", "score", "prediction", "latency_ms")}
-    return {**own, **event["features"], **{f"segments.{name}": value for name, value in event["segments"].items()}}
-
-
-def write_ndjson(file: Path) -> None:
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows()), encoding="utf-8")
-
-
-def write_gz(file: Path) -> None:
-    file.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows()).encode()))
-
-
-def write_csv(file: Path) -> None:
-    tables = [as_table(row) for row in rows()]
-    with file.open("w", newline="", encoding="utf-8") as out:
-        writer = csv.DictWriter(out, list(tables[0]))
-        writer.writeheader()
-        writer.writerows(tables)
-
-
-def write_parquet(file: Path) -> None:
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([as_table(row) for row in rows()]), file)
+from tests.embedded.command import done, foreshock, one_line
+from tests.embedded.forms import write_csv, write_gz, write_ndjson, write_parquet
+from tests.faults.stream import MODEL, PARTITIONS, Stream, make_stream
 
 
 @pytest.fixture(scope="module")
@@ -331,15 +279,6 @@ def prefixed(learned: Path, folder: Path, prefix: str) -> Path:
 
 
 # --- What goes wrong
-
-
-def one_line(found: subprocess.CompletedProcess[str]) -> str:
-    """The complaint; it is one line, and a person's."""
-    assert "Traceback" not in found.stderr
-    lines = found.stderr.splitlines()
-    assert len(lines) == 1, found.stderr
-    assert lines[0].startswith("foreshock: ")
-    return lines[0]
 
 
 @pytest.mark.parametrize(

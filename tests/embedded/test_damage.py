@@ -16,7 +16,8 @@ from agents.store import DAMAGED
 from agents.web_options import WebOptions
 from tests.embedded.conftest import until
 from tests.embedded.test_worker import FINISHED_WITHIN_S, project, running, windows
-from tests.faults.harness import PARTITIONS, expected, labels_of, make_stream
+from tests.faults.published import expected
+from tests.faults.stream import PARTITIONS, labels_of, make_stream
 
 
 def flip_the_blocks(place: Path) -> None:

@@ -15,8 +15,9 @@ from agents.replay import generate
 from agents.web_options import WebOptions
 from tests.embedded.conftest import until
 from tests.embedded.test_worker import FINISHED_WITHIN_S, on_topic, running, samples, windows
-from tests.faults.harness import PARTITIONS, replayed
 from tests.faults.oracle import differences
+from tests.faults.published import replayed
+from tests.faults.stream import PARTITIONS
 from tests.scenario import records, stream, write
 
 

@@ -15,7 +15,8 @@ from agents.web_options import WebOptions
 from streams.errors import BrokerError
 from tests.embedded.conftest import until
 from tests.embedded.test_worker import FINISHED_WITHIN_S, on_topic, project, running, windows
-from tests.faults.harness import PARTITIONS, expected, labels_of, make_stream
+from tests.faults.published import expected
+from tests.faults.stream import PARTITIONS, labels_of, make_stream
 
 
 def test_a_live_run_with_labels_says_what_a_backtest_says(broker: EmbeddedBroker, topic: str, tmp_path: Path) -> None:

@@ -23,10 +23,12 @@ from streams.backtest import Backtest
 from streams.ledger import Ledger, rows_of
 from streams.ledger_rows import LedgerRows
 from streams.plan import Plan
+from tests.embedded.command import done, foreshock, one_line
 from tests.embedded.conftest import until
-from tests.embedded.test_commands import done, foreshock, one_line
 from tests.embedded.test_worker import FINISHED_WITHIN_S, on_topic, project, running, samples, windows
-from tests.faults.harness import MODEL, PARTITIONS, START_MS, Pair, expected, labels_of, make_stream, write_config
+from tests.faults.harness import write_config
+from tests.faults.published import expected
+from tests.faults.stream import MODEL, PARTITIONS, START_MS, Pair, labels_of, make_stream
 
 NULLS, WRONG = "values-missing", "performance-falling"
 

@@ -33,19 +33,9 @@ from streams.judge import BucketJudge, Outcome
 from streams.plan import Plan
 from streams.times import rfc3339
 from tests.embedded.conftest import until
-from tests.faults.harness import (
-    MODEL,
-    PANE_MS,
-    PARTITIONS,
-    START_MS,
-    Pair,
-    Stream,
-    event,
-    expected,
-    latest_windows,
-    make_stream,
-    write_config,
-)
+from tests.faults.harness import write_config
+from tests.faults.published import expected, latest_windows
+from tests.faults.stream import MODEL, PANE_MS, PARTITIONS, START_MS, Pair, Stream, event, make_stream
 
 FINISHED_WITHIN_S = 60.0
 

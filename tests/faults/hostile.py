@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from streams.seal import is_sealed
 from tests.batches import GZIP, NONE, Batch, Item
 from tests.faults.cluster import partitions_of_topic, read_topic
-from tests.faults.harness import HOSTILE_MARK, Pair
 from tests.faults.stage import Stage
+from tests.faults.stream import HOSTILE_MARK, Pair
 from tests.faults.writers import ODD_HEADERS, raw_sender
 from tests.later_release import LATER, later_release
 

@@ -18,9 +18,10 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from agents import topics
 from tests.faults.edited import edit, edit_layout
-from tests.faults.harness import PLAIN, committed, create, progress
+from tests.faults.harness import PLAIN, create
 from tests.faults.hostile import hostile
 from tests.faults.pressure import bursts
+from tests.faults.published import committed, progress
 from tests.faults.stage import FIRST, Stage
 from tests.faults.topic_faults import compact, retention
 

@@ -21,21 +21,9 @@ from streams.backtest import label_summary
 from streams.config import OTHER
 from streams.partial import Books
 from tests.faults.edited import FINE_MS, announced_ms, layout_errors, orphans
-from tests.faults.harness import (
-    GENERATION,
-    MODEL,
-    Pair,
-    Published,
-    Stream,
-    books,
-    expected,
-    log_of,
-    lost_labels,
-    lost_records,
-    published,
-    rebuilt,
-)
+from tests.faults.published import Published, books, expected, log_of, lost_labels, lost_records, published, rebuilt
 from tests.faults.reference import Expected, LogRecord, ModelRules, incident_errors, reference, window_errors
+from tests.faults.stream import GENERATION, MODEL, Pair, Stream
 
 _NOT_MATCHED = ("duplicate", "unmatched", "rejected")
 """What a label is that matches no prediction, in the names of the label books."""

@@ -29,19 +29,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from agents.clients import Connection
 from agents.files import read_plan
-from tests.faults.harness import (
-    EVENTS_PER_PANE,
-    PLAIN,
-    WorkerProcess,
-    create,
-    drain,
-    fill,
-    labels_of,
-    make_stream,
-    write_config,
-)
+from tests.faults.harness import PLAIN, WorkerProcess, create, drain, fill, write_config
 from tests.faults.oracle import judge
 from tests.faults.stage import FIRST, Ground, Stage
+from tests.faults.stream import EVENTS_PER_PANE, labels_of, make_stream
 
 RATE = 2 * EVENTS_PER_PANE
 LOOK_EVERY_S = 1.0

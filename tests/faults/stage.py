@@ -15,8 +15,10 @@ from pathlib import Path
 
 from agents.clients import Connection
 from deploy.kafka import QUICK_START, Broker, Cluster
-from tests.faults.harness import PARTITIONS, PLAIN, STOP_WITHIN_S, WorkerProcess, log_of
+from tests.faults.harness import PLAIN, STOP_WITHIN_S, WorkerProcess
+from tests.faults.published import log_of
 from tests.faults.reference import LogRecord
+from tests.faults.stream import PARTITIONS
 
 FIRST = "one"
 POLL_S = 0.1

@@ -12,17 +12,9 @@ import pytest
 
 from agents.clients import Connection
 from agents.files import read_plan
-from tests.faults.harness import (
-    SEED,
-    WorkerProcess,
-    create,
-    drain,
-    fill,
-    kill_schedule,
-    published,
-    replayed,
-)
+from tests.faults.harness import SEED, WorkerProcess, create, drain, fill, kill_schedule
 from tests.faults.oracle import differences
+from tests.faults.published import published, replayed
 from tests.scenario import records, stream, write
 
 KILLS, SHORTEST_S, LONGEST_S = 4, 3.0, 7.0

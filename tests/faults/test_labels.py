@@ -9,16 +9,9 @@ from uuid import uuid4
 
 from agents.clients import Connection
 from streams.join.fold import MAX_PENDING
-from tests.faults.harness import (
-    PARTITIONS,
-    START_MS,
-    create,
-    drain,
-    event,
-    send,
-    write_config,
-)
+from tests.faults.harness import create, drain, send, write_config
 from tests.faults.oracle import label_books
+from tests.faults.stream import PARTITIONS, START_MS, event
 
 BEYOND = 5_000
 

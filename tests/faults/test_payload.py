@@ -14,22 +14,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from agents.clients import MAX_MESSAGE_BYTES, MIB, Connection
-from tests.faults.harness import (
-    MODEL,
-    PANE_MS,
-    PARTITIONS,
-    START_MS,
-    WorkerProcess,
-    books,
-    create,
-    drain,
-    event,
-    make_stream,
-    published,
-    send,
-    write_config,
-)
+from tests.faults.harness import WorkerProcess, create, drain, send, write_config
 from tests.faults.payloads import BROKEN, changed
+from tests.faults.published import books, published
+from tests.faults.stream import MODEL, PANE_MS, PARTITIONS, START_MS, event, make_stream
 
 UNREADABLE: dict[str, tuple[str, Callable[[bytes], bytes | None]]] = {
     **BROKEN,

@@ -10,13 +10,15 @@ import pytest
 
 from deploy.kafka import Broker
 from tests.faults import hostile, schedules
+from tests.faults.draw import ALWAYS, KINDS, STREAMS, Schedule, drawn
 from tests.faults.edited import FINE_MS, layout_errors
-from tests.faults.harness import MODEL, SEED
+from tests.faults.harness import SEED
 from tests.faults.injections import FAULTS
 from tests.faults.oracle import Verdict
 from tests.faults.reference import Expected, ModelRules, Pane
-from tests.faults.schedules import ALWAYS, KINDS, STREAMS, Played, Schedule, drawn, repeat, run, table
+from tests.faults.schedules import Played, repeat, run, table
 from tests.faults.stage import Ground
+from tests.faults.stream import MODEL
 
 SHORT = (
     ("kill", "store", "stop", "kill", "labels", "repeats", "delete"),

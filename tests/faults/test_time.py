@@ -11,26 +11,10 @@ import pytest
 
 from agents.clients import Connection
 from streams.events import time_ms
-from tests.faults.harness import (
-    FUTURE_MS,
-    MODEL,
-    PANE_MS,
-    PARTITIONS,
-    START_MS,
-    Pair,
-    Published,
-    WorkerProcess,
-    books,
-    create,
-    drain,
-    event,
-    fill,
-    make_stream,
-    published,
-    send,
-    write_config,
-)
+from tests.faults.harness import WorkerProcess, create, drain, fill, send, write_config
 from tests.faults.injections import SETTABLE
+from tests.faults.published import Published, books, published
+from tests.faults.stream import FUTURE_MS, MODEL, PANE_MS, PARTITIONS, START_MS, Pair, event, make_stream
 
 GRACE_MS = 60_000
 PER_PANE = 400

@@ -12,7 +12,9 @@ from agents.clients import Connection
 from agents.follow import read_all
 from agents.loader import Records
 from streams import seal
-from tests.faults.harness import WorkerProcess, expected, fill, make_stream, published, write_config
+from tests.faults.harness import WorkerProcess, fill, write_config
+from tests.faults.published import expected, published
+from tests.faults.stream import make_stream
 from tests.later_release import later_release
 
 EVENTS = 6_000

@@ -16,8 +16,9 @@ from aiokafka.record.util import calc_crc32c
 
 from agents.clients import Connection
 from tests.batches import GZIP, NONE, ZSTD, Batch, Item
-from tests.faults.harness import Pair, create, partition_of
+from tests.faults.harness import create
 from tests.faults.payloads import changed, is_event
+from tests.faults.stream import Pair, partition_of
 
 BLOCK = 400
 GHOSTS = 120

@@ -3,11 +3,13 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # `deploy` is a folder of scripts, not an installed package
 
+from agents.clients import Connection
 from deploy.kafka import QUICK_START, Broker
 from tests.kafka import secured as locks
 
@@ -25,3 +27,15 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[locks.Secured]
     started = locks.start(tmp_path_factory.mktemp("secured"))
     with started.broker:
         yield started
+
+
+@pytest.fixture
+def connection(kafka: Broker) -> Connection:
+    """How to reach the shared broker."""
+    return Connection(broker=kafka.bootstrap)
+
+
+@pytest.fixture
+def topic() -> str:
+    """A name that no other test has."""
+    return f"t-{uuid4().hex[:8]}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from aiokafka import TopicPartition
@@ -14,23 +13,12 @@ from agents import fetching, topics
 from agents.clients import Connection
 from agents.intake import Intake
 from agents.replay import generate
-from deploy.kafka import Broker
 from tests.batches import ZSTD, Batch, Item, produce_batches
 from tests.embedded.conftest import Owner, until
 
 MIB = 1 << 20
 PARTITIONS = 12
 ROOM = {"max.message.bytes": str(8 * MIB)}
-
-
-@pytest.fixture
-def connection(kafka: Broker) -> Connection:
-    return Connection(broker=kafka.bootstrap)
-
-
-@pytest.fixture
-def topic() -> str:
-    return f"f-{uuid4().hex[:8]}"
 
 
 def store_of(intake: Intake) -> Any:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -19,17 +18,6 @@ from agents import topics
 from agents.clients import Connection
 from agents.loader import Records, read_to_end
 from agents.replay import generate
-from deploy.kafka import Broker
-
-
-@pytest.fixture
-def connection(kafka: Broker) -> Connection:
-    return Connection(broker=kafka.bootstrap)
-
-
-@pytest.fixture
-def topic() -> str:
-    return f"l-{uuid4().hex[:8]}"
 
 
 def spin(until: float) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from streams.compaction import CompactedLog
 from streams.partial import unpack
-from tests.faults.harness import MODEL
+from tests.faults.stream import MODEL
 from tests.laws.test_labels_behind import batches, plan
 from tests.laws.test_stage_two import Topics
 

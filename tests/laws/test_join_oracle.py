@@ -25,7 +25,7 @@ from streams.join.histories import Entry, History, keys_of
 from streams.partial import Cell, LabelBooks, LabelBooksPartial
 from streams.sketch.outcomes import CHANGES, JOINED, PREDICTIONS, RECEIVED, Prediction
 from streams.sketch.profile import Profile
-from tests.laws.test_join import HORIZON_MS, PLAN, Event, Reader, Told, logs
+from tests.join_cases import HORIZON_MS, PLAN, Event, Reader, Told, logs
 from tests.plain_time import PlainTime, without_votes
 from tests.strategies import CLOCK_MS, MINUTE_MS, START_MS
 

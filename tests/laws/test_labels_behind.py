@@ -31,7 +31,8 @@ from streams.source import SourceFold
 from streams.state import unpack_unit
 from streams.store import MemoryStore
 from streams.window import Clock, WindowRecord
-from tests.faults.harness import MODEL, START_MS, edit_config, event, labels_of, write_config
+from tests.faults.harness import edit_config, write_config
+from tests.faults.stream import MODEL, START_MS, event, labels_of
 from tests.laws.test_replay import exact
 from tests.laws.test_stage_two import Topics, run
 

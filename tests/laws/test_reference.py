@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.faults.harness import MODEL, Pair, Published, expected, labels_of, make_stream, write_config
+from tests.faults.harness import write_config
+from tests.faults.published import Published, expected
 from tests.faults.reference import (
     Expected,
     LogRecord,
@@ -21,6 +22,7 @@ from tests.faults.reference import (
     reference,
     window_errors,
 )
+from tests.faults.stream import MODEL, Pair, labels_of, make_stream
 
 EVENTS = 12_000
 

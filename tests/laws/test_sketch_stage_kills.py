@@ -29,7 +29,7 @@ from streams.partial import BooksPartial, LabelBooksPartial, OutcomePartial, Pan
 from streams.plan import Facts
 from streams.progress import Progress
 from streams.records import Records
-from tests.laws.test_join import Event, Told
+from tests.join_cases import Event, Told
 from tests.strategies import MINUTE_MS, plan_of
 
 YAML = """

@@ -27,7 +27,7 @@ from streams.sketch.profile import Profile
 from streams.source import SourceFold
 from streams.truth import Truth
 from streams.window import Clock
-from tests.laws.test_ledger import SPAN_H, TERMS, at, signal, window
+from tests.ledger_batch import SPAN_H, TERMS, at, signal, window
 from tests.replay.test_inhibition import outcomes
 from tests.strategies import plan_of
 from tests.synthetic import events, learned, lines, plan

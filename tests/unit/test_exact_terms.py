@@ -36,7 +36,7 @@ from streams.sketch.counts import Counts
 from streams.sketch.outcomes import DELAY_EDGES_MS, DELAYS
 from streams.sketch.profile import Profile
 from streams.state import ModelState
-from tests.laws.test_join import PLAN as LABELLED
+from tests.join_cases import PLAN as LABELLED
 from tests.strategies import MINUTE_MS, START_MS, plan_of
 from tests.synthetic import MODEL, learned, plan
 from tests.unit.test_facts import cells

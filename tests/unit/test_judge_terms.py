@@ -21,8 +21,8 @@ from streams.sketch.counts import Counts
 from streams.sketch.outcomes import DELAYS, FIRST_DELAY, PREDICTIONS, Prediction
 from streams.sketch.profile import Profile
 from streams.state import MAX_JUDGED, ModelState
-from tests.faults.harness import MODEL
-from tests.laws.test_join import PLAN as LABELLED
+from tests.faults.stream import MODEL
+from tests.join_cases import PLAN as LABELLED
 from tests.laws.test_labels_behind import plan as labelled_plan
 from tests.strategies import MINUTE_MS, START_MS
 

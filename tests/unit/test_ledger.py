@@ -12,7 +12,7 @@ from streams.ledger import Ledger, rows_of
 from streams.ledger_rows import ENOUGH, ProxyRow, RuleRow
 from streams.ledger_text import ledger_lines
 from streams.window import Clock
-from tests.laws.test_ledger import HOUR_MS, SPAN_H, TERMS, Told, at, signal, window
+from tests.ledger_batch import HOUR_MS, SPAN_H, TERMS, Told, at, signal, window
 
 WEEK_H = 168
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
-import re
 from collections.abc import Sequence
 from datetime import date, timedelta
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -21,68 +18,18 @@ from streams.ack import Ack, Status
 from streams.action import Action
 from streams.duration import DAY_MS
 from streams.reports.gather import Cell, Gathered
-from streams.reports.html import Column, page, table
 from streams.reports.lines import measure_line, signal_lines
 from streams.reports.pages import page_of
 from streams.reports.periods import Cadence, day_of, period_of, span_text
 from streams.reports.pool import Interval, Point, corrected_z, difference, pooled
 from streams.reports.recommend import RULES, Advice, Facts, recommend
-from streams.reports.report import Standing, report_of
-from streams.reports.svg import Mark, Series, scale_of
+from streams.reports.report import report_of
 from streams.signals.outcome import wilson
 from streams.signals.result import CONFIDENT
 from streams.times import rfc3339
-from streams.window import Clock, SignalRecord, WindowRecord
+from streams.window import Clock
 from tests.actions import action as made_action
-
-DAY = date(2024, 3, 15)
-PERIODS = {cadence: period_of(cadence, DAY) for cadence in Cadence}
-DAILY, WEEKLY, MONTHLY = (PERIODS[cadence] for cadence in Cadence)
-HOSTILE = "<script>alert('x')</script>&\"'"
-
-
-def signal(name: str = "null_rate", value: float | None = 0.02, **said: Any) -> SignalRecord:
-    defaults: dict[str, Any] = {
-        "family": "quality",
-        "feature": "age",
-        "baseline": 0.0,
-        "threshold": 0.1,
-        "n": 100,
-        "breached": value is not None and value > 0.1,
-    }
-    return SignalRecord(name=name, value=value, **{**defaults, **said})
-
-
-def outcome(name: str, value: float, baseline: float, half: float = 0.05, **said: Any) -> SignalRecord:
-    family = "calibration" if name.startswith("calibration") else "performance"
-    around = (value - half, value + half)
-    more = {"family": family, "feature": None, "baseline": baseline, "interval": around, "breached": False, "n": 400}
-    return signal(name, value, **{**more, **said})
-
-
-def window(
-    at_ms: int, *signals: SignalRecord, length_ms: int = DAY_MS, clock: Clock = Clock.EVENT, **said: Any
-) -> WindowRecord:
-    counts = {"labels": 400, "predictions": 500} if clock is not Clock.EVENT else {"events": 1_000, "errors": 10}
-    defaults: dict[str, Any] = {
-        "model": "m",
-        "version": "1",
-        "segment": None,
-        "revision": 0,
-        "counts": counts,
-        "top_unseen": {},
-        "quantiles": {},
-    }
-    times = {"start": rfc3339(at_ms), "end": rfc3339(at_ms + length_ms)}
-    return WindowRecord(signals=signals, clock=clock, **times, **{**defaults, **said})
-
-
-def gathered(records: Sequence[WindowRecord], period: Any = DAILY) -> Gathered:
-    found = Gathered("m", period)
-    for record in records:
-        found.take_window(record)
-    return found
-
+from tests.report_cases import DAILY, PERIODS, a_month, gathered, hours, outcome, signal, window
 
 # Periods
 
@@ -192,11 +139,6 @@ def told(period: Any, *actions: Action, acks: Sequence[Ack] = ()) -> list[Any]:
     for ack in acks:
         found.take_ack(ack)
     return found.told()
-
-
-def hours(hour: int) -> int:
-    """tests.actions counts hours from 1970."""
-    return DAILY.start_ms // 3_600_000 + hour
 
 
 def test_an_incident_is_open_until_it_is_resolved_and_carries_what_was_said_of_it() -> None:
@@ -333,14 +275,6 @@ def test_every_rule_can_decide_and_is_in_the_documents() -> None:
         assert f"| {name} |" in text
 
 
-def a_month(accuracy: float) -> Gathered:
-    days = [
-        window(at, outcome("accuracy", accuracy, 0.8), outcome("calibration_intercept", 0.0, 0.0), clock=Clock.TRUTH)
-        for at in MONTHLY.days_ms
-    ]
-    return gathered(days, MONTHLY)
-
-
 @pytest.mark.parametrize(("accuracy", "advice"), [(0.8, Advice.KEEP), (0.77, Advice.KEEP), (0.7, Advice.RETRAIN)])
 def test_a_month_that_is_worse_by_enough_to_matter_asks_for_retraining(accuracy: float, advice: Advice) -> None:
     """0.77 is worse beyond chance at 12,000 labels, and by less than the 0.05 that is worth a decision."""
@@ -349,117 +283,3 @@ def test_a_month_that_is_worse_by_enough_to_matter_asks_for_retraining(accuracy:
 
 
 # Pages
-
-
-class Reader(HTMLParser):
-    """Headings, cells, and whether all that was opened was closed."""
-
-    VOID = frozenset({"meta", "br"})
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stack: list[str] = []
-        self.headings: list[str] = []
-        self.text = ""
-
-    def handle_starttag(self, tag: str, attrs: Any) -> None:
-        if tag not in self.VOID:
-            self.stack.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: Any) -> None:
-        """Of what closes itself there is nothing to remember."""
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.stack.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-        if self.stack and self.stack[-1] in ("h1", "h2"):
-            self.headings.append(data)
-
-
-def read(text: str) -> Reader:
-    reader = Reader()
-    reader.feed(text)
-    assert reader.stack == []
-    return reader
-
-
-SECTIONS = {
-    Cadence.DAILY: ["Traffic", "Incidents", "System", "Data", "Labels", "Records that were not counted"],
-    Cadence.WEEKLY: ["Segments", "What moved against the week before", "Inputs and scores", "What was done"],
-    Cadence.MONTHLY: [
-        "Recommendation",
-        "Performance",
-        "Calibration",
-        "Drift since training",
-        "Record of the proxies",
-        "Rules, and what was done",
-    ],
-}
-
-
-@pytest.mark.parametrize("cadence", Cadence)
-def test_a_report_of_nothing_says_so_in_every_section(cadence: Cadence) -> None:
-    period = PERIODS[cadence]
-    report = report_of(Gathered("m", period))
-    assert report.head.standing != Standing.ACT
-    text = page_of(report, period, "x.json")
-    assert read(text).headings[1:] == SECTIONS[cadence]
-    assert "<svg" not in text, "there is nothing to draw"
-    assert all(re.search(r"<(p|ul)", part) for part in text.split("<section")[1:])
-
-
-@pytest.mark.parametrize("cadence", Cadence)
-def test_what_comes_from_outside_is_escaped(cadence: Cadence) -> None:
-    period = PERIODS[cadence]
-    found = Gathered(HOSTILE, period)
-    for at in period.shown_ms:
-        segment = {HOSTILE: HOSTILE}
-        drift = {"family": HOSTILE, "feature": HOSTILE}
-        found.take_window(window(at, signal("null_rate", 0.5, **drift), segment=segment, version=HOSTILE))
-        truth = outcome("segment_error_rate", 0.5, 0.1, feature=None)
-        found.take_window(window(at, truth, clock=Clock.TRUTH, segment=segment, version=HOSTILE))
-    fired = made_action("f", hours(1), HOSTILE, (HOSTILE, HOSTILE))
-    found.take_action(msgspec.structs.replace(fired, data=msgspec.structs.replace(fired.data, runbook="javascript:x")))
-    found.take_ack(Ack(action_id=fired.id, status=Status.SEEN, by=HOSTILE, ts=0, note=HOSTILE))
-    text = page_of(report_of(found), period, HOSTILE)
-    assert "<script" not in text and 'href="javascript' not in text
-    read(text)
-
-
-def test_numbers_that_are_none_are_a_dash() -> None:
-    found = gathered([window(DAILY.start_ms, signal(value=None, threshold=None, baseline=None))])
-    text = read(page_of(report_of(found), DAILY, "x.json")).text
-    assert not re.search(r"\b(nan|inf|None)\b", text)
-
-
-def test_a_table_says_what_it_is_and_can_be_scrolled_by_the_keyboard() -> None:
-    text = table("What <is>", ["a", Column("b", True)], [("<x>", "1")])
-    assert 'tabindex="0"' in text and 'role="region"' in text and "<caption" in text
-    assert '<th scope="row">&lt;x&gt;</th><td class="n">1</td>' in text
-
-
-def test_a_page_stands_alone() -> None:
-    text = page("t", ["<main></main>"])
-    assert text.startswith('<!doctype html><html lang="en">')
-    assert not re.search(r"(src|href)=|<script|url\(|@import", text)
-
-
-@given(st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=20), st.sampled_from(Mark))
-def test_a_scale_holds_every_number_between_round_ticks(values: list[float], mark: Mark) -> None:
-    scale = scale_of([Series("s", values, mark)])
-    assert scale.low < scale.top
-    slack = 1e-6 * max(abs(scale.low), abs(scale.top))
-    assert all(scale.low - slack <= value <= scale.top + slack for value in values)
-    assert 2 <= len(scale.ticks) <= 7
-
-
-def test_the_page_tells_the_numbers_of_the_json() -> None:
-    report: Any = report_of(a_month(0.7))
-    said = json.loads(msgspec.json.encode(report))
-    (accuracy,) = [line for line in said["performance"] if line["name"] == "accuracy"]
-    text = read(page_of(report, MONTHLY, "x.json")).text
-    assert f"{100 * accuracy['now']['value']:.1f}%" in text
-    assert f"{accuracy['now']['n']:,}" in text
-    assert said["recommendation"]["because"] in text

@@ -36,8 +36,8 @@ from streams.source import SourceFold
 from streams.state import ModelState, pack_state, pack_unit, unpack_state, unpack_unit
 from streams.truth import TruthState
 from tests.embedded.test_worker import on_topic, windows
-from tests.faults.harness import latest_windows, replayed
 from tests.faults.oracle import differences
+from tests.faults.published import latest_windows, replayed
 from tests.synthetic import INCIDENTS, START_MS, events, learned, lines
 from tests.synthetic import plan as compiled
 from tests.upgrade.make_fixture import CONFIG, FOLDER, INPUTS, PARTITIONS, RECORDS, REST, STATE, WRITTEN, Pair, Record
