@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-kafka test-cases test-faults test-soak check check-nannyml check-prometheus check-reports mutants release-archive audit sbom fuzz bench format clean
+.PHONY: help setup demo test test-wheel test-kafka test-cases test-faults test-soak check check-nannyml check-prometheus check-reports mutants release-archive audit sbom fuzz bench format clean
 
 help: ## Show what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -21,6 +21,9 @@ demo: $(READY) ## A year of flights through an embedded broker: from events to a
 
 test: $(READY) ## Tests that need nothing but Python
 	$(BIN)/python -m pytest -n auto --dist loadfile tests --ignore tests/kafka --ignore tests/faults --ignore tests/cases
+
+test-wheel: $(READY) ## The wheel in an empty environment, without extras (PYTHONS='python3.11 python3.13')
+	PYTHONS='$(PYTHONS)' $(BIN)/python -m pytest tests/deploy/wheel_check.py
 
 test-kafka: $(READY) ## Tests on Apache Kafka, which is fetched once (needs Java 17 and Maven)
 	$(BIN)/python -m pytest tests/kafka tests/faults
