@@ -6,10 +6,10 @@ as they differ.
 
 Every standard error is that of the window's own n. Of single cases: of a mean by the variance within times, of a ratio
 by the delta method (Cochran 1977, Sampling Techniques, 6.4), of a sum as of a compound Poisson sum, whose variance the
-sum of the squares estimates; each no smaller than what all that is known leads to expect of so many. Noughts and ones
-follow the binomial law. A mean or ratio of fewer than 20 other cases has no verdict.
-Numbers that come ready made, as many in each minute or day, differ less than that: the spread of the panes before
-the window is taken, by the median absolute deviation, which an incident of less than half of them does not move.
+sum of the squares estimates; each no smaller than what all that is known leads to expect of so many. Zeros and ones
+follow the binomial law. A mean or ratio of fewer than 20 other cases is not tested. Numbers that come ready made, as
+many in each minute or day, differ less than that: the spread of the panes before the window is taken, by the median
+absolute deviation, which an incident of less than half of them does not move.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Feedback of a window, held against what is usual at that time → override, complaint and workflow-step rates.
+"""Feedback of a window, compared with what is usual at that time → override, complaint and workflow-step rates.
 
 A rate is by inference events of the same time. What is usual: the same hours of earlier weeks (of earlier days, while
 there are too few weeks), else the rate that the configuration names. The threshold is the largest of: the smallest

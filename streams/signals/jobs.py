@@ -51,7 +51,7 @@ class JobState(msgspec.Struct, frozen=True):
         )
 
     def overlong(self, now_ms: int, longest_ms: int) -> int:
-        """Runs that have not ended and are older than they may be; those from before the last success are abandoned."""
+        """Runs that have not ended and are older than allowed; those from before the last success are ignored."""
         return sum(
             run not in self.succeeded
             and run not in self.failed
