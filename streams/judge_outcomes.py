@@ -21,10 +21,11 @@ from streams.plan import ModelPlan
 from streams.predictions import LABELS_BEHIND_MS, Predictions, tally_of
 from streams.rollup import Rollup, Unit, UnitId
 from streams.rule_state import RuleCell, RuleState
+from streams.signals.cusum import Sums
 from streams.signals.estimate import Estimate
 from streams.signals.label_flow import LabelFlow, Made, slowest_ms
 from streams.signals.names import judges_labels
-from streams.signals.outcome import OutcomeJudge, Sums
+from streams.signals.outcome import OutcomeJudge
 from streams.signals.result import CellResult, Window
 from streams.situation import Judged, Situation
 from streams.sketch.outcomes import CHANGES, DELAYS, JOINED, LABELLED, PREDICTIONS, RECEIVED, delays

@@ -27,8 +27,8 @@ from streams.plan import ModelPlan
 from streams.rollup import Unit
 from streams.rule_state import RuleState, rule_cell
 from streams.seal import KEYED, READS, WRITES, is_sealed, seal, unseal
+from streams.signals.cusum import Sums
 from streams.signals.jobs import MOST_RUNS, JobState
-from streams.signals.outcome import Sums
 from streams.sketch.counts import Counts
 from streams.sketch.names import Names
 from streams.sketch.outcomes import DELAYS

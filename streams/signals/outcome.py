@@ -25,6 +25,7 @@ from streams.duration import WEEK_MS
 from streams.plan import ModelPlan
 from streams.signals import worth
 from streams.signals.budget import error_of_label_windows, labels_between_alarms
+from streams.signals.cusum import Cusums, Step, Sums
 from streams.signals.label_flow import MIN_LABELS, FlowJudge
 from streams.signals.names import SIGNALS
 from streams.signals.rate_limits import rate_threshold
@@ -35,19 +36,9 @@ from streams.sketch.outcomes import LABELLED
 from streams.sketch.profile import Profile
 
 MIN_BLOCK_LABELS = 20
-CUSUM_SHARE = 0.7
-"""The step that the CUSUM is tuned to, and the least that it speaks of, as a share of the effect of a single window."""
-CUSUM_CAP = 1.25
-"""The sum is held at so many limits: it must come down again in reasonable time when all is well."""
-CUSUM_HOLD = 0.5
-"""An alarm holds until the sum has fallen to this share of its limit."""
-CUSUM_RECOVERY = 0.5
-"""What a window leaves of it that is better than the reference by its standard error."""
 ENOUGH_BLOCKS, CHANCE = 8, 0.05
 """So many blocks that vary no more than chance allows (at this level) are taken for independent labels."""
 CALIBRATED = (0.0, 1.0)
-Sums = dict[str, tuple[float, float, bool]]
-"""Per metric, version, segment and sign: labels since the CUSUM was last 0, their excess, and whether it alarms."""
 
 
 class OutcomeJudge:
@@ -75,7 +66,7 @@ class OutcomeJudge:
                     -1, self.layout.length
                 )
         self.alpha = error_of_label_windows(plan)
-        self.labels_between_alarms = labels_between_alarms(plan, self._labels_a_week())
+        self.cusums = Cusums(plan, labels_between_alarms(plan, self._labels_a_week()))
         self.flow = FlowJudge(plan, self.reference, known, self.alpha)
         self._baselines = {key: self._baseline(key) for key in self.segments}
 
@@ -165,7 +156,9 @@ class OutcomeJudge:
             found = self._number(name, _first(measure(vector)), base, enough)
             if name == "mae":
                 step = self._absolute_errors(vector, base)
-                found = self._or_cusum(name, found, version, segment, step, sums, base.among[name, None])
+                found = self.cusums.result(
+                    name, found, version, segment, step, sums, base.among[name, None].design_effect
+                )
             yield found
         if worth.is_classifier(self.layout):
             name = "calibration_intercept"
@@ -175,8 +168,8 @@ class OutcomeJudge:
                 self.layout, vector, base.recalibrated[0] * ones, base.recalibrated[1] * ones
             )
             n = float(self.layout.reliability(vector)[0].sum())
-            step = _Step(float(excess[0]), float(variance[0]), n)
-            yield self._or_cusum(name, found, version, segment, step, sums, base.among[name, None])
+            step = Step(float(excess[0]), float(variance[0]), n)
+            yield self.cusums.result(name, found, version, segment, step, sums, base.among[name, None].design_effect)
         for name, column, count in self._rates():
             wrong, n_wrong = count(vector)
             yield self._rate(name, column, float(wrong[0]), float(n_wrong[0]), version, segment, base, sums)
@@ -227,8 +220,8 @@ class OutcomeJudge:
         found = single("segment_error_rate", value, share, threshold, n, wilson(wrong, n) if n else None)
         if name == "accuracy":
             variance = max(share * (1 - share), 1 / max(m, 1.0)) * n if m else 0.0
-            step = _Step(wrong - n * share, variance, n)
-            found = self._or_cusum(signal, found, version, segment, step, sums, blocks)
+            step = Step(wrong - n * share, variance, n)
+            found = self.cusums.result(signal, found, version, segment, step, sums, blocks.design_effect)
         if segmental:
             return found
         right = (1 - found.interval[1], 1 - found.interval[0]) if found.interval else None
@@ -236,63 +229,11 @@ class OutcomeJudge:
             SIGNALS[name], (column,), 1 - found.value, 1 - found.baseline, 1 - found.threshold, found.n, right
         )
 
-    def _absolute_errors(self, vector: Ints, base: _Baseline) -> _Step:
+    def _absolute_errors(self, vector: Ints, base: _Baseline) -> Step:
         then, n = base.numbers["mae"], float(self.layout.usable(vector)[0])
         total = float(self.layout.sums(vector)[0, :2].sum())
         variance = then.error**2 * then.n * n
-        return _Step(total - n * then.value, variance, n)
-
-    def _or_cusum(
-        self,
-        name: str,
-        found: Result,
-        version: str,
-        segment: SegmentKey,
-        step: _Step,
-        sums: Sums | None,
-        blocks: _Blocks,
-    ) -> Result:
-        """The window's result, or that of the labels that a CUSUM has added up, if it alone has passed its limit."""
-        if sums is None or not math.isfinite(found.baseline[0]) or not step.n > 0 or not math.isfinite(step.excess):
-            return found
-        effect = (
-            (effect_of(self.plan, name) - 1) * float(found.baseline[0])  # plain: it enters the state
-            if found.signal.relative
-            else effect_of(self.plan, name)
-        )
-        one = step.variance / step.n
-        # A small shift of the logit moves the mean by as many times the variance.
-        scale = one if found.signal.two_sided else 1.0
-        effect *= scale
-        one *= blocks.design_effect
-        drift = CUSUM_SHARE * effect / 2
-        if not (one > 0 and drift > 0):
-            return found
-        limit = cusum_limit(drift, one, self.labels_between_alarms)
-        for sign in (1.0, -1.0) if found.signal.two_sided else (1.0,):
-            key = msgspec.json.encode([name, version, *segment, sign]).decode()
-            n, excess, alarmed = sums.get(key, (0.0, 0.0, False))
-            # A few labels, however wrong, are no trend: each counts for at most its share of a limit.
-            most = step.n * (drift + limit / MIN_LABELS)
-            n, excess = n + step.n, excess + sign * min(sign * step.excess, most)
-            total = sign * excess - drift * n
-            if total <= 0:
-                sums.pop(key, None)
-                continue
-            # Beyond the cap the oldest labels are forgotten, in proportion.
-            kept = min(1.0, CUSUM_CAP * limit / total)
-            if alarmed and sign * step.excess < -math.sqrt(step.variance):
-                kept *= CUSUM_RECOVERY  # a window that is better than the reference: what was added up is the past
-            n, excess, total = n * kept, excess * kept, total * kept
-            mean = excess / n / scale
-            large = sign * mean * scale >= 2 * drift
-            alarmed = total > CUSUM_HOLD * limit if alarmed else total > limit and large
-            sums[key] = (n, excess, alarmed)
-            if alarmed and not bool(found.breached[0]):
-                base_value = float(found.baseline[0])
-                threshold = base_value + mean * min(1.0, limit / total) * (1 - 1e-9)
-                found = single(found.signal.name, base_value + mean, base_value, threshold, n)
-        return found
+        return Step(total - n * then.value, variance, n)
 
     @property
     def recalibrated(self) -> tuple[float, float]:
@@ -313,15 +254,6 @@ class OutcomeJudge:
 class _Number:
     value: float
     error: float
-    n: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """Of the labels of a window: by how much they exceed the reference in sum, the variance of that, how many."""
-
-    excess: float
-    variance: float
     n: float
 
 
@@ -352,21 +284,6 @@ def wilson(hits: float, n: float, z: float = CONFIDENT) -> tuple[float, float]:
     middle = (share + square / (2 * n)) / (1 + square / n)
     half = z / (1 + square / n) * math.sqrt(share * (1 - share) / n + square / (4 * n * n))
     return max(0.0, middle - half), min(1.0, middle + half)
-
-
-def cusum_limit(drift: float, variance: float, labels_between_alarms: float) -> float:
-    """The limit of a CUSUM of so much drift and variance a label whose false alarms are so far apart.
-
-    For Brownian motion the mean run length is (exp(2ah) − 1 − 2ah) · s² / (2d²), a = d/s².
-    """
-    wanted = labels_between_alarms * 2 * drift**2 / variance
-    low, high = 0.0, 1.0
-    while math.expm1(high) - high < wanted and high < 600:
-        high *= 2
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if math.expm1(middle) - middle < wanted else (low, middle)
-    return high * variance / (2 * drift)
 
 
 def persistence(blocks: Floats) -> float:

@@ -22,9 +22,10 @@ from streams.learn import learn
 from streams.plan import ModelPlan, compile_plan
 from streams.scaffold import foreshock_yaml
 from streams.signals.business import KpiJudge, Past
+from streams.signals.cusum import Sums
 from streams.signals.feedback import FeedbackJudge
 from streams.signals.label_flow import MIN_LABELS
-from streams.signals.outcome import OutcomeJudge, Sums
+from streams.signals.outcome import OutcomeJudge
 from streams.signals.result import Window
 from streams.sketch.counts import Counts
 from streams.sketch.outcomes import Prediction

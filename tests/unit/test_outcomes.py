@@ -17,7 +17,8 @@ from streams.baseline import WHOLE
 from streams.errors import DataError
 from streams.learn import Learned, learn
 from streams.signals import worth
-from streams.signals.outcome import cusum_limit, persistence
+from streams.signals.cusum import cusum_limit
+from streams.signals.outcome import persistence
 from streams.sketch.outcomes import OutcomeLayout, Prediction, Task, class_text
 
 GRID = tuple(i / 50 for i in range(1, 50))
