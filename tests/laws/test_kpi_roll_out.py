@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import cache
-from itertools import chain
 
 import msgspec
 import pytest
@@ -17,19 +15,16 @@ from streams.backtest import TOPIC
 from streams.chunk import ChunkFold
 from streams.facts.fold import fact_fold
 from streams.judge import BucketJudge
-from streams.kept import restore_record
 from streams.panes import NO_MARK, next_start
-from streams.partial import key_of, pack, unpack
+from streams.partial import key_of, pack
 from streams.plan import Facts, Plan
-from streams.progress import Progress
-from streams.publication import BOOKS_KEY, publications
 from streams.records import Records
 from streams.source import SourceFold
-from streams.state import pack_state
-from streams.times import instant_ms, rfc3339
-from streams.window import Clock, WindowRecord
+from streams.times import rfc3339
+from streams.window import Clock
 from tests import config_edits
 from tests.laws.test_changed_config import NOW_MS, base, compiled
+from tests.roll_out import Group, lasts_a_minute, minute_of
 from tests.synthetic import MINUTE_MS, MODEL, START_MS, events, lines
 
 OLD, NEW, RATIO = "orders", "refunds", "refund_rate"
@@ -84,86 +79,33 @@ def event_partials() -> list[tuple[bytes, bytes]]:
     return [(key_of(partial, "events"), pack(partial)) for step in steps for partial in step.partials]
 
 
-@dataclass
-class Group:
-    """Topics, and workers over all partitions of them, one after the other."""
+class Kpis(Group):
+    """Workers over the observations of both KPIs."""
 
-    partials: dict[bytes, bytes] = field(default_factory=dict)
-    state: dict[bytes, bytes] = field(default_factory=dict)
-    progress: dict[int, Progress] = field(default_factory=dict)
-    windows: list[WindowRecord] = field(default_factory=list)
-    workers: int = 0
+    def __init__(self) -> None:
+        super().__init__(logs(), BATCH, event_partials(), eager=True)
 
-    def run(self, plan: Plan, ends: Sequence[int], *, cleans: bool) -> None:
-        """A worker reads the partitions up to these offsets, and is gone. `cleans`: it deletes what nothing needs."""
-        self.workers += 1
-        judge = self._rebuilt(plan)
-        for key, data in event_partials():
-            judge.apply(unpack(data), key)
-        self._publish(judge)
-        folds = [fact_fold(Facts.OUTCOMES, plan, at, self.progress.get(at), NOW_MS, None) for at in range(PARTITIONS)]
-        reached = [fold.next_offset for fold in folds]
-        while any(at < end for at, end in zip(reached, ends, strict=True)):
-            for fold, end in zip(folds, ends, strict=True):
-                first, last = reached[fold.partition], min(reached[fold.partition] + BATCH, end)
-                if first < last:
-                    self._count(judge, fold, first, last)
-                    reached[fold.partition] = last
-                    self._publish(judge)
-            if cleans:
-                self._clean(judge)
+    def judge(self, plan: Plan) -> BucketJudge:
+        return BucketJudge(plan, 0, TOPIC, 1, {Facts.OUTCOMES: PARTITIONS})
 
-    def _count(self, judge: BucketJudge, fold: ChunkFold, first: int, last: int) -> None:
-        values = logs()[fold.partition]
-        steps = fold.take(Records(range(first, last), [NOW_MS] * (last - first), values[first:last]), NOW_MS)
-        for step in [*steps, fold.publish(NOW_MS, caught_up=False, final=last == len(values))]:
-            for partial in step.partials:
-                key, data = key_of(partial, str(self.workers)), pack(partial)
-                self.partials.pop(key, None)
-                self.partials[key] = data
-                judge.apply(unpack(data), key)
-            if step.progress is not None:
-                self.progress[fold.partition] = step.progress
+    def folds(self, plan: Plan) -> Sequence[ChunkFold]:
+        return [fact_fold(Facts.OUTCOMES, plan, at, self.progress.get(at), NOW_MS, None) for at in range(PARTITIONS)]
 
-    def _rebuilt(self, plan: Plan) -> BucketJudge:
-        judge = BucketJudge(plan, 0, TOPIC, 1, {Facts.OUTCOMES: PARTITIONS})
-        for key, value in sorted(self.state.items(), key=lambda item: item[0].startswith(b"\0")):
-            restore_record(judge, key, value)
-        for key, value in [*event_partials(), *self.partials.items()]:
-            judge.apply(unpack(value), key, fresh=False)
-        for _ in judge.resume():
-            pass
-        return judge
-
-    def _publish(self, judge: BucketJudge) -> None:
-        for outcome in judge.advance():
-            assert outcome.parked is None, outcome.parked
-            self.windows += outcome.windows
-            for record in chain.from_iterable(publications(outcome)):
-                if record.topic == "state" and record.value is not None:
-                    self.state[record.key] = record.value
-                elif record.topic == "state":
-                    self.state.pop(record.key, None)
-
-    def _clean(self, judge: BucketJudge) -> None:
-        topic = judge.facts.topics[Facts.OUTCOMES].topic
-        books = pack_state(judge.facts.topics[Facts.OUTCOMES].books_state())
-        if keys := judge.expire():
-            self.state[BOOKS_KEY + topic.encode()] = books
-            for key in keys:
-                self.partials.pop(key, None)
+    def books(self, judge: BucketJudge) -> tuple[bytes, object]:
+        merge = judge.facts.topics[Facts.OUTCOMES]
+        return merge.topic.encode(), merge.books_state()
 
     def panes(self, kpi: str, since: int = 0) -> dict[int, int]:
         """Observations of the panes that were judged, by their minute."""
         return {
-            instant_ms(w.start) // MINUTE_MS: w.counts["observations"]
+            minute_of(w): w.counts["observations"]
             for w in self.windows[since:]
             if (w.clock, w.kpi, w.version, w.segment, w.revision) == (Clock.KPI, kpi, None, None, 0)
-            and instant_ms(w.end) - instant_ms(w.start) == MINUTE_MS
+            and lasts_a_minute(w)
         }
 
 
-def check(group: Group, since: int, *names: str) -> None:
+def check(group: Kpis, since: int, *names: str) -> None:
     """Panes of the new KPIs that were judged after the first `since` windows are whole, and follow each other."""
     last = max(whole())
     for name in names:
@@ -190,7 +132,7 @@ def test_a_kpi_that_is_added_is_judged_from_where_all_partitions_count_it(
 ) -> None:
     """Its first worker may be gone before anything of it was judged."""
     without, with_new = plans()
-    group = Group()
+    group = Kpis()
     group.run(without, at, cleans=cleans)
     group.run(with_new, [place + then for place in at], cleans=cleans)
     group.run(with_new, list(map(len, logs())), cleans=cleans)
@@ -204,7 +146,7 @@ def test_a_kpi_that_was_away_is_judged_again_from_where_all_partitions_count_it(
     at: list[int], away: int, then: int, cleans: bool
 ) -> None:
     without, with_new = plans()
-    group = Group()
+    group = Kpis()
     group.run(with_new, at, cleans=cleans)
     group.run(without, [place + away for place in at], cleans=cleans)
     since = len(group.windows)
@@ -215,7 +157,7 @@ def test_a_kpi_that_was_away_is_judged_again_from_where_all_partitions_count_it(
 
 @pytest.mark.parametrize("cleans", [False, True])
 def test_a_kpi_that_is_there_from_the_beginning_is_judged_from_its_first_observation(cleans: bool) -> None:
-    group = Group()
+    group = Kpis()
     group.run(plans()[1], list(map(len, logs())), cleans=cleans)
     check(group, 0, NEW, RATIO)
     assert min(group.panes(NEW)) == min(whole())
@@ -224,11 +166,11 @@ def test_a_kpi_that_is_there_from_the_beginning_is_judged_from_its_first_observa
 def test_a_partition_that_has_no_observation_any_more_is_waited_for_until_the_clock_of_its_last_full_chunk() -> None:
     """Its full chunks may hold some up to then, which were not counted."""
     without, with_new = plans()
-    group, at = Group(), [512, 600, 300]
+    group, at = Kpis(), [512, 600, 300]
     group.run(without, at, cleans=True)
     group.run(with_new, [512, *map(len, logs()[1:])], cleans=True)
     assert not group.panes(NEW)
-    judge, future_ms = group._rebuilt(with_new), with_new.config.limits.future_ms
+    judge, future_ms = group.rebuilt(with_new), with_new.config.limits.future_ms
     clocks = judge.judges[MODEL].kpis
     assert judge.facts.whole_from_ms(MODEL, clocks[NEW]) == next_start(NOW_MS + future_ms, MINUTE_MS)
     assert judge.facts.whole_from_ms(MODEL, clocks[OLD]) == NO_MARK
