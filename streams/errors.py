@@ -103,6 +103,8 @@ class BrokerAway(BrokerError):
 class TopicMissing(BrokerError):
     """A topic does not exist, or we may not describe it."""
 
+    code = "FS-TOPIC"
+
 
 class StoreError(ForeshockError):
     """The disk of the label join fails, or is full."""
