@@ -16,6 +16,7 @@ from streams.cells import MOST_COUNT, Cells, Segmentation, Takes, checked_part, 
 from streams.config import MAX_MODELS, OTHER
 from streams.duration import DAY_MS
 from streams.errors import SketchError
+from streams.evaluation_progress import EvaluationProgress
 from streams.fingerprint import PartPrint, span_of
 from streams.panes import NO_MARK
 from streams.parking import Parking, Phase
@@ -154,8 +155,11 @@ class ModelPanes(ModelBooks):
     """The cells that are counted."""
     most: int = MOST_COUNT
     """So high a slot may be."""
+    progress: EvaluationProgress = field(default_factory=EvaluationProgress)
+    """How far the model has been evaluated: its evaluator moves it."""
+    kpis: tuple[str, ...] | None = None
+    """The KPIs whose clocks evaluate the panes; None: the clock of events does."""
     panes: dict[int, PaneState] = field(default_factory=dict)
-    judged_until_ms: int | None = None
     expired_before_ms: int = NO_MARK
     """Panes before this one are forgotten."""
     changed: set[int] = field(default_factory=set)
@@ -168,6 +172,14 @@ class ModelPanes(ModelBooks):
     """End offsets of the publications that fit, while a rebuild meets them."""
     named_from_ms: dict[int, int] = field(default_factory=dict)
     """Of the partitions in `unnamed` the first pane with on-time events in a later chunk."""
+
+    @property
+    def judged_until_ms(self) -> int | None:
+        """Panes up to here have been evaluated by some clock; None: none has."""
+        if self.kpis is None:
+            return self.progress.events_until_ms
+        untils_ms = (self.progress.kpi_until_ms(kpi) for kpi in self.kpis)
+        return max((until_ms for until_ms in untils_ms if until_ms is not None), default=None)
 
     def note_unnamed(self, partition: int, chunk: int, clock_ms: int) -> None:
         ModelBooks.note_unnamed(self, partition, chunk, clock_ms)

@@ -20,6 +20,7 @@ from streams.cells import Cells
 from streams.chunk_merge import BooksState, ChunkMerge, ModelPanes
 from streams.decide import Decision, decide
 from streams.errors import NewerError
+from streams.evaluation_progress import EvaluationProgress
 from streams.facts.history import History
 from streams.facts.merge import NOTHING_TOLD, FactsMerge, KpiPane, ToldPane
 from streams.fingerprint import made_of, unit_print
@@ -85,9 +86,16 @@ class Outcome:
 class ModelJudge:
     """Judges the closed panes of one model, in order."""
 
-    def __init__(self, plan: ModelPlan, state: ModelState | None = None, kinds: Collection[Facts] = ()) -> None:
-        """`kinds` of facts that are told."""
+    def __init__(
+        self,
+        plan: ModelPlan,
+        state: ModelState | None = None,
+        kinds: Collection[Facts] = (),
+        progress: EvaluationProgress | None = None,
+    ) -> None:
+        """`kinds` of facts that are told. `progress`: the record that every new state moves."""
         self.plan, self.kinds = plan, kinds
+        self.progress = EvaluationProgress() if progress is None else progress
         self.state = state
         self.made = made_of(plan)
         self.rules = states_by_cell(state.rules) if state else {}
@@ -107,6 +115,14 @@ class ModelJudge:
         """Per judged pane the events of its last record, as long as late ones may still come."""
         self.latest: list[CellResult] = []
         """The last judged window of the pane's length, for the metrics."""
+
+    @property
+    def state(self) -> ModelState | None:
+        return self._state
+
+    @state.setter
+    def state(self, state: ModelState | None) -> None:
+        self._state = self.progress.state = state
 
     def follow_gaps(self) -> None:
         """Tells those that look back what the state says is not known."""
@@ -378,13 +394,14 @@ class BucketJudge:
         """`told`: the kinds of facts that are read, and into how many partitions each is written. `acks`: what is known
         of them; they may be of other buckets' actions too."""
         self.parking = Parking()
-        self.merge = BucketMerge(plan, bucket, topic, partitions, self.parking)
-        self.facts = FactsMerge(plan, bucket, told or {}, self.parking)
+        progress = {model.name: EvaluationProgress() for model in plan.in_bucket(bucket)}
+        self.merge = BucketMerge(plan, bucket, topic, partitions, self.parking, progress)
+        self.facts = FactsMerge(plan, bucket, told or {}, self.parking, progress)
         self.judges: dict[str, ModelJudge] = {}
         self.ledgers: dict[str, Ledger] = {}
         for name, model in self.merge.models.items():
             with self.parking.guard(name, Phase.RESTORE):
-                self.judges[name] = ModelJudge(model.plan, kinds=self.facts.topics)
+                self.judges[name] = ModelJudge(model.plan, kinds=self.facts.topics, progress=model.progress)
                 self.ledgers[name] = Ledger(terms_of(model.plan))
         self.acks = Acks() if acks is None else acks
         self._replays = Replays()
@@ -444,7 +461,7 @@ class BucketJudge:
         self.restarts += [(state.model, restart) for restart in found.restarts]
         if model is not None:
             with self.parking.guard(state.model, Phase.RESTORE):
-                self.judges[state.model] = ModelJudge(model.plan, found.state, self.facts.topics)
+                self.judges[state.model] = ModelJudge(model.plan, found.state, self.facts.topics, model.progress)
                 self._follow(state.model)
         if found.retired:
             self._opening.append(Outcome(state.model, (), found.retired, state=found.state))
@@ -476,19 +493,13 @@ class BucketJudge:
         self._suspects = {}
 
     def _follow(self, name: str) -> None:
-        """Moves the clocks of the merge to where a model's state says that it has been judged."""
+        """Leaves out what a model's state says is not whole."""
         model, state = self.merge.models[name], self.judges[name].state
         if state is None:
             return
         whole_ms = end_of(state.gaps.get(EVENTS_GAP, ()))
-        model.judged_until_ms, model.first_pane_ms = state.judged_until_ms, state.first_pane_ms
-        model.last_event_pane_ms = state.last_event_pane_ms
-        model.outcomes.judged_until_ms = state.labels_until_ms
         if whole_ms is not None:
             model.begin_at(whole_ms)
-        ends_ms = {clock: end_of(gaps) for clock, gaps in state.gaps.items() if clock != EVENTS_GAP}
-        from_ms = {clock: at for clock, at in ends_ms.items() if at is not None}
-        self.facts.restore(name, state.judged_until_ms, state.kpis_until_ms, from_ms)
         self.judges[name].follow_gaps()
 
     def restore_unit(self, name: str, unit: Unit) -> None:
@@ -726,7 +737,6 @@ class BucketJudge:
         if state is not None and from_ms > state.kpis_until_ms.get(clock.name, NO_MARK):
             judge.state = kpi_restarted(state, judge.plan, clock.name, from_ms)
             judge.follow_gaps()
-            self.facts.begin_at(judge.plan.name, clock, from_ms)
 
     def expire(self) -> list[bytes]:
         """Forgets what no window, revision or rebuild needs; gives the keys of the records to be deleted."""

@@ -14,6 +14,7 @@ import msgspec
 from streams.cells import MOST_SUM, Cells, Segmentation, checked_part
 from streams.chunk_merge import FINAL_MARK, HELD_MS, ChunkMerge, ModelPanes, PaneState, open_cells
 from streams.duration import HOUR_MS
+from streams.evaluation_progress import EvaluationProgress
 from streams.fingerprint import PartPrint, events_print, outcomes_print
 from streams.pane_cursor import MAX_EMPTY_PANES, PaneCursor
 from streams.panes import NO_MARK
@@ -73,6 +74,8 @@ class ModelOutcomes:
     segmentation: Segmentation
     prints: Mapping[bool, PartPrint]
     """Of cohorts (True) and of panes of arrival."""
+    progress: EvaluationProgress
+    """How far the model has been evaluated: its evaluator moves it."""
     has_foreign: bool = False
     """Whether something came that was counted under another configuration."""
     cohorts: dict[int, OutcomePane] = field(default_factory=dict)
@@ -80,12 +83,16 @@ class ModelOutcomes:
     books: dict[int, LabelBooks] = field(default_factory=dict)
     marks_ms: dict[int, int | None] = field(default_factory=dict)
     """Per source partition how far its join has read the model's predictions."""
-    judged_until_ms: int | None = None
     holds_up: int = 0
     """The source partition that was last the one whose labels were waited for."""
     changed_cohorts: set[int] = field(default_factory=set)
     changed_arrivals: set[int] = field(default_factory=set)
     expired_before_ms: dict[bool, int] = field(default_factory=lambda: {False: NO_MARK, True: NO_MARK})
+
+    @property
+    def judged_until_ms(self) -> int | None:
+        """Panes of arrival up to here have been evaluated; None: none has."""
+        return self.progress.labels_until_ms
 
     def apply(self, partial: OutcomePartial, part: PanePart) -> None:
         panes = self.cohorts if partial.cohort else self.arrivals
@@ -119,9 +126,6 @@ class ModelMerge(ModelPanes):
     """One declared model of a bucket."""
 
     outcomes: ModelOutcomes
-    first_pane_ms: int | None = None
-    last_event_pane_ms: int | None = None
-    """The last pane with events that was judged before the restart: from it a silence is measured."""
     reached_ms: int = NO_MARK
     """The latest mark that was seen. A slow stream's is behind until it pauses again (`ChunkFold._read_until_ms`)."""
     latest_at: int = 0
@@ -131,23 +135,27 @@ class ModelMerge(ModelPanes):
     limit_ms: int | None = FINAL_MARK
     """The event time up to which what else is told of the model has been read; None: it is not known yet."""
 
+    @property
+    def first_pane_ms(self) -> int | None:
+        """Start of the first pane of events that was evaluated."""
+        return self.progress.first_pane_ms
+
 
 class BucketMerge(ChunkMerge[ModelMerge]):
     """All models of one bucket: their events, and the outcomes of their labels."""
 
-    def __init__(self, plan: Plan, bucket: int, topic: str, partitions: int, parking: Parking | None = None) -> None:
-        models = {
-            model.name: ModelMerge(
-                plan=model,
-                fingerprint=events_print(model),
-                length=model.layout.length,
-                takes=model.segmentation.takes,
-                outcomes=ModelOutcomes(
-                    model.segmentation, {cohort: outcomes_print(model, cohort=cohort) for cohort in (False, True)}
-                ),
-            )
-            for model in plan.in_bucket(bucket)
-        }
+    def __init__(
+        self,
+        plan: Plan,
+        bucket: int,
+        topic: str,
+        partitions: int,
+        parking: Parking | None = None,
+        progress: Mapping[str, EvaluationProgress] | None = None,
+    ) -> None:
+        """`progress`: by model, the record that its evaluator moves."""
+        records = progress or {model.name: EvaluationProgress() for model in plan.in_bucket(bucket)}
+        models = {model.name: _model_merge(model, records[model.name]) for model in plan.in_bucket(bucket)}
         super().__init__(plan, bucket, topic, partitions, models, parking)
         self.label_sources: dict[int, LabelBooksPartial] = {}
         """Per source partition the latest label books, without their models."""
@@ -242,34 +250,28 @@ class BucketMerge(ChunkMerge[ModelMerge]):
         return self.is_held_up(model, time_ms, model.plan.config.idle_ms)
 
     def close(self, model: ModelMerge) -> Iterator[ClosedPane]:
-        """Panes in event-time order, as far as the watermark allows. Judge each before asking for the next."""
+        """Panes of events in order, as far as the watermark allows; the protocol is that of `PaneCursor.starts`."""
         pane_ms, grace_ms = model.plan.config.pane_ms, model.plan.config.grace_ms
-        earliest_ms = min(model.panes, default=None) if model.judged_until_ms is None else model.judged_until_ms
+        position_ms = model.judged_until_ms
+        earliest_ms = min(model.panes, default=None) if position_ms is None else position_ms
         if earliest_ms is None or self._waits(model, earliest_ms + pane_ms + grace_ms):
             return
         watermark = self.watermark_ms(model)
         if watermark is None:
             return
+        last_ms = earliest_ms if model.progress.last_event_pane_ms is None else model.progress.last_event_pane_ms
         cursor = PaneCursor(pane_ms, longest_over_ms(model.plan))
-        while (start := self._next_pane(model, cursor)) is not None and start + pane_ms + grace_ms <= watermark:
+        for start in cursor.starts(watermark - grace_ms, lambda: _position_ms(model), lambda: model.panes, last_ms):
             last = max(model.panes, default=start)
             if watermark == FINAL_MARK and start > last:
                 return
             on_time, welcome = model.panes[start].cells() if start in model.panes else ({}, {})
-            if model.first_pane_ms is None:
-                model.first_pane_ms = start
+            is_first = model.first_pane_ms is None
+            if is_first:
                 model.changed |= {at for at in model.panes if at < start}  # all welcome: none of them will be judged
-            partial = start == model.first_pane_ms or (watermark == FINAL_MARK and start == last)
-            model.judged_until_ms = start + pane_ms
+            partial = is_first or start == model.first_pane_ms or (watermark == FINAL_MARK and start == last)
             yield ClosedPane(start, on_time, welcome, partial)
             model.forget_unnamed()
-
-    def _next_pane(self, model: ModelMerge, cursor: PaneCursor) -> int | None:
-        position_ms = model.judged_until_ms
-        if position_ms is None:
-            return min((start for start, pane in model.panes.items() if _has_on_time(pane)), default=None)
-        last_ms = position_ms if model.last_event_pane_ms is None else model.last_event_pane_ms
-        return cursor.next_start(position_ms, model.panes, last_ms)
 
     def outcome_watermark_ms(self, model: ModelMerge) -> int | None:
         """The event time up to which predictions and labels have been joined, labels of idle partitions excepted."""
@@ -336,23 +338,27 @@ class BucketMerge(ChunkMerge[ModelMerge]):
         return is_silent(source.clock_ms, source.seen_at_ms, idle_ms, model.replay)
 
     def close_outcomes(self, model: ModelMerge, reach_ms: int) -> Iterator[ClosedPane]:
-        """Arrival panes in order, as far as the watermark allows; `reach_ms`: so far a window looks back."""
-        found = model.outcomes
+        """Arrival panes in order, as far as the watermark allows; the protocol is that of `PaneCursor.starts`.
+
+        `reach_ms`: so far a window looks back.
+        """
+        found, first_ms = model.outcomes, model.first_pane_ms
         pane_ms, grace_ms = model.plan.config.pane_ms, model.plan.config.grace_ms
-        start_ms = model.first_pane_ms if found.judged_until_ms is None else found.judged_until_ms
-        if model.first_pane_ms is None or start_ms is None or self._labels_wait(model, start_ms + pane_ms + grace_ms):
+        position_ms = first_ms if found.judged_until_ms is None else found.judged_until_ms
+        if first_ms is None or position_ms is None or self._labels_wait(model, position_ms + pane_ms + grace_ms):
             return
         watermark = self.outcome_watermark_ms(model)
         if watermark is None:
             return
-        cursor, last_ms = PaneCursor(pane_ms, reach_ms), model.first_pane_ms
-        while (start := cursor.next_start(start_ms, found.arrivals, last_ms)) is not None:
-            if start + pane_ms + grace_ms > watermark:
-                return
+
+        def position() -> int:
+            return first_ms if found.judged_until_ms is None else found.judged_until_ms
+
+        cursor = PaneCursor(pane_ms, reach_ms)
+        for start in cursor.starts(watermark - grace_ms, position, lambda: found.arrivals, first_ms):
             if watermark == FINAL_MARK and start > max((*found.arrivals, *model.panes), default=start):
                 return
             arrived, standing = found.arrivals[start].cells() if start in found.arrivals else ({}, {})
-            start_ms = found.judged_until_ms = start + pane_ms
             yield ClosedPane(start, arrived, standing, partial=False)
 
     def revised_arrivals(self, model: ModelMerge) -> Iterator[ClosedPane]:
@@ -456,6 +462,25 @@ def _labels_need_ms(model: ModelMerge, judged_until_ms: int) -> Iterator[int]:
         if behind_ms is not None:
             oldest_ms = judged_until_ms - LABELS_BEHIND_MS
             yield model.plan.cohort_start(max(min(behind_ms, judged_until_ms), oldest_ms))
+
+
+def _model_merge(plan: ModelPlan, progress: EvaluationProgress) -> ModelMerge:
+    prints = {cohort: outcomes_print(plan, cohort=cohort) for cohort in (False, True)}
+    return ModelMerge(
+        plan=plan,
+        fingerprint=events_print(plan),
+        length=plan.layout.length,
+        takes=plan.segmentation.takes,
+        progress=progress,
+        outcomes=ModelOutcomes(plan.segmentation, prints, progress),
+    )
+
+
+def _position_ms(model: ModelMerge) -> int | None:
+    """Where the evaluation of a model's events stands, or begins; None: it has no events on time."""
+    if model.judged_until_ms is not None:
+        return model.judged_until_ms
+    return min((start for start, pane in model.panes.items() if _has_on_time(pane)), default=None)
 
 
 def _has_on_time(pane: PaneState) -> bool:

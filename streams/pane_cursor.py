@@ -6,7 +6,7 @@ empty, all alike, and have been evaluated: the cursor steps over the rest, howev
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 MAX_EMPTY_PANES = 3
@@ -53,3 +53,31 @@ class PaneCursor:
             return None
         last_ms = max((at for at in held if at < position_ms), default=last_ms)
         return position_ms if position_ms - last_ms <= self.reach_ms else later_ms
+
+    def starts(
+        self, until_ms: int, position: Callable[[], int | None], held: Callable[[], Collection[int]], last_ms: int
+    ) -> Iterator[int]:
+        """Starts of the panes that end by `until_ms`, in event-time order.
+
+        Protocol: whoever takes a start evaluates its pane, which moves the position to the end of the pane, and only
+        then takes the next one.
+
+        Parameters
+        ----------
+        position
+            End of the pane that was evaluated last, or where to begin; None: nothing is known yet.
+        held, last_ms
+            As in `next_start`; `held` is asked anew for every pane.
+
+        Raises
+        ------
+        RuntimeError
+            The pane that was taken last has not been evaluated.
+        """
+        while (position_ms := position()) is not None:
+            start_ms = self.next_start(position_ms, held(), last_ms)
+            if start_ms is None or start_ms + self.pane_ms > until_ms:
+                return
+            yield start_ms
+            if position() != start_ms + self.pane_ms:
+                raise RuntimeError(f"the pane at {start_ms} was taken and not evaluated")

@@ -13,6 +13,7 @@ from typing import Protocol
 from streams.cells import MOST_COUNT, MOST_SUM, Cells, Takes
 from streams.chunk_merge import FINAL_MARK, ChunkMerge, ModelPanes
 from streams.duration import HOUR_MS
+from streams.evaluation_progress import EvaluationProgress
 from streams.facts.layout import KPI_LENGTH, RUNS_LENGTH
 from streams.facts.read import is_run
 from streams.fingerprint import fact_print
@@ -60,7 +61,17 @@ class Clocked(Protocol):
 class FactsMerge:
     """The facts of one bucket, by kind."""
 
-    def __init__(self, plan: Plan, bucket: int, told: Mapping[Facts, int], parking: Parking | None = None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        bucket: int,
+        told: Mapping[Facts, int],
+        parking: Parking | None = None,
+        progress: Mapping[str, EvaluationProgress] | None = None,
+    ) -> None:
+        """`told`: the kinds that are read, with the partitions of their topics. `progress`: by model, the record that
+        its evaluator moves."""
+        self._progress = progress or {model.name: EvaluationProgress() for model in plan.in_bucket(bucket)}
         self.topics: dict[Facts, ChunkMerge[ModelPanes]] = {}
         for kind, partitions in told.items():
             models = {
@@ -70,6 +81,8 @@ class FactsMerge:
                     length=_length(kind, model),
                     takes=_takes(kind, model),
                     most=MOST_SUM if kind is Facts.OUTCOMES else MOST_COUNT,
+                    progress=self._progress[model_of(name)],
+                    kpis=_clocks_of(name, model) if kind is Facts.OUTCOMES else None,
                 )
                 for name, model in plan.facts[kind].items()
                 if plan.config.bucket(model_of(name)) == bucket
@@ -83,32 +96,12 @@ class FactsMerge:
         for merge in self.topics.values():
             for name, panes in merge.models.items():
                 self._of_model.setdefault(model_of(name), []).append(panes)
-        self._kpis_until_ms: dict[tuple[str, str], int] = {}
-        self._kpis_from_ms: dict[tuple[str, str], int] = {}
-        """Panes of before are not whole: they were counted under another configuration."""
 
     def topic(self, name: str) -> ChunkMerge[ModelPanes] | None:
         return next((merge for merge in self.topics.values() if merge.topic == name), None)
 
     def _panes(self, kind: Facts, name: str) -> ModelPanes | None:
         return self.topics[kind].models.get(name) if kind in self.topics else None
-
-    def restore(
-        self, model: str, judged_until_ms: int, kpis_until_ms: Mapping[str, int], whole_from_ms: Mapping[str, int]
-    ) -> None:
-        """Goes on from a model's state. `whole_from_ms`: by KPI, earlier panes are not whole and not asked for."""
-        for kind in TOLD_WITH_EVENTS:
-            panes = self._panes(kind, model)
-            if panes is not None:
-                panes.judged_until_ms = judged_until_ms
-        kpis = self.topics.get(Facts.OUTCOMES)
-        for kpi, until_ms in kpis_until_ms.items():
-            self._kpis_until_ms[model, kpi] = until_ms
-            if kpis is not None and kpi in kpis.plan.models[model].config.kpi_clocks:
-                for part in self._parts_of(model, kpi):
-                    part.judged_until_ms = max(until_ms, part.judged_until_ms or until_ms)
-        for kpi, from_ms in whole_from_ms.items():
-            self._kpis_from_ms[model, kpi] = from_ms
 
     def settle(self, clocks: Mapping[str, Iterable[Clocked]]) -> dict[tuple[str, str], int]:
         """After a rebuild: by model and KPI, until when its observations were counted under another configuration.
@@ -165,8 +158,8 @@ class FactsMerge:
         return panes.panes[start_ms].cells()[0] if panes is not None and start_ms in panes.panes else {}
 
     def take(self, model: str, start_ms: int) -> ToldPane:
-        """What was told up to the end of a pane that is being closed. A run event that comes after its time counts
-        with the next pane."""
+        """What was told up to the end of a pane that is being closed, before it is evaluated. A run event that comes
+        after its time counts with the next pane."""
         runs, feedback = self._panes(Facts.RUNS, model), self._panes(Facts.FEEDBACK, model)
         found: list[Cells] = []
         if runs is not None:
@@ -174,34 +167,31 @@ class FactsMerge:
             since_ms = runs.judged_until_ms
             new = {at for at in runs.panes if at < end_ms and (since_ms is None or at >= since_ms)} | runs.changed
             found = [runs.panes[at].cells()[0] for at in sorted(new) if at in runs.panes]
-            runs.judged_until_ms, runs.changed = end_ms, set()
-        told = ToldPane(self.feedback(model, start_ms), found)
+            runs.changed = set()
         if feedback is not None:
-            feedback.judged_until_ms, feedback.changed = start_ms + feedback.plan.config.pane_ms, set()
-        return told
+            feedback.changed = set()
+        return ToldPane(self.feedback(model, start_ms), found)
 
     # KPIs
 
     def close(self, model: str, clock: Clocked, watermark_ms: int, first_ms: int) -> Iterator[KpiPane]:
-        """Panes of a KPI in order, as far as it has been told, and the events of its time judged."""
-        limit_ms = self._told_until_ms(model, clock)
-        if limit_ms is None:
+        """Panes of a KPI in order, as far as it has been told, and the events of its time judged; the protocol is that
+        of `PaneCursor.starts`."""
+        told_ms = self._told_until_ms(model, clock)
+        if told_ms is None:
             return
-        parts, limit_ms = self._parts_of(model, clock.name), min(limit_ms, watermark_ms)
+        parts, progress = self._parts_of(model, clock.name), self._progress[model]
         config = parts[0].plan.config
-        pane_ms = config.pane_ms
-        cursor = PaneCursor(pane_ms, clock.overs_ms[-1], evaluates_open_silence=False)
-        while True:
-            held = {at for part in parts for at in part.panes if at >= first_ms}
-            position_ms = self._kpis_until_ms.get((model, clock.name), min(held, default=None))
-            start = None if position_ms is None else cursor.next_start(position_ms, held, NO_MARK)
-            if start is None:
-                return
-            if start + pane_ms + config.grace_ms > limit_ms:
-                return
-            self._kpis_until_ms[model, clock.name] = start + pane_ms
-            for part in parts:
-                part.judged_until_ms = max(start + pane_ms, part.judged_until_ms or start)
+
+        def held() -> set[int]:
+            return {at for part in parts for at in part.panes if at >= first_ms}
+
+        def position() -> int | None:
+            until_ms = progress.kpi_until_ms(clock.name)
+            return min(held(), default=None) if until_ms is None else until_ms
+
+        cursor = PaneCursor(config.pane_ms, clock.overs_ms[-1], evaluates_open_silence=False)
+        for start in cursor.starts(min(told_ms, watermark_ms) - config.grace_ms, position, held, NO_MARK):
             yield self._pane(parts, start)
 
     def whole_from_ms(self, model: str, clock: Clocked) -> int:
@@ -215,14 +205,10 @@ class FactsMerge:
         from_ms = max(part.known_whole_from_ms(future_ms) for part in parts)
         return from_ms if from_ms == NO_MARK else next_start(from_ms, parts[0].plan.config.pane_ms)
 
-    def begin_at(self, model: str, clock: Clocked, from_ms: int) -> None:
-        """Leaves out the panes of a KPI of before: they are not whole."""
-        self._kpis_from_ms[model, clock.name] = from_ms
-
     def forget_unnamed(self, model: str, clocks: Sequence[Clocked]) -> None:
         """Once all KPIs that are made of an observation are judged by whole panes, where it was not declared is
         forgotten."""
-        waiting = [clock for clock in clocks if self._kpis_until_ms.get((model, clock.name)) is None]
+        waiting = [clock for clock in clocks if self._progress[model].kpi_until_ms(clock.name) is None]
         waiting = [clock for clock in waiting if self.whole_from_ms(model, clock) > NO_MARK]
         needed = {id(part) for clock in waiting for part in self._parts_of(model, clock.name)}
         for part in self._kpi_panes.get(model, ()):
@@ -231,18 +217,18 @@ class FactsMerge:
 
     def judged(self, model: str, clock: Clocked) -> Iterator[KpiPane]:
         """Panes of a KPI that were judged before the restart."""
-        parts, until_ms = self._parts_of(model, clock.name), self._kpis_until_ms.get((model, clock.name))
+        parts, until_ms = self._parts_of(model, clock.name), self._progress[model].kpi_until_ms(clock.name)
         if until_ms is not None:
-            from_ms = self._kpis_from_ms.get((model, clock.name), NO_MARK)
+            from_ms = self._progress[model].kpi_whole_from_ms(clock.name)
             for start in sorted({at for part in parts for at in part.panes if from_ms <= at < until_ms}):
                 yield self._pane(parts, start)
 
     def revised(self, model: str, clock: Clocked, first_ms: int) -> Iterator[KpiPane]:
         """Judged panes of a KPI for which there is more than was there in time; none of before the first event."""
-        parts, until_ms = self._parts_of(model, clock.name), self._kpis_until_ms.get((model, clock.name))
-        if until_ms is not None:
-            from_ms = max(first_ms, self._kpis_from_ms.get((model, clock.name), NO_MARK))
-            changed = {at for part in parts for at in part.changed if at in part.panes}
+        parts, until_ms = self._parts_of(model, clock.name), self._progress[model].kpi_until_ms(clock.name)
+        changed = {at for part in parts for at in part.changed if at in part.panes}
+        if until_ms is not None and changed:
+            from_ms = max(first_ms, self._progress[model].kpi_whole_from_ms(clock.name))
             for start in sorted(at for at in changed if from_ms <= at < until_ms):
                 yield self._pane(parts, start)
 
@@ -293,6 +279,14 @@ def _length(kind: Facts, plan: ModelPlan) -> int:
         assert plan.feedback is not None
         return plan.feedback.length
     return RUNS_LENGTH if kind is Facts.RUNS else KPI_LENGTH
+
+
+def _clocks_of(name: str, plan: ModelPlan) -> tuple[str, ...]:
+    """The KPIs of a model that are made of the observations with this name."""
+    config = plan.config
+    return tuple(
+        kpi for kpi in config.kpi_clocks if name in (kpi_name(plan.name, part) for part in config.made_of(kpi))
+    )
 
 
 def _takes(kind: Facts, plan: ModelPlan) -> Takes:

@@ -28,6 +28,7 @@ from streams.sketch.outcomes import CHANGES, JOINED, PREDICTIONS, RECEIVED
 from streams.source import SourceFold
 from streams.state import ModelState
 from streams.store import Changes, MemoryStore
+from tests.closing import closed_events, closed_labels
 from tests.join_cases import (
     DECODER,
     HORIZON_MS,
@@ -261,8 +262,8 @@ class Judged:
             if partial.bucket != self.merge.bucket:
                 continue
             self.merge.apply(partial)
-            list(self.merge.close(self.model))
-            for pane in self.merge.close_outcomes(self.model, 0):
+            list(closed_events(self.merge, self.model))
+            for pane in closed_labels(self.merge, self.model, 0):
                 cells = {key: profile.counts.dense().tolist() for key, profile in pane.on_time.items()}
                 self.panes[pane.start_ms] = {key: counts for key, counts in cells.items() if any(counts)}
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 from itertools import islice, pairwise
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -61,11 +62,11 @@ def test_from_any_position_it_goes_on_as_if_it_had_never_stopped(
     held, whole = held_by(gaps), all_closed(cursor, gaps)
     stop = data.draw(st.integers(1, len(whole)))
     position_ms = whole[stop - 1] + PANE_MS
-    assert list(closed(cursor, held, position_ms, held[0])) == whole[stop:]
+    assert list(islice(closed(cursor, held, position_ms, held[0]), 10_000)) == whole[stop:]
     # A restart may hold no pane of before: the state says which of them was the last one that held something.
     last_ms = max(at for at in held if at < position_ms)
     kept = [at for at in held if at >= position_ms]
-    assert list(closed(cursor, kept, position_ms, last_ms)) == whole[stop:]
+    assert list(islice(closed(cursor, kept, position_ms, last_ms), 10_000)) == whole[stop:]
 
 
 @given(cursors, gaps, st.integers(0, 30))
@@ -73,6 +74,30 @@ def test_panes_that_come_later_are_closed_where_they_lie(cursor: PaneCursor, gap
     """Steps that were taken before anything was known of a later pane are those that are taken with it."""
     *known, _ = held = held_by([*gaps, ahead + 1])
     patient = replace(cursor, evaluates_open_silence=False)
-    before = list(closed(patient, known, held[0], held[0]))
+    before = list(islice(closed(patient, known, held[0], held[0]), 10_000))
     after = list(islice(closed(patient, held, held[0], held[0]), 10_000))
     assert after[: len(before)] == before and after[-1] == held[-1]
+
+
+@given(cursors, gaps, st.integers(1, 40))
+def test_panes_are_given_as_far_as_they_have_ended(cursor: PaneCursor, gaps: list[int], panes: int) -> None:
+    held = held_by(gaps)
+    until_ms, position = held[0] + panes * PANE_MS - 1, [held[0]]
+    given_starts = []
+    for start_ms in cursor.starts(until_ms, lambda: position[0], lambda: held, held[0]):
+        given_starts.append(start_ms)
+        position[0] = start_ms + PANE_MS
+    assert given_starts == [start for start in all_closed(cursor, gaps) if start + PANE_MS <= until_ms]
+
+
+@given(cursors, gaps)
+def test_a_pane_that_was_taken_and_not_evaluated_is_an_error(cursor: PaneCursor, gaps: list[int]) -> None:
+    held = held_by(gaps)
+    starts = cursor.starts(held[-1] + PANE_MS, lambda: held[0], lambda: held, held[0])
+    assert next(starts) == held[0]
+    with pytest.raises(RuntimeError, match=f"the pane at {held[0]} was taken and not evaluated"):
+        next(starts)
+
+
+def test_nothing_is_given_before_anything_is_known() -> None:
+    assert list(PaneCursor(PANE_MS, 0).starts(FAR, lambda: None, lambda: (), 0)) == []

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from streams.chunk_merge import PaneState
 from streams.merge import BucketMerge, OutcomePane
 from streams.partial import LabelBooksPartial
+from tests.closing import closed_events, closed_labels, evaluated
 from tests.unit.test_facts import cells
 from tests.unit.test_merge import START, M, apply, books, merge_of, plan_of
 
@@ -61,7 +62,7 @@ def test_panes_of_events_are_judged_in_a_silence_as_far_as_the_longest_window_re
     found = []
     for end, minute in enumerate(untils):
         apply(merge, books(minute, end=end))
-        found += [(pane.start_ms - START) // (length * M) for pane in merge.close(model)]
+        found += [(pane.start_ms - START) // (length * M) for pane in closed_events(merge, model)]
     assert found == judged(full, (untils[-1] - 1) / length, reach)
 
 
@@ -72,7 +73,8 @@ def test_panes_of_labels_are_judged_in_a_silence_as_far_as_it_is_looked_back(
 ) -> None:
     merge = merge_with(1, length)
     model = merge.models["a"]
-    model.first_pane_ms, model.outcomes.marks_ms[0] = START, START + 1_000 * M
+    evaluated(model, judged_until_ms=START)
+    model.outcomes.marks_ms[0] = START + 1_000 * M
     arrivals = model.outcomes.arrivals
     arrivals |= {START + number * length * M: OutcomePane(model.plan.segmentation) for number in full}
     found = []
@@ -82,5 +84,6 @@ def test_panes_of_labels_are_judged_in_a_silence_as_far_as_it_is_looked_back(
         merge.label_sources[0] = LabelBooksPartial(
             "labels", 0, (end, end), 0, mark_ms, mark_ms, mark_ms, False, False, []
         )
-        found += [(pane.start_ms - START) // (length * M) for pane in merge.close_outcomes(model, reach * length * M)]
+        panes = closed_labels(merge, model, reach * length * M)
+        found += [(pane.start_ms - START) // (length * M) for pane in panes]
     assert found == judged(full, (untils[-1] - 1) / length, reach)

@@ -36,6 +36,7 @@ from streams.sketch.counts import Counts
 from streams.sketch.outcomes import DELAY_EDGES_MS, DELAYS
 from streams.sketch.profile import Profile
 from streams.state import ModelState
+from tests.closing import evaluated
 from tests.join_cases import PLAN as LABELLED
 from tests.strategies import MINUTE_MS, START_MS, plan_of
 from tests.synthetic import MODEL, learned, plan
@@ -113,7 +114,7 @@ class TestHorizons:
     def merge(self, served: str = "", *marks_ms: int) -> BucketMerge:
         compiled = plan_of(CONFIG.format(served))
         merge = BucketMerge(compiled, compiled.config.bucket("m"), "inference", max(1, len(marks_ms)))
-        merge.models["m"].judged_until_ms = START_MS
+        evaluated(merge.models["m"], judged_until_ms=START_MS)
         merge.models["m"].marks = {at: BooksPart("m", Books(), ms, 0) for at, ms in enumerate(marks_ms)}
         return merge
 
@@ -138,7 +139,7 @@ class TestHorizons:
         model.panes = {START_MS + at * M: PaneState(model.plan.segmentation) for at in range(-2, panes)}
         cells = max(1, versions) * (1 + (values + 1 if values else 0))
         assert merge.held_bytes(model) == (panes + 2) * cells * model.length * 8
-        model.judged_until_ms = START_MS
+        evaluated(model, judged_until_ms=START_MS)
         assert merge.held_bytes(model) == panes * cells * model.length * 8
 
     @pytest.mark.parametrize("name", ["alpha", "beta"])
@@ -152,7 +153,7 @@ class TestHorizons:
         merge = BucketMerge(LABELLED, LABELLED.config.bucket(name), "inference", 1)
         model, pane_ms = merge.models[name], LABELLED.models[name].config.pane_ms
         lateness_ms, cohort_ms, truth_ms = model.plan.config.lateness_ms, model.plan.cohort_ms, model.plan.truth_ms
-        model.judged_until_ms, model.outcomes.judged_until_ms = START_MS, START_MS - behind_ms
+        evaluated(model, judged_until_ms=START_MS, labels_until_ms=START_MS - behind_ms)
         starts = range(START_MS - 24 * 24 * HOUR_MS, START_MS + M, 10 * M)
         merge.outcome_keys = {(cohort, at): {b"%d %d" % (cohort, at)} for cohort in (False, True) for at in starts}
         if parked:
@@ -200,17 +201,22 @@ class TestHorizons:
         merge = FactsMerge(compiled, compiled.config.bucket("m"), {Facts.RUNS: 1})
         runs = merge.topics[Facts.RUNS].models["m"]
         runs.panes[START_MS] = PaneState(runs.plan.segmentation, on_time=cells(3))
-        assert len(merge.take("m", START_MS).runs) == 1
-        assert merge.take("m", START_MS + M).runs == []
+
+        def taken(minute: int) -> int:
+            found = merge.take("m", START_MS + minute * M).runs
+            evaluated(runs, judged_until_ms=START_MS + (minute + 1) * M)
+            return len(found)
+
+        assert [taken(0), taken(1)] == [1, 0]
         runs.changed.add(START_MS)
-        assert [len(merge.take("m", START_MS + at * M).runs) for at in (2, 3)] == [1, 0]
+        assert [taken(2), taken(3)] == [1, 0]
 
     @pytest.mark.parametrize("behind_ms", [0, HOUR_MS])
     def test_runs_are_kept_for_an_hour_and_the_panes_that_are_judged_in_a_silence(self, behind_ms: int) -> None:
         compiled = plan_of(CONFIG.format("    jobs: {features: {every: 1h}}\n"))
         facts = FactsMerge(compiled, compiled.config.bucket("m"), {Facts.RUNS: 1})
         runs, events = facts.topics[Facts.RUNS].models["m"], self.merge().models
-        runs.judged_until_ms = START_MS
+        evaluated(runs, judged_until_ms=START_MS)
         runs.marks[0] = BooksPart("m", Books(), START_MS - behind_ms, 0)
         facts.expire(events)
         assert runs.expired_before_ms == START_MS - behind_ms - HOUR_MS - 5 * M

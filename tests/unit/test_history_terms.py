@@ -15,6 +15,7 @@ from streams.facts.merge import FactsMerge
 from streams.judge import ModelJudge
 from streams.partial import Books, BooksPart
 from streams.plan import Facts
+from tests.closing import closed_kpi
 from tests.laws.test_silence import judged, panes, reaches, untils
 from tests.strategies import MINUTE_MS, plan_of
 from tests.unit.test_facts import cells, number
@@ -110,6 +111,6 @@ def test_a_silence_of_a_kpi_is_judged_as_far_as_the_longest_window_reaches_and_w
     for until in untils:
         topic._version += 1
         model.marks[0] = BooksPart("m", Books(), START_MS + until * MINUTE_MS, 0)
-        closed = facts.close("m", clock, START_MS + 1_000 * MINUTE_MS, START_MS)
+        closed = closed_kpi(facts, model, clock, START_MS + 1_000 * MINUTE_MS, START_MS)
         found += [(pane.start_ms - START_MS) // MINUTE_MS for pane in closed]
     assert found == [number for number in judged(full, untils[-1] - 1, reach) if number <= full[-1]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -39,6 +40,10 @@ def state_of(judged_until: int, last_event: int, judged_events: Sequence[int] = 
         last_event_pane_ms=START_MS + last_event * M,
         judged_events=list(judged_events),
     )
+
+
+def labels_until(until_ms: int) -> ModelState:
+    return msgspec.structs.replace(state_of(0, 0), labels_until_ms=until_ms)
 
 
 @given(end=steps, last_event=steps, over=st.sampled_from([1, 5]))
@@ -89,7 +94,7 @@ def revised(monkeypatch: pytest.MonkeyPatch, after_ms: int) -> list[Any]:
     labelled = LabelledJudge(ALPHA, None, {}, {}, None)
     outcomes = BucketMerge(LABELLED, LABELLED.config.bucket("alpha"), "inference", 1).models["alpha"].outcomes
     start_ms = ALPHA.truth_start(START_MS)
-    outcomes.judged_until_ms = start_ms + ALPHA.truth_ms + after_ms
+    outcomes.progress.state = labels_until(start_ms + ALPHA.truth_ms + after_ms)
     monkeypatch.setattr(labelled, "_truth", lambda _, start_ms: [start_ms])
     return list(labelled.revise_truth(outcomes, [start_ms, start_ms + ALPHA.cohort_ms // 2]))
 
@@ -108,7 +113,7 @@ def test_a_state_without_predictions_takes_the_cohorts_that_lie_whole_in_what_wa
         pane.apply(0, (0, 0), PanePart("alpha", "", [], [cell]))
         outcomes.cohorts[base_ms + number * cohort_ms] = pane
     first_ms, end_ms = base_ms + first * cohort_ms + cohort_ms // 2, base_ms + end * cohort_ms + 1
-    outcomes.judged_until_ms = first_ms
+    outcomes.progress.state = labels_until(first_ms)
     labelled.resume_cohorts(outcomes, first_ms, end_ms)
     found = {(at - base_ms) // cohort_ms for at in labelled.predictions.cohorts}
     assert found == set(range(max(first, -5), end))

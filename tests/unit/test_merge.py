@@ -19,6 +19,7 @@ from streams.plan import Plan
 from streams.sketch.counts import Counts
 from streams.sketch.layout import OK_SLOT, requests
 from streams.sketch.profile import Profile
+from tests.closing import closed_events
 from tests.strategies import TOPIC, plan_of
 
 M = 60_000
@@ -95,7 +96,7 @@ def apply(merge: BucketMerge, *partials: Any, fresh: bool = True) -> ModelMerge:
 
 def closed(merge: BucketMerge, model: str = "a") -> list[tuple[float, int, int]]:
     """(minute, events on time, events welcome) of the panes that the watermark allows."""
-    return [_told(pane) for pane in merge.close(merge.models[model])]
+    return [_told(pane) for pane in closed_events(merge, merge.models[model])]
 
 
 def _told(pane: ClosedPane) -> tuple[float, int, int]:
@@ -153,7 +154,7 @@ class TestClosing:
     def test_the_first_pane_is_partial_and_so_is_the_last_when_the_stream_ends(self) -> None:
         merge = merge_of()
         apply(merge, pane(0, 5), pane(1, 5), pane(2, 5), books(2.5, final=True))
-        found = {(pane.start_ms - START) // M: pane.partial for pane in merge.close(merge.models["a"])}
+        found = {(pane.start_ms - START) // M: pane.partial for pane in closed_events(merge, merge.models["a"])}
         assert found == {0: True, 1: False, 2: True}
 
     def test_the_end_of_the_stream_closes_what_is_there_and_no_more(self) -> None:
@@ -408,7 +409,7 @@ class TestExpiry:
         sizes = []
         for partial in self.log(200):
             model = apply(merge, partial)
-            list(merge.close(model))
+            list(closed_events(merge, model))
             merge.expire()
             sizes.append((len(model.panes), len(merge.keys), len(merge.book_keys), len(model.open_books)))
         assert max(sizes[100:]) <= max(sizes[:100])
@@ -418,7 +419,7 @@ class TestExpiry:
         merge = merge_of()
         for partial in self.log(200):
             model = apply(merge, partial)
-            list(merge.close(model))
+            list(closed_events(merge, model))
             merge.expire()
         assert len(model.panes) < 50
         assert len(merge.keys) < 50
@@ -428,11 +429,11 @@ class TestExpiry:
         merge = merge_of()
         log = [pane(0, 5), books(400, end=2)]
         model = apply(merge, *log)
-        list(merge.close(model))
+        list(closed_events(merge, model))
         deleted = merge.expire()
         again = merge_of()
         rebuilt = apply(again, *(partial for partial in log if key_of(partial, "w") not in deleted), fresh=False)
-        rebuilt.judged_until_ms, rebuilt.first_pane_ms = model.judged_until_ms, model.first_pane_ms
+        rebuilt.progress.state = model.progress.state
         apply(again, books(10_000, end=3))
         assert closed(again) == []
 
@@ -440,9 +441,10 @@ class TestExpiry:
         merge = merge_of()
         for partial in self.log(200):
             model = apply(merge, partial)
-            list(merge.close(model))
+            list(closed_events(merge, model))
             merge.expire()
         oldest = (min(model.panes) - START) / M
+        assert model.judged_until_ms is not None
         judged_until = (model.judged_until_ms - START) / M
         assert oldest <= judged_until - max(LATENESS_MS / M, 5)
 
@@ -451,7 +453,7 @@ class TestExpiry:
         deleted: list[bytes] = []
         log = self.log(200)
         for partial in log:
-            list(merge.close(apply(merge, partial)))
+            list(closed_events(merge, apply(merge, partial)))
             deleted += merge.expire()
         assert len(deleted) == len(set(deleted)) > 300
         assert set(deleted) < {key_of(partial, "w") for partial in log}
@@ -462,7 +464,7 @@ class TestExpiry:
         log = self.log(200)
         for partial in log:
             model = apply(merge, partial)
-            list(merge.close(model))
+            list(closed_events(merge, model))
             deleted |= set(merge.expire())
         again = merge_of()
         again.restore_books(merge.books_state())
@@ -474,7 +476,7 @@ class TestExpiry:
         """b's events are an hour behind a's, and begin when a's panes of that hour are long forgotten."""
         merge = merge_of()
         for partial in self.log(200):
-            list(merge.close(apply(merge, partial)))
+            list(closed_events(merge, apply(merge, partial)))
             merge.expire()
         apply(
             merge, pane(20, 5, chunk=900, end=9_000, model="b"), books(22, chunk=900, end=9_000, models=["b"], read=5)
@@ -486,7 +488,7 @@ class TestExpiry:
         deleted: set[bytes] = set()
         late = [pane(20, 5, chunk=900, end=9_000, model="b"), books(20, chunk=900, end=9_000, models=["b"], read=5)]
         for partial in [*self.log(200), *late]:
-            list(merge.close(apply(merge, partial)))
+            list(closed_events(merge, apply(merge, partial)))
             deleted |= set(merge.expire())
         assert key_of(late[0], "w") not in deleted
 
