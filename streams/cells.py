@@ -16,7 +16,7 @@ from streams.partial import Cell, CellKey, PanePart
 from streams.sketch.counts import Counts
 from streams.sketch.distinct import Distinct
 from streams.sketch.heavy import HeavyValues
-from streams.sketch.layout import Layout
+from streams.sketch.layout import Layout, requests
 from streams.sketch.names import Names, rank
 from streams.sketch.profile import Profile
 from streams.sketch.quantiles import Quantiles
@@ -278,3 +278,8 @@ def cap_versions(cells: Cells, segmentation: Segmentation) -> None:
 def _kept(versions: set[str], segmentation: Segmentation) -> set[str]:
     order = sorted(versions - {OTHER}, key=lambda version: (version not in segmentation.versions, rank(version)))
     return set(order[: segmentation.max_versions])
+
+
+def count_events(cells: Cells) -> int:
+    """Requests in the cells of whole models, over all versions."""
+    return sum(int(requests(profile.counts.dense())) for key, profile in cells.items() if key[1:] == ("", ""))

@@ -8,6 +8,9 @@ from typing import Protocol
 
 from streams.panes import NO_MARK
 
+EVENTS_CLOCK = ""
+"""The clock of events, among those of KPIs."""
+
 
 class ProgressState(Protocol):
     """The part of a model's state that says how far it has been evaluated."""
@@ -50,6 +53,10 @@ class EvaluationProgress:
     @property
     def labels_until_ms(self) -> int | None:
         return None if self.state is None else self.state.labels_until_ms
+
+    def until_ms(self, clock: str) -> int | None:
+        """Panes up to here have been evaluated by the clock of events, or of a KPI; None: none has."""
+        return self.events_until_ms if clock == EVENTS_CLOCK else self.kpi_until_ms(clock)
 
     def kpi_until_ms(self, kpi: str) -> int | None:
         return None if self.state is None else self.state.kpis_until_ms.get(kpi)

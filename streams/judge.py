@@ -16,12 +16,11 @@ import msgspec
 from streams.ack import Ack, Acks
 from streams.action import BEGINNINGS, ENDS, Action, Reason
 from streams.action_of import action_of, layer_of
-from streams.cells import Cells
+from streams.cells import Cells, count_events
 from streams.chunk_merge import BooksState, ChunkMerge, ModelPanes
 from streams.decide import Decision, decide
 from streams.errors import NewerError
-from streams.evaluation_progress import EvaluationProgress
-from streams.facts.history import History
+from streams.evaluation_progress import EVENTS_CLOCK, EvaluationProgress
 from streams.facts.merge import NOTHING_TOLD, FactsMerge, KpiPane, ToldPane
 from streams.fingerprint import made_of, unit_print
 from streams.inhibit import Incidents
@@ -34,7 +33,6 @@ from streams.panes import NO_MARK, next_start
 from streams.parking import Parked, Parking, Phase
 from streams.partial import Partial
 from streams.plan import Facts, ModelPlan, Plan
-from streams.predictions import Predictions
 from streams.replaying import Replay, Replays
 from streams.restore import (
     Kind,
@@ -48,16 +46,14 @@ from streams.restore import (
     retired_model,
     with_gap,
 )
-from streams.rollup import Rollup, Unit, UnitId, merged_cells
+from streams.rollup import Retained, Rollup, Unit, UnitId, merged_cells
 from streams.rule_state import states_by_cell, states_by_text
-from streams.seen import Seen
 from streams.signals.estimate import Estimate
 from streams.signals.evaluate import Judge
 from streams.signals.names import judges_labels
 from streams.signals.result import CellResult, Window
 from streams.situation import Judged, Situation
-from streams.sketch.layout import requests
-from streams.state import EVENTS_GAP, MAX_JUDGED, Gap, ModelState, fits, is_folded
+from streams.state import MAX_JUDGED, Gap, ModelState, fits, is_folded
 from streams.window import WindowRecord, window_record
 
 MAX_HELD_BYTES = 128 << 20
@@ -107,6 +103,7 @@ class ModelJudge:
         self.rollup = Rollup(plan.config.pane_ms, self._overs_ms, plan.segmentation)
         self.facts = FactsJudge(plan, kinds, self._overs_ms, state.jobs if state else {})
         self.kpis = kpi_clocks(plan, kinds)
+        self.retained = tuple(self._all_retained())
         self.first_gaps: dict[str, list[Gap]] = {}
         """Of a model that nothing was judged of: what its state begins with."""
         self.follow_gaps()
@@ -127,7 +124,7 @@ class ModelJudge:
     def follow_gaps(self) -> None:
         """Tells those that look back what the state says is not known."""
         gaps = self.state.gaps if self.state else self.first_gaps
-        self.gaps = gaps.get(EVENTS_GAP, [])
+        self.gaps = gaps.get(EVENTS_CLOCK, [])
         self.facts.history.gaps = self.gaps
         for name, clock in self.kpis.items():
             clock.follow_gaps(gaps.get(name, []))
@@ -140,8 +137,8 @@ class ModelJudge:
     def close(self, pane: ClosedPane, told: ToldPane = NOTHING_TOLD) -> Outcome:
         end_ms = pane.start_ms + self.plan.config.pane_ms
         since_ms = self.state.first_pane_ms if self.state else pane.start_ms
-        before = self.rollup.finished()
         units = self.rollup.close(pane.start_ms, pane.on_time)
+        forgotten = self.rollup.forget(end_ms)
         units += self.facts.close(pane.start_ms, pane.on_time, told)
         last_event_ms = pane.start_ms if pane.on_time or self.state is None else self.state.last_event_pane_ms
         windows: list[WindowRecord] = []
@@ -168,12 +165,12 @@ class ModelJudge:
             judged_events=self._judged_events(end_ms, self.told[pane.start_ms]),
         )
         self._note(before_state, len(windows), decisions)
-        units += self._see(pane.start_ms)
+        units += self._count_requests(pane.start_ms, pane.on_time)
         if self.labelled is not None:
             units += self.labelled.close_events(pane.start_ms, pane.on_time)
         windows += self.revise(pane)
         self._forget(pane.start_ms)
-        forgotten = sorted(before - self.rollup.finished()) + self.facts.history.forget(end_ms)
+        forgotten += self.facts.history.forget(end_ms)
         forgotten += [unit for clock in self.kpis.values() if clock.seen for unit in clock.seen.forget(end_ms)]
         return Outcome(self.plan.name, windows, *self._actions(decisions), self._made(units), forgotten, self.state)
 
@@ -192,11 +189,12 @@ class ModelJudge:
     def resume(self, start_ms: int, on_time: Cells, feedback: Cells) -> None:
         """Takes a pane that was judged before the restart, for the windows and the revisions to come."""
         self.rollup.close(start_ms, on_time)
+        self.rollup.forget(start_ms + self.plan.config.pane_ms)
         self.facts.resume(start_ms, on_time, feedback)
         self.told[start_ms] = count_events(on_time)
         # What was welcome before the first pane was never judged.
         if self.state is not None and start_ms >= self.state.first_pane_ms:
-            self._see(start_ms)
+            self._count_requests(start_ms, on_time)
             if self.labelled is not None:
                 self.labelled.resume_events(start_ms, on_time)
         if self.state is not None:
@@ -222,41 +220,31 @@ class ModelJudge:
         have the length that they should have."""
         if not fits(unit, self.plan):
             return False
-        if not unit.stream:
-            self.rollup.restore(unit)
-        for kept in self._kept():
-            if kept.stream == unit.stream:
-                kept.restore(unit)
+        for _, retained in self.retained:
+            if retained.stream == unit.stream:
+                retained.restore(unit)
         return True
 
     def drop_units(self) -> None:
         """Drops restored units that end after what was judged: their panes will be closed again."""
-        judged_ms = NO_MARK if self.state is None else self.state.judged_until_ms
-        self.rollup.drop_after(judged_ms)
-        self.facts.history.drop_after(judged_ms)
+        for clock, retained in self.retained:
+            until_ms = self.progress.until_ms(clock)
+            retained.drop_after(NO_MARK if until_ms is None else until_ms)
+
+    def _all_retained(self) -> Iterator[tuple[str, Retained]]:
+        """What is retained as units, each with the clock that closes its panes."""
+        yield EVENTS_CLOCK, self.rollup
+        yield EVENTS_CLOCK, self.facts.history
         if self.labelled is not None:
-            self.labelled.predictions.drop_after(judged_ms)
+            yield EVENTS_CLOCK, self.labelled.predictions
         for name, clock in self.kpis.items():
-            until_ms = self.state.kpis_until_ms.get(name, NO_MARK) if self.state else NO_MARK
-            for history in clock.histories:
-                history.drop_after(until_ms)
+            yield from ((name, history) for history in clock.histories)
             if clock.seen is not None:
-                clock.seen.drop_after(judged_ms)
+                yield EVENTS_CLOCK, clock.seen
 
-    def _kept(self) -> Iterator[History | Predictions | Seen]:
-        """What is kept as units, beside the windows' own."""
-        yield self.facts.history
-        if self.labelled is not None:
-            yield self.labelled.predictions
-        for clock in self.kpis.values():
-            yield from clock.histories
-            if clock.seen is not None:
-                yield clock.seen
-
-    def _see(self, start_ms: int) -> list[Unit]:
-        """Takes how much was told of a closed pane; gives the hour that ends with it."""
-        events = self.told[start_ms]
-        return [unit for clock in self.kpis.values() if clock.seen for unit in clock.seen.close(start_ms, events)]
+    def _count_requests(self, start_ms: int, on_time: Cells) -> list[Unit]:
+        """Takes the requests of a closed pane; gives the hour that ends with it."""
+        return [unit for clock in self.kpis.values() if clock.seen for unit in clock.seen.close(start_ms, on_time)]
 
     def firing(self) -> Iterator[tuple[str, str, str, str, str, str]]:
         """Version, segment, rule, response, severity and layer of every incident that is open."""
@@ -368,10 +356,6 @@ def _labelled(plan: ModelPlan, estimate: Estimate | None, state: ModelState | No
     if state is None:
         return LabelledJudge(plan, estimate, {}, {}, None)
     return LabelledJudge(plan, estimate, dict(state.sums), dict(state.calibrations), state.arrival)
-
-
-def count_events(cells: Cells) -> int:
-    return sum(int(requests(profile.counts.dense())) for key, profile in cells.items() if key[1:] == ("", ""))
 
 
 def worth_a_record(cell: CellResult) -> bool:
@@ -497,7 +481,7 @@ class BucketJudge:
         model, state = self.merge.models[name], self.judges[name].state
         if state is None:
             return
-        whole_ms = end_of(state.gaps.get(EVENTS_GAP, ()))
+        whole_ms = end_of(state.gaps.get(EVENTS_CLOCK, ()))
         if whole_ms is not None:
             model.begin_at(whole_ms)
         self.judges[name].follow_gaps()
@@ -679,7 +663,7 @@ class BucketJudge:
         judge = self.judges[name]
         if judge.state is None:
             # In the state too: a restart meets those panes again, and must not take them for late ones.
-            judge.first_gaps = with_gap({}, EVENTS_GAP, (min(model.named_from_ms.values()), from_ms))
+            judge.first_gaps = with_gap({}, EVENTS_CLOCK, (min(model.named_from_ms.values()), from_ms))
             judge.follow_gaps()
             model.begin_at(from_ms)
         elif from_ms > judge.state.judged_until_ms:

@@ -97,6 +97,7 @@ class LabelledJudge:
     def resume(self, pane: ClosedPane) -> None:
         """Takes an arrival pane that was judged before the restart."""
         self.rollup.close(pane.start_ms, pane.on_time)
+        self.rollup.forget(pane.start_ms + self.plan.config.pane_ms)
         self._arrived[pane.start_ms] = tally_of(pane.on_time, LABELLED)
 
     def resume_events(self, start_ms: int, on_time: Cells) -> None:
@@ -275,7 +276,8 @@ class LabelledJudge:
         self._told = {at: changes for at, changes in self._told.items() if at >= told_ms}
         start_ms = end_ms - self.plan.config.pane_ms  # the pane at hand
         self._events = {at: counts for at, counts in self._events.items() if at >= start_ms}
-        return self.predictions.forget(self._made_from_ms(end_ms), end_ms)
+        self.predictions.reach_ms = end_ms - self._made_from_ms(end_ms)
+        return self.predictions.forget(end_ms)
 
 
 def _telling(cell: CellResult) -> bool:

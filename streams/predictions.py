@@ -35,6 +35,8 @@ class Predictions:
     cohort_ms: int
     panes: dict[int, Tally] = field(default_factory=dict)
     cohorts: dict[int, Tally] = field(default_factory=dict)
+    reach_ms: int = 0
+    """So long before a time of the labels' clock predictions may have been made that its labels are of."""
     stream: ClassVar[str] = "predictions"
     _adopted: set[int] = field(default_factory=set)
     """Cohorts that are no units yet."""
@@ -81,10 +83,10 @@ class Predictions:
             if max(start_ms, open_ms) <= at < end_ms:
                 yield at, self.pane_ms, self.panes[at]
 
-    def forget(self, start_ms: int, end_ms: int) -> list[UnitId]:
-        """Lets go of cohorts of before `start_ms`, and of the panes of those that were over at `end_ms`; gives the
-        units among it."""
-        open_ms = self.cohort_start(end_ms)
+    def forget(self, end_ms: int) -> list[UnitId]:
+        """Lets go of cohorts that `reach_ms` does not reach, and of the panes of those that were over at `end_ms`;
+        gives the units among it."""
+        start_ms, open_ms = end_ms - self.reach_ms, self.cohort_start(end_ms)
         self.panes = {
             at: tally
             for at, tally in self.panes.items()

@@ -19,13 +19,14 @@ from streams.action_of import retirement
 from streams.baseline import WHOLE
 from streams.config import Response, Rule, Severity
 from streams.duration import format_ms
+from streams.evaluation_progress import EVENTS_CLOCK
 from streams.evidence import FEATURE_FAMILIES
 from streams.fingerprint import Made, RulePrint, layer_of_evidence, made_of
 from streams.panes import hour_ms, next_start, pane_start
 from streams.plan import ModelPlan
 from streams.rule_state import RuleCell, RuleState, rule_cell
 from streams.signals.names import SIGNALS
-from streams.state import EVENTS_GAP, MAX_GAPS, Gap, ModelState
+from streams.state import MAX_GAPS, Gap, ModelState
 from streams.times import rfc3339
 
 FEATURE_SIGNALS = frozenset(name for name, signal in SIGNALS.items() if signal.family in FEATURE_FAMILIES)
@@ -115,12 +116,12 @@ def events_restarted(state: ModelState, plan: ModelPlan, now: Made, until_ms: in
         judged_until_ms=bound_ms,
         first_pane_ms=pane_start(state.first_pane_ms, pane_ms),
         last_event_pane_ms=pane_start(state.last_event_pane_ms + made.pane_ms - 1, pane_ms),
-        gaps=with_gap(state.gaps, EVENTS_GAP, (from_ms, bound_ms)),
+        gaps=with_gap(state.gaps, EVENTS_CLOCK, (from_ms, bound_ms)),
     )
 
 
 def events_restart(state: ModelState, before_ms: int, why: str) -> Restart:
-    gap_from_ms = state.gaps[EVENTS_GAP][-1][0]
+    gap_from_ms = state.gaps[EVENTS_CLOCK][-1][0]
     return Restart(
         Kind.EVENTS,
         f"{why}: events are judged from {rfc3339(state.judged_until_ms)} on, in whole panes (before: until "
@@ -198,7 +199,7 @@ def _restore_kpis(found: Restored, plan: ModelPlan, now: Made) -> None:
             )
         )
         until_ms[name] = bound_ms
-    gaps = {clock: kept for clock, kept in found.state.gaps.items() if clock == EVENTS_GAP or clock in now.kpis}
+    gaps = {clock: kept for clock, kept in found.state.gaps.items() if clock == EVENTS_CLOCK or clock in now.kpis}
     firsts_ms = {name: at for name, at in state.kpis_first_ms.items() if name in until_ms}
     found.state = msgspec.structs.replace(found.state, kpis_until_ms=until_ms, kpis_first_ms=firsts_ms, gaps=gaps)
 

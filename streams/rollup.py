@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
 
 from streams.cells import Cells, Segmentation, cap_versions
 from streams.panes import levels_ms
@@ -42,6 +43,30 @@ class Unit:
         return self.stream, self.level_ms, self.start_ms
 
 
+class Retained(Protocol):
+    """What outlives the panes that it is made of: history that is kept with the state as units of one stream.
+
+    An evaluator closes panes in event-time order, and then forgets. A restart restores the units, drops those that
+    end after what was evaluated, and closes the panes of after that again: the units are made again, byte for byte.
+    """
+
+    @property
+    def stream(self) -> str:
+        """What the units are of; empty for events."""
+
+    def close(self, start_ms: int, cells: Cells, /) -> list[Unit]:
+        """Takes a closed pane; returns the units that end with it."""
+
+    def restore(self, unit: Unit) -> None:
+        """Takes a unit of the stream."""
+
+    def drop_after(self, end_ms: int) -> None:
+        """Drops what was restored and ends later: its panes will be closed again."""
+
+    def forget(self, end_ms: int) -> list[UnitId]:
+        """Evicts what no window that ends at `end_ms` or later needs; returns the units among it."""
+
+
 @dataclass(slots=True)
 class Rollup:
     """The on-time cells of a model's closed panes, at every level, as far back as its longest window needs."""
@@ -51,6 +76,7 @@ class Rollup:
     """Lengths of the windows that will be asked for: only the levels that one of them is made of are kept."""
     segmentation: Segmentation
     units: dict[int, dict[int, Cells]] = field(default_factory=dict)
+    stream: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         levels = levels_ms(self.pane_ms)
@@ -75,7 +101,6 @@ class Rollup:
             unit = Unit(level, end_ms - level, merged_cells(parts, self.segmentation))
             self.units[level][unit.start_ms] = unit.cells
             finished.append(unit)
-        self._forget(end_ms)
         return finished
 
     def finished(self) -> set[UnitId]:
@@ -123,11 +148,18 @@ class Rollup:
         units = self.units[level]
         return (units[at] for at in range(start_ms, end_ms, level) if at in units)
 
-    def _forget(self, end_ms: int) -> None:
-        """Keeps of each level what a window that starts in units of it, or the next level's open unit, can need."""
+    def forget(self, end_ms: int) -> list[UnitId]:
+        """Keeps of each level what a window that starts in units of it, or the next level's open unit, can need.
+
+        Returns the hours and days that are evicted, the shortest and oldest first.
+        """
+        evicted: list[UnitId] = []
         for level, above in zip(self.levels, (*self.levels[1:], 0), strict=True):
             reach = min(self.longest_ms, level * UNITS_PER_WINDOW * (above // level)) if above else self.longest_ms
             oldest = end_ms - reach - 2 * max(above, level)
             units = self.units[level]
-            for start_ms in [start_ms for start_ms in units if start_ms < oldest]:
+            for start_ms in sorted(start_ms for start_ms in units if start_ms < oldest):
                 del units[start_ms]
+                if level > self.pane_ms:
+                    evicted.append((self.stream, level, start_ms))
+        return evicted

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from streams.cells import Cells, count_events
 from streams.duration import WEEK_MS
 from streams.panes import hour_ms
 from streams.predictions import cells_of, tally_of
@@ -28,9 +29,9 @@ class Seen:
     def hour_ms(self) -> int:
         return hour_ms(self.pane_ms)
 
-    def close(self, start_ms: int, requests: int) -> list[Unit]:
+    def close(self, start_ms: int, on_time: Cells) -> list[Unit]:
         """Takes a closed pane; gives the hour that ends with it."""
-        self.panes[start_ms] = requests
+        self.panes[start_ms] = count_events(on_time)
         end_ms = start_ms + self.pane_ms
         if end_ms % self.hour_ms:
             return []

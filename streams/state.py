@@ -77,7 +77,7 @@ class ModelState(msgspec.Struct, kw_only=True):
     made: Made | None = None
     """The configuration that it was made under; None: of release 0.1, which did not say it."""
     gaps: dict[str, list[Gap]] = {}
-    """By clock (`EVENTS_GAP`, or a KPI's name): where a change of the configuration left times of which not all is
+    """By clock (`EVENTS_CLOCK`, or a KPI's name): where a change of the configuration left times of which not all is
     known."""
     judged_events: list[int] = []
     """Events that the panes before `judged_until_ms` were judged by, the latest first; -1 where nothing says it."""
@@ -85,8 +85,6 @@ class ModelState(msgspec.Struct, kw_only=True):
 
 MAX_JUDGED = 64
 """Panes of which a state says by how many events they were judged: one that has others after a rebuild is revised."""
-EVENTS_GAP = ""
-"""The clock of events, among the gaps."""
 
 
 class _Head(msgspec.Struct):

@@ -33,6 +33,13 @@ def rollup_of(pane_ms: int, *overs: str) -> Rollup:
     return Rollup(pane_ms, tuple(parse_ms(over) for over in overs), SEGMENTATION)
 
 
+def close(rollup: Rollup, start_ms: int, number: int) -> list[Unit]:
+    """The units that end with a pane of so many events, when what no window needs is forgotten."""
+    units = rollup.close(start_ms, cells(number))
+    rollup.forget(start_ms + rollup.pane_ms)
+    return units
+
+
 def window(rollup: Rollup, end_ms: int, over: str) -> tuple[int, int, int]:
     """Start and end of the window that ends there, and its events."""
     start_ms, end_ms = rollup.span(end_ms, parse_ms(over))
@@ -97,7 +104,7 @@ def test_every_window_is_the_union_of_its_panes(pane_ms: int, overs: tuple[str, 
     rollup = rollup_of(pane_ms, *overs)
     counted = dict(_stream(pane_ms, panes, rollup.longest_ms if gaps else 0))
     for i, (start_ms, number) in enumerate(sorted(counted.items())):
-        rollup.close(start_ms, cells(number))
+        close(rollup, start_ms, number)
         for over in overs if i % 5 == 0 else ():
             first_ms, end_ms, found = window(rollup, start_ms + pane_ms, over)
             assert found == sum(counted.get(at, 0) for at in range(first_ms, end_ms, pane_ms))
@@ -120,7 +127,7 @@ def _stream(pane_ms: int, panes: int, longest_ms: int = 0) -> Iterator[tuple[int
 def test_memory_is_a_matter_of_the_windows_not_of_the_stream(pane_ms: int, overs: tuple[str, ...], panes: int) -> None:
     rollup = rollup_of(pane_ms, *overs)
     largest = [
-        (rollup.close(START + i * pane_ms, cells(1)), sum(map(len, rollup.units.values())))[1] for i in range(3 * panes)
+        (close(rollup, START + i * pane_ms, 1), sum(map(len, rollup.units.values())))[1] for i in range(3 * panes)
     ]
     assert max(largest[panes:]) <= max(largest[: 2 * panes])
     assert largest[-1] < panes * 1.2
@@ -130,7 +137,7 @@ def test_a_week_costs_no_more_than_its_roll_ups() -> None:
     """A week of minutes is 10,080 panes; of hours and the minutes that are open, a tenth."""
     rollup = rollup_of(M, "7d")
     for i in range(8 * 1_440):
-        rollup.close(START + i * M, cells(1))
+        close(rollup, START + i * M, 1)
     assert sum(map(len, rollup.units.values())) < 1_100
     assert window(rollup, START + 8 * DAY_MS, "7d")[2] == 7 * 1_440
 
@@ -139,7 +146,7 @@ def test_hours_and_days_are_told_when_they_end() -> None:
     rollup = rollup_of(15 * M, "12d")
     found: list[Unit] = []
     for i in range(96):
-        found += rollup.close(START + i * 15 * M, cells(1))
+        found += close(rollup, START + i * 15 * M, 1)
     assert [(unit.level_ms, unit.start_ms) for unit in found] == [
         *((HOUR_MS, START + hour * HOUR_MS) for hour in range(24)),
         (DAY_MS, START),
@@ -159,7 +166,7 @@ def test_a_restart_anywhere_gives_the_windows_of_before(pane_ms: int, overs: tup
     stream = list(_stream(pane_ms, panes))
     rollup, units = rollup_of(pane_ms, *overs), {}
     for i, (start_ms, number) in enumerate(stream):
-        units |= {unit.id: unit for unit in rollup.close(start_ms, cells(number))}
+        units |= {unit.id: unit for unit in close(rollup, start_ms, number)}
         if i % 197:
             continue
         kept = rollup.finished()
@@ -169,7 +176,7 @@ def test_a_restart_anywhere_gives_the_windows_of_before(pane_ms: int, overs: tup
             again.restore(unit)
         for at, young in stream[: i + 1]:
             if at >= start_ms - rollup.longest_ms - 4 * pane_ms:
-                again.close(at, cells(young))
+                close(again, at, young)
         for over in overs:
             assert window(again, start_ms + pane_ms, over) == window(rollup, start_ms + pane_ms, over)
 
