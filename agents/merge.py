@@ -29,7 +29,8 @@ from streams.ack import Ack, Acks
 from streams.action import action_line, advice, read_action
 from streams.compaction import CompactedLog
 from streams.errors import BrokerError, NewerError, RecordTooLarge, SketchError
-from streams.judge import BucketJudge, Outcome
+from streams.judge import BucketJudge
+from streams.judge_model import Outcome
 from streams.kept import park_for, restore_record
 from streams.parking import Parked, Phase, printable
 from streams.partial import unpack

@@ -24,7 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 from streams.configure import load
-from streams.judge import BucketJudge, Outcome
+from streams.judge import BucketJudge
+from streams.judge_model import Outcome
 from streams.learn import learn
 from streams.partial import BooksPartial, PanePartial, key_of, pack, unpack
 from streams.plan import Plan, compile_plan

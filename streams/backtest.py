@@ -19,7 +19,8 @@ from streams.chunk import Step
 from streams.config import OTHER
 from streams.facts.fold import FactFold, fact_fold, fact_time_ms
 from streams.join.fold import JoinFold
-from streams.judge import BucketJudge, Outcome
+from streams.judge import BucketJudge
+from streams.judge_model import Outcome
 from streams.labels import label_time_ms
 from streams.ledger import Ledger
 from streams.panes import NO_MARK

@@ -7,32 +7,25 @@ judges again from the last state and arrives at the same records and the same ac
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import chain
 
-import msgspec
-
 from streams.ack import Ack, Acks
-from streams.action import BEGINNINGS, ENDS, Action, Reason
-from streams.action_of import action_of, layer_of
-from streams.cells import Cells, count_events
-from streams.chunk_merge import BooksState, ChunkMerge, ModelPanes
-from streams.decide import Decision, decide
+from streams.chunk_merge import ChunkMerge
 from streams.errors import NewerError
 from streams.evaluation_progress import EVENTS_CLOCK, EvaluationProgress
-from streams.facts.merge import NOTHING_TOLD, FactsMerge, KpiPane, ToldPane
-from streams.fingerprint import made_of, unit_print
-from streams.inhibit import Incidents
-from streams.judge_facts import FactsJudge, KpiClock, kpi_clocks
-from streams.judge_outcomes import LabelledJudge
+from streams.facts.merge import FactsMerge
+from streams.judge_kpi import KpiClock
+from streams.judge_model import ModelJudge, Outcome
 from streams.ledger import Ledger, LedgerState, terms_of
-from streams.merge import BucketMerge, ClosedPane, ModelMerge, ModelOutcomes
+from streams.merge import BucketMerge, ClosedPane, ModelMerge
+from streams.model_panes import BooksState, ModelPanes
 from streams.orphans import LoggedIncidents, is_suspect, retirements
 from streams.panes import NO_MARK, next_start
-from streams.parking import Parked, Parking, Phase
+from streams.parking import Parking, Phase
 from streams.partial import Partial
-from streams.plan import Facts, ModelPlan, Plan
+from streams.plan import Facts, Plan
 from streams.replaying import Replay, Replays
 from streams.restore import (
     Kind,
@@ -41,326 +34,15 @@ from streams.restore import (
     events_restart,
     events_restarted,
     kpi_restarted,
-    overlaps,
     restored,
     retired_model,
     with_gap,
 )
-from streams.rollup import Retained, Rollup, Unit, UnitId, merged_cells
-from streams.rule_state import states_by_cell, states_by_text
-from streams.signals.estimate import Estimate
-from streams.signals.evaluate import Judge
-from streams.signals.names import judges_labels
-from streams.signals.result import CellResult, Window
-from streams.situation import Judged, Situation
-from streams.state import MAX_JUDGED, Gap, ModelState, fits, is_folded
-from streams.window import WindowRecord, window_record
+from streams.rollup import Unit
+from streams.state import ModelState
 
 MAX_HELD_BYTES = 128 << 20
 """So much of a model's panes waits, in a replay, for topics that are silent."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a judged pane gives, in the order in which the shell publishes it. `state` is None for a mere revision."""
-
-    model: str
-    windows: Sequence[WindowRecord]
-    actions: Sequence[Action]
-    shadows: Sequence[Action] = ()
-    """What shadow rules would have published."""
-    units: Sequence[Unit] = ()
-    forgotten: Sequence[UnitId] = ()
-    """Units that no window needs any more."""
-    state: ModelState | None = None
-    ledger: LedgerState | None = None
-    """If there is news in it; what it holds of this outcome, a repeat does not add again."""
-    parked: Parked | None = None
-    """The model is parked from now on, and this is why: nothing else comes with it."""
-
-
-class ModelJudge:
-    """Judges the closed panes of one model, in order."""
-
-    def __init__(
-        self,
-        plan: ModelPlan,
-        state: ModelState | None = None,
-        kinds: Collection[Facts] = (),
-        progress: EvaluationProgress | None = None,
-    ) -> None:
-        """`kinds` of facts that are told. `progress`: the record that every new state moves."""
-        self.plan, self.kinds = plan, kinds
-        self.progress = EvaluationProgress() if progress is None else progress
-        self.state = state
-        self.made = made_of(plan)
-        self.rules = states_by_cell(state.rules) if state else {}
-        self.judge = Judge(plan)
-        self.labelled = _labelled(plan, self.judge.estimate, state)
-        self._rules = tuple(rule for rule in plan.config.rules if not judges_labels(rule.signals) and rule.kpi is None)
-        overs_ms = (ms for rule in self._rules for ms in plan.config.overs_ms(rule))
-        self._overs_ms = tuple(sorted({plan.config.pane_ms, *overs_ms}))
-        self.rollup = Rollup(plan.config.pane_ms, self._overs_ms, plan.segmentation)
-        self.facts = FactsJudge(plan, kinds, self._overs_ms, state.jobs if state else {})
-        self.kpis = kpi_clocks(plan, kinds)
-        self.retained = tuple(self._all_retained())
-        self.first_gaps: dict[str, list[Gap]] = {}
-        """Of a model that nothing was judged of: what its state begins with."""
-        self.follow_gaps()
-        self.incidents = Incidents(state.incidents if state else ())
-        self.told: dict[int, int] = {}
-        """Per judged pane the events of its last record, as long as late ones may still come."""
-        self.latest: list[CellResult] = []
-        """The last judged window of the pane's length, for the metrics."""
-
-    @property
-    def state(self) -> ModelState | None:
-        return self._state
-
-    @state.setter
-    def state(self, state: ModelState | None) -> None:
-        self._state = self.progress.state = state
-
-    def follow_gaps(self) -> None:
-        """Tells those that look back what the state says is not known."""
-        gaps = self.state.gaps if self.state else self.first_gaps
-        self.gaps = gaps.get(EVENTS_CLOCK, [])
-        self.facts.history.gaps = self.gaps
-        for name, clock in self.kpis.items():
-            clock.follow_gaps(gaps.get(name, []))
-            clock.first_ms = self.state.kpis_first_ms.get(name) if self.state else None
-
-    def _made(self, units: Iterable[Unit]) -> list[Unit]:
-        """The units with the fingerprints of what they depend on."""
-        return [replace(unit, made=unit_print(self.plan, unit.stream, folded=is_folded(unit))) for unit in units]
-
-    def close(self, pane: ClosedPane, told: ToldPane = NOTHING_TOLD) -> Outcome:
-        end_ms = pane.start_ms + self.plan.config.pane_ms
-        since_ms = self.state.first_pane_ms if self.state else pane.start_ms
-        units = self.rollup.close(pane.start_ms, pane.on_time)
-        forgotten = self.rollup.forget(end_ms)
-        units += self.facts.close(pane.start_ms, pane.on_time, told)
-        last_event_ms = pane.start_ms if pane.on_time or self.state is None else self.state.last_event_pane_ms
-        windows: list[WindowRecord] = []
-        judged: dict[int, Judged] = {}
-        for over_ms in self._overs_ms:
-            window = self._window(end_ms, over_ms, last_event_ms, pane.partial)
-            jobs_since_ms = since_ms if told.judges_jobs or self.facts.jobs else None
-            cells = self.facts.with_results(self.judge.evaluate(window), window, jobs_since_ms)
-            if over_ms == self.plan.config.pane_ms:
-                self.latest = cells
-            windows += [window_record(self.plan, window, cell, 0) for cell in cells if worth_a_record(cell)]
-            judged[over_ms] = Judged(window, cells)
-        situation = Situation(self.plan.name, self.plan.config, self.incidents)
-        decisions = list(decide(self._rules, judged, self.rules, situation))
-        before_state = self.state
-        self.told[pane.start_ms] = count_events(pane.on_time)
-        self.state = ModelState(
-            model=self.plan.name,
-            judged_until_ms=end_ms,
-            first_pane_ms=since_ms,
-            last_event_pane_ms=last_event_ms,
-            made=self.made,
-            gaps=before_state.gaps if before_state else self.first_gaps,
-            judged_events=self._judged_events(end_ms, self.told[pane.start_ms]),
-        )
-        self._note(before_state, len(windows), decisions)
-        units += self._count_requests(pane.start_ms, pane.on_time)
-        if self.labelled is not None:
-            units += self.labelled.close_events(pane.start_ms, pane.on_time)
-        windows += self.revise(pane)
-        self._forget(pane.start_ms)
-        forgotten += self.facts.history.forget(end_ms)
-        forgotten += [unit for clock in self.kpis.values() if clock.seen for unit in clock.seen.forget(end_ms)]
-        return Outcome(self.plan.name, windows, *self._actions(decisions), self._made(units), forgotten, self.state)
-
-    def revise(self, pane: ClosedPane) -> list[WindowRecord]:
-        """The pane's window with all that has come; nothing if no event has come since it was last told of."""
-        events = count_events(pane.on_time) + count_events(pane.welcome)
-        if events == self.told.get(pane.start_ms):
-            return []
-        self.told[pane.start_ms] = events
-        end_ms = pane.start_ms + self.plan.config.pane_ms
-        cells = merged_cells([pane.on_time, pane.welcome], self.plan.segmentation)
-        window = Window(pane.start_ms, end_ms, self.plan.config.pane_ms, cells, partial=True)
-        results = self.facts.with_results(self.judge.evaluate(window), window, None)
-        return [window_record(self.plan, window, cell, events) for cell in results if worth_a_record(cell)]
-
-    def resume(self, start_ms: int, on_time: Cells, feedback: Cells) -> None:
-        """Takes a pane that was judged before the restart, for the windows and the revisions to come."""
-        self.rollup.close(start_ms, on_time)
-        self.rollup.forget(start_ms + self.plan.config.pane_ms)
-        self.facts.resume(start_ms, on_time, feedback)
-        self.told[start_ms] = count_events(on_time)
-        # What was welcome before the first pane was never judged.
-        if self.state is not None and start_ms >= self.state.first_pane_ms:
-            self._count_requests(start_ms, on_time)
-            if self.labelled is not None:
-                self.labelled.resume_events(start_ms, on_time)
-        if self.state is not None:
-            judged = self._was_judged(start_ms, self.state)
-            self.told[start_ms] = self.told[start_ms] if judged is None else judged
-
-    def _judged_events(self, end_ms: int, events: int) -> list[int]:
-        """For the state: events that the last panes before this time were judged by, the latest first."""
-        if self.state is None:
-            return [events]
-        passed_over = (end_ms - self.state.judged_until_ms) // self.plan.config.pane_ms - 1
-        between = [-1] * min(max(0, passed_over), MAX_JUDGED)
-        return [events, *between, *self.state.judged_events][:MAX_JUDGED]
-
-    def _was_judged(self, start_ms: int, state: ModelState) -> int | None:
-        """Events that a pane was judged by before the rebuild; None if the state does not say."""
-        place = (state.judged_until_ms - start_ms) // self.plan.config.pane_ms - 1
-        found = state.judged_events[place] if 0 <= place < len(state.judged_events) else -1
-        return found if found >= 0 else None
-
-    def restore_unit(self, unit: Unit) -> bool:
-        """Takes a roll-up, if it fits. One of release 0.1 does not say what it was made under: it fits where its counts
-        have the length that they should have."""
-        if not fits(unit, self.plan):
-            return False
-        for _, retained in self.retained:
-            if retained.stream == unit.stream:
-                retained.restore(unit)
-        return True
-
-    def drop_units(self) -> None:
-        """Drops restored units that end after what was judged: their panes will be closed again."""
-        for clock, retained in self.retained:
-            until_ms = self.progress.until_ms(clock)
-            retained.drop_after(NO_MARK if until_ms is None else until_ms)
-
-    def _all_retained(self) -> Iterator[tuple[str, Retained]]:
-        """What is retained as units, each with the clock that closes its panes."""
-        yield EVENTS_CLOCK, self.rollup
-        yield EVENTS_CLOCK, self.facts.history
-        if self.labelled is not None:
-            yield EVENTS_CLOCK, self.labelled.predictions
-        for name, clock in self.kpis.items():
-            yield from ((name, history) for history in clock.histories)
-            if clock.seen is not None:
-                yield EVENTS_CLOCK, clock.seen
-
-    def _count_requests(self, start_ms: int, on_time: Cells) -> list[Unit]:
-        """Takes the requests of a closed pane; gives the hour that ends with it."""
-        return [unit for clock in self.kpis.values() if clock.seen for unit in clock.seen.close(start_ms, on_time)]
-
-    def firing(self) -> Iterator[tuple[str, str, str, str, str, str]]:
-        """Version, segment, rule, response, severity and layer of every incident that is open."""
-        rules = {rule.name: rule for rule in self.plan.config.rules}
-        for cell, state in self.rules.items():
-            if state.firing and not state.suppressed_by and cell.rule in rules and not rules[cell.rule].shadow:
-                rule = rules[cell.rule]
-                segment = f"{cell.dimension}={cell.value}" if cell.dimension else ""
-                yield cell.version or "", segment, cell.rule, rule.response, rule.severity, str(layer_of(rule))
-
-    def _forget(self, start_ms: int) -> None:
-        oldest_ms = start_ms - 2 * (self.plan.config.lateness_ms + self.plan.config.pane_ms)
-        for at in [at for at in self.told if at < oldest_ms]:
-            del self.told[at]
-
-    def _window(self, end_ms: int, over_ms: int, last_event_ms: int, partial: bool) -> Window:
-        start_ms, end_ms = self.rollup.span(end_ms, over_ms)
-        silent_ms = max(0, end_ms - last_event_ms - self.plan.config.pane_ms)
-        partial = partial or (self.state is not None and start_ms <= self.state.first_pane_ms)
-        partial = partial or overlaps(self.gaps, start_ms, end_ms)
-        return Window(start_ms, end_ms, over_ms, self.rollup.window(start_ms, end_ms), silent_ms, partial)
-
-    def close_labelled(self, pane: ClosedPane, outcomes: ModelOutcomes) -> Outcome:
-        """Judges an arrival pane of labels, and the spans of truth that it settles. Some pane of events has been
-        judged before."""
-        assert self.labelled is not None and self.state is not None
-        windows, decisions, forgotten = self.labelled.close(pane, self.rules, self.incidents)
-        before, until_ms = self.state, pane.start_ms + self.plan.config.pane_ms
-        settled_ms = NO_MARK if before.labels_until_ms is None else before.labels_until_ms
-        windows += self.labelled.settle(outcomes, settled_ms, until_ms)
-        self.state = msgspec.structs.replace(before, labels_until_ms=until_ms)
-        self._note(before, len(windows), decisions)
-        return Outcome(self.plan.name, windows, *self._actions(decisions), [], forgotten, self.state)
-
-    def close_kpi(self, name: str, pane: KpiPane) -> Outcome:
-        """Judges a pane of a KPI. Every pane of events up to its end has been judged before."""
-        assert self.state is not None
-        clock, before = self.kpis[name], self.state
-        firsts_ms = before.kpis_first_ms
-        if name not in before.kpis_until_ms:
-            firsts_ms = {**firsts_ms, name: pane.start_ms}
-            clock.first_ms = pane.start_ms
-        units = clock.resume(pane)
-        windows, decisions = clock.close(pane, self.rules, self.incidents)
-        end_ms = pane.start_ms + self.plan.config.pane_ms
-        untils_ms = {**before.kpis_until_ms, name: end_ms}
-        self.state = msgspec.structs.replace(before, kpis_until_ms=untils_ms, kpis_first_ms=firsts_ms)
-        self._note(before, len(windows), decisions)
-        forgotten = [unit for history in clock.histories for unit in history.forget(end_ms)]
-        return Outcome(self.plan.name, windows, *self._actions(decisions), self._made(units), forgotten, self.state)
-
-    def _actions(self, decisions: Iterable[Decision]) -> tuple[list[Action], list[Action]]:
-        """To publish, and those of shadow rules."""
-        found: tuple[list[Action], list[Action]] = ([], [])
-        for decision in decisions:
-            if decision.published:
-                found[decision.rule.shadow].append(action_of(self.plan.name, self.plan.config, decision))
-        return found
-
-    def _note(self, before: ModelState | None, windows: int, decisions: Iterable[Decision]) -> None:
-        """Carries what is remembered over into the state, and adds what was decided."""
-        assert self.state is not None
-        state = self.state
-        for name in ("decisions", "actions", "resolved", "suppressed", "shadow"):
-            setattr(state, name, dict(getattr(before, name)) if before else {})
-        for decision in decisions:
-            _count(state.decisions, decision.reason)
-            if decision.rule.shadow:
-                if decision.reason in BEGINNINGS:
-                    _count(state.shadow, decision.rule.name)
-            elif decision.reason in BEGINNINGS:
-                _count(state.actions, decision.rule.response)
-            elif decision.reason is Reason.SUPPRESSED:
-                _count(state.suppressed, decision.rule.response)
-            elif decision.reason in ENDS and not decision.state.suppressed_by:
-                _count(state.resolved, decision.rule.response)
-        if state.labels_until_ms is None and before:
-            state.labels_until_ms = before.labels_until_ms
-        if not state.kpis_until_ms and before:
-            state.kpis_until_ms, state.kpis_first_ms = before.kpis_until_ms, before.kpis_first_ms
-        state.jobs = dict(self.facts.jobs)
-        state.windows = (before.windows if before else 0) + windows
-        state.rules = states_by_text(self.rules)
-        if self.labelled is not None:
-            state.sums, state.calibrations = dict(self.labelled.sums), dict(self.labelled.calibrations)
-            state.arrival = self.labelled.arrival
-        self.incidents.forget(self._needed_from_ms(state))
-        state.incidents = self.incidents.kept()
-
-    def _needed_from_ms(self, state: ModelState) -> int:
-        """Incidents that were over before can't explain anything that is still to be judged."""
-        needed_ms = [state.judged_until_ms]
-        if self.labelled is not None:
-            until_ms = state.first_pane_ms if state.labels_until_ms is None else state.labels_until_ms
-            needed_ms.append(until_ms - self.plan.horizon_ms - self.plan.config.pane_ms)
-        for name, clock in self.kpis.items():
-            # A KPI that has told nothing yet may tell of everything.
-            needed_ms.append(state.kpis_until_ms.get(name, state.first_pane_ms) - clock.overs_ms[-1])
-        return min(needed_ms)
-
-
-def _count(tally: dict[str, int], name: str) -> None:
-    tally[name] = tally.get(name, 0) + 1
-
-
-def _labelled(plan: ModelPlan, estimate: Estimate | None, state: ModelState | None) -> LabelledJudge | None:
-    if plan.outcomes is None:
-        return None
-    if state is None:
-        return LabelledJudge(plan, estimate, {}, {}, None)
-    return LabelledJudge(plan, estimate, dict(state.sums), dict(state.calibrations), state.arrival)
-
-
-def worth_a_record(cell: CellResult) -> bool:
-    """A segment without events has nothing to say that the model's record does not."""
-    return cell.events > 0 or (cell.version is None and cell.segment == ("", ""))
 
 
 class BucketJudge:
@@ -710,7 +392,7 @@ class BucketJudge:
                 self._begin_kpi(judge, clock, whole_ms)
                 yield judge.close_kpi(clock.name, kpi_pane)
             for kpi_pane in self.facts.revised(name, clock, judge.state.first_pane_ms):
-                yield Outcome(name, clock.revise(kpi_pane), ())
+                yield Outcome(name, clock.revised(kpi_pane), ())
         self.facts.revisions_told(name)
         self.facts.forget_unnamed(name, list(judge.kpis.values()))
 
@@ -739,4 +421,4 @@ class BucketJudge:
 
     def _revisions(self, name: str, model: ModelMerge) -> Iterator[Outcome]:
         for pane in self.merge.revised(model):
-            yield Outcome(name, self.judges[name].revise(pane), ())
+            yield Outcome(name, self.judges[name].events.revised(pane), ())

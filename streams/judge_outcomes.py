@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import msgspec
 import numpy as np
@@ -12,10 +12,11 @@ from streams.arrays import CountVector
 from streams.baseline import WHOLE, SegmentKey
 from streams.calibrate import Calibration, Online, learned, told
 from streams.cells import Cells
-from streams.config import Rule
-from streams.decide import Decision, decide
+from streams.decide import Decision
+from streams.evaluation import ClockEvaluator, PaneStrategy
 from streams.inhibit import LABELS, Incidents
-from streams.merge import ClosedPane, ModelOutcomes
+from streams.merge import ClosedPane
+from streams.outcome_panes import ModelOutcomes
 from streams.panes import NO_MARK
 from streams.plan import ModelPlan
 from streams.predictions import LABELS_BEHIND_MS, Predictions, tally_of
@@ -27,7 +28,7 @@ from streams.signals.label_flow import LabelFlow, Made, slowest_ms
 from streams.signals.names import judges_labels
 from streams.signals.outcome import OutcomeJudge
 from streams.signals.result import CellResult, Window
-from streams.situation import Judged, Situation
+from streams.situation import Situation
 from streams.sketch.outcomes import CHANGES, DELAYS, JOINED, LABELLED, PREDICTIONS, RECEIVED, delays
 from streams.times import rfc3339
 from streams.window import Clock, WindowRecord, outcome_record
@@ -59,7 +60,7 @@ class Arrival(msgspec.Struct):
         return Arrival(self.since_ms, found.tolist(), enough, end_ms if enough else 0)
 
 
-class LabelledJudge:
+class LabelledJudge(ClockEvaluator):
     """Judges the arrival panes of one model, in order, and tells of its cohorts as they become known."""
 
     def __init__(
@@ -71,24 +72,19 @@ class LabelledJudge:
         arrival: Arrival | None,
     ) -> None:
         """`estimate`: of events before their labels; the rest is what a state remembers."""
-        self.plan, self.sums, self.calibrations = plan, sums, calibrations
+        super().__init__(plan, (rule for rule in plan.config.rules if judges_labels(rule.signals)))
+        self.sums, self.calibrations = sums, calibrations
         self.judge = OutcomeJudge(plan)
         self.estimate = estimate
         self.arrival = arrival
         if arrival is not None and arrival.learned:
             self.judge.flow.follow(arrival.delays)
-        self.rules: tuple[Rule, ...] = tuple(rule for rule in plan.config.rules if judges_labels(rule.signals))
-        overs_ms = (ms for rule in self.rules for ms in plan.config.overs_ms(rule))
-        self.overs_ms = tuple(sorted({plan.config.pane_ms, *overs_ms}))
         self.rollup = Rollup(plan.config.pane_ms, self.overs_ms, plan.segmentation)
         self._arrived: dict[int, dict[SegmentKey, int]] = {}
         """Labels by arrival pane."""
         self.predictions = Predictions(plan.config.pane_ms, plan.cohort_ms)
         self._events: dict[int, dict[str, CountVector]] = {}
         """Counts of panes of events, by version, until the labels that came in them are judged."""
-        self._told: dict[int, int] = {}
-        """Changes of the arrival panes that were revised."""
-        self.latest: list[CellResult] = []
 
     @property
     def reach_ms(self) -> int:
@@ -135,39 +131,28 @@ class LabelledJudge:
         self.resume(pane)
         forgotten = self._forget(end_ms)
         flow = LabelFlow(tally_of(pane.on_time, RECEIVED).get(WHOLE, 0), tally_of(pane.on_time, JOINED).get(WHOLE, 0))
-        made = self._made_until(end_ms)
+        strategy = _ArrivalPane(self, pane.start_ms, end_ms, flow, self._made_until(end_ms))
         self._learn_arrival(pane, end_ms)
-        records: list[WindowRecord] = []
-        judged: dict[int, Judged] = {}
-        for over_ms in self.overs_ms:
-            start_ms, _ = self.rollup.span(end_ms, over_ms)
-            window = Window(start_ms, end_ms, over_ms, self.rollup.window(start_ms, end_ms))
-            base = over_ms == self.plan.config.pane_ms
-            cells = [
-                *self.judge.flow.evaluate(window, self._arrived, made, flow),
-                *self.judge.evaluate(window, self.sums if base else None),
-            ]
-            online = self._calibrated(cells, pane.start_ms) if base else {}
-            if base:
-                cells = self.latest = [self._with_expected(cell, pane.start_ms) for cell in cells]
-            records += [
-                outcome_record(
-                    self.plan,
-                    window,
-                    cell,
-                    Clock.ARRIVAL,
-                    0,
-                    online.get(cell.version) if cell.segment == WHOLE else None,
-                )
-                for cell in cells
-                if _telling(cell)
-            ]
-            judged[over_ms] = Judged(window, cells)
         # Labels are of predictions that were made as long ago as labels take.
         reach_ms = self.judge.flow.slowest_ms + self.plan.config.pane_ms
         situation = Situation(self.plan.name, self.plan.config, incidents, reach_ms, LABELS)
-        decisions = list(decide(self.rules, judged, states, situation))
+        records, decisions = self.evaluate(strategy, states, situation)
         return [*records, *self.revise_arrival(pane)], decisions, forgotten
+
+    def pane_results(
+        self, window: Window, start_ms: int, flow: LabelFlow, made: Made
+    ) -> tuple[list[CellResult], dict[str | None, Online]]:
+        """The results of the pane's own window, with what was expected; and online calibrations after it."""
+        cells = self.window_results(window, flow, made, self.sums)
+        online = self._calibrated(cells, start_ms)
+        return [self._with_expected(cell, start_ms) for cell in cells], online
+
+    def window_results(self, window: Window, flow: LabelFlow, made: Made, sums: Sums | None) -> list[CellResult]:
+        """The results of a window of arrival; those of `sums` go on by it."""
+        return [
+            *self.judge.flow.evaluate(window, self._arrived, made, flow),
+            *self.judge.evaluate(window, sums),
+        ]
 
     def _made_until(self, end_ms: int) -> Made:
         spans = list(self.predictions.between(self._made_from_ms(end_ms), end_ms))
@@ -205,11 +190,12 @@ class LabelledJudge:
 
     def revise_arrival(self, pane: ClosedPane) -> list[WindowRecord]:
         """The pane as it stands, if that is another than it was judged on, and if it was not told before."""
-        changes = tally_of(pane.welcome, CHANGES).get(WHOLE, 0)
-        if changes == self._told.get(pane.start_ms, tally_of(pane.on_time, CHANGES).get(WHOLE, 0)):
-            return []
-        self._told[pane.start_ms] = changes
-        return self._revision(Clock.ARRIVAL, pane.start_ms, self.plan.config.pane_ms, pane.welcome)
+        changes, before = (tally_of(cells, CHANGES).get(WHOLE, 0) for cells in (pane.welcome, pane.on_time))
+
+        def revision() -> list[WindowRecord]:
+            return self._revision(Clock.ARRIVAL, pane.start_ms, self.plan.config.pane_ms, pane.welcome)
+
+        return self.revise(pane.start_ms, changes, revision, before)
 
     def revise_cohort(self, start_ms: int, cells: Cells) -> list[WindowRecord]:
         """What has become known of a cohort."""
@@ -272,12 +258,42 @@ class LabelledJudge:
     def _forget(self, end_ms: int) -> list[UnitId]:
         oldest_ms = end_ms - self.judge.flow.maturity_ms - self.plan.config.pane_ms
         self._arrived = {at: counts for at, counts in self._arrived.items() if at >= oldest_ms}
-        told_ms = end_ms - 3 * self.plan.config.lateness_ms
-        self._told = {at: changes for at, changes in self._told.items() if at >= told_ms}
+        self.forget_published(end_ms - 3 * self.plan.config.lateness_ms)
         start_ms = end_ms - self.plan.config.pane_ms  # the pane at hand
         self._events = {at: counts for at, counts in self._events.items() if at >= start_ms}
         self.predictions.reach_ms = end_ms - self._made_from_ms(end_ms)
         return self.predictions.forget(end_ms)
+
+
+@dataclass(slots=True)
+class _ArrivalPane(PaneStrategy):
+    labels: LabelledJudge
+    start_ms: int
+    end_ms: int
+    flow: LabelFlow
+    made: Made
+    online: dict[str | None, Online] = field(default_factory=dict)
+    """By version the calibration after the labels of this pane, once its own window is evaluated."""
+
+    def _is_own(self, window: Window) -> bool:
+        return window.over_ms == self.labels.plan.config.pane_ms
+
+    def window(self, length_ms: int) -> Window:
+        start_ms, end_ms = self.labels.rollup.span(self.end_ms, length_ms)
+        return Window(start_ms, end_ms, length_ms, self.labels.rollup.window(start_ms, end_ms))
+
+    def results(self, window: Window) -> list[CellResult]:
+        if not self._is_own(window):
+            return self.labels.window_results(window, self.flow, self.made, None)
+        results, self.online = self.labels.pane_results(window, self.start_ms, self.flow, self.made)
+        return results
+
+    def records(self, window: Window, results: Iterable[CellResult]) -> Iterable[WindowRecord]:
+        online = self.online if self._is_own(window) else {}
+        for cell in results:
+            if _telling(cell):
+                calibration = online.get(cell.version) if cell.segment == WHOLE else None
+                yield outcome_record(self.labels.plan, window, cell, Clock.ARRIVAL, 0, calibration)
 
 
 def _telling(cell: CellResult) -> bool:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from streams.chunk_merge import BooksState
 from streams.errors import NewerError, SketchError
 from streams.judge import BucketJudge
 from streams.ledger import unpack_ledger
+from streams.model_panes import BooksState
 from streams.parking import Phase
 from streams.publication import BOOKS_KEY, LEDGER_KEY, UNIT_KEY, ledger_key, unit_key
 from streams.state import ModelState, unpack_state, unpack_unit

@@ -7,26 +7,24 @@ of labels close by their arrival.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 
-from streams.cells import MOST_SUM, Cells, Segmentation, checked_part
-from streams.chunk_merge import FINAL_MARK, HELD_MS, ChunkMerge, ModelPanes, PaneState, open_cells
+from streams.cells import MOST_SUM, Cells, checked_part
+from streams.chunk_merge import ChunkMerge
 from streams.duration import HOUR_MS
 from streams.evaluation_progress import EvaluationProgress
-from streams.fingerprint import PartPrint, events_print, outcomes_print
+from streams.fingerprint import events_print, outcomes_print
+from streams.model_panes import FINAL_MARK, HELD_MS, ModelPanes, PaneState
+from streams.outcome_panes import ModelOutcomes
 from streams.pane_cursor import MAX_EMPTY_PANES, PaneCursor
 from streams.panes import NO_MARK
 from streams.parking import Parking
-from streams.partial import Covered, LabelBooks, LabelBooksPartial, OutcomePartial, PanePart, Partial
-from streams.plan import ModelPlan, Plan
+from streams.partial import LabelBooks, LabelBooksPartial, OutcomePartial, PanePart, Partial
+from streams.plan import MOST_MATURITY_PANES, ModelPlan, Plan, longest_over_ms
 from streams.predictions import LABELS_BEHIND_MS
 from streams.replaying import BEHIND_MS, Replay, is_silent
-from streams.rollup import merged_cells
-
-MOST_MATURITY_PANES = 200
-"""Label flow is looked at over no more panes than this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,88 +35,6 @@ class ClosedPane:
     on_time: Cells
     welcome: Cells
     partial: bool
-
-
-@dataclass(slots=True)
-class OutcomePane:
-    """A cohort, or the labels that arrived in a pane: per source partition the latest publication."""
-
-    segmentation: Segmentation
-    parts: dict[int, tuple[Covered, PanePart]] = field(default_factory=dict)
-    _cells: tuple[Cells, Cells] | None = None
-
-    def apply(self, partition: int, covered: Covered, part: PanePart) -> bool:
-        """Whether this changed what is there."""
-        known = self.parts.get(partition)
-        if known is not None and covered < known[0]:
-            return False
-        self.parts[partition] = (covered, part)
-        self._cells = None if known is None or known[1] != part else self._cells
-        return self._cells is None
-
-    def cells(self) -> tuple[Cells, Cells]:
-        """What had come when it was judged, and what stands; of a cohort both are what stands."""
-        if self._cells is None:
-            opened = [open_cells(part) for _, part in self.parts.values()]
-            self._cells = (
-                merged_cells((on_time for on_time, _ in opened), self.segmentation),
-                merged_cells((welcome for _, welcome in opened), self.segmentation),
-            )
-        return self._cells
-
-
-@dataclass(slots=True)
-class ModelOutcomes:
-    """Outcomes of one model, on both clocks."""
-
-    segmentation: Segmentation
-    prints: Mapping[bool, PartPrint]
-    """Of cohorts (True) and of panes of arrival."""
-    progress: EvaluationProgress
-    """How far the model has been evaluated: its evaluator moves it."""
-    has_foreign: bool = False
-    """Whether something came that was counted under another configuration."""
-    cohorts: dict[int, OutcomePane] = field(default_factory=dict)
-    arrivals: dict[int, OutcomePane] = field(default_factory=dict)
-    books: dict[int, LabelBooks] = field(default_factory=dict)
-    marks_ms: dict[int, int | None] = field(default_factory=dict)
-    """Per source partition how far its join has read the model's predictions."""
-    holds_up: int = 0
-    """The source partition that was last the one whose labels were waited for."""
-    changed_cohorts: set[int] = field(default_factory=set)
-    changed_arrivals: set[int] = field(default_factory=set)
-    expired_before_ms: dict[bool, int] = field(default_factory=lambda: {False: NO_MARK, True: NO_MARK})
-
-    @property
-    def judged_until_ms(self) -> int | None:
-        """Panes of arrival up to here have been evaluated; None: none has."""
-        return self.progress.labels_until_ms
-
-    def apply(self, partial: OutcomePartial, part: PanePart) -> None:
-        panes = self.cohorts if partial.cohort else self.arrivals
-        pane = panes.setdefault(partial.pane_ms, OutcomePane(self.segmentation))
-        if not pane.apply(partial.partition, partial.covered, part):
-            return
-        if partial.cohort:
-            self.changed_cohorts.add(partial.pane_ms)
-        elif self.judged_until_ms is not None and partial.pane_ms < self.judged_until_ms:
-            self.changed_arrivals.add(partial.pane_ms)
-
-    def total(self) -> LabelBooks:
-        total = LabelBooks()
-        for books in self.books.values():
-            total = total.merged(books)
-        return total
-
-    def union(self, start_ms: int, end_ms: int) -> Cells:
-        """What stands of the predictions of a span of whole cohorts."""
-        panes = (self.cohorts[at] for at in sorted(self.cohorts) if start_ms <= at < end_ms)
-        return merged_cells((pane.cells()[1] for pane in panes), self.segmentation)
-
-    def forget(self, cohorts_before_ms: int, arrivals_before_ms: int) -> None:
-        self.expired_before_ms = {True: cohorts_before_ms, False: arrivals_before_ms}
-        self.cohorts = {at: pane for at, pane in self.cohorts.items() if at >= cohorts_before_ms}
-        self.arrivals = {at: pane for at, pane in self.arrivals.items() if at >= arrivals_before_ms}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -485,8 +401,3 @@ def _position_ms(model: ModelMerge) -> int | None:
 
 def _has_on_time(pane: PaneState) -> bool:
     return bool(pane.on_time) or any(part.on_time for _, part in pane.open.values())
-
-
-def longest_over_ms(plan: ModelPlan) -> int:
-    """The longest window of a model's rules."""
-    return max((ms for rule in plan.config.rules for ms in plan.config.overs_ms(rule)), default=plan.config.pane_ms)

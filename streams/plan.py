@@ -241,3 +241,12 @@ def _widened(place: str, wanted: tuple[float, float], edges: tuple[float, ...]) 
 
 def _next(value: float) -> float:
     return math.nextafter(value, math.inf)
+
+
+MOST_MATURITY_PANES = 200
+"""Label flow is looked at over no more panes than this."""
+
+
+def longest_over_ms(plan: ModelPlan) -> int:
+    """The longest window of a model's rules."""
+    return max((ms for rule in plan.config.rules for ms in plan.config.overs_ms(rule)), default=plan.config.pane_ms)

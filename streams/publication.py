@@ -13,7 +13,7 @@ import msgspec
 
 from streams.duration import format_ms
 from streams.errors import SketchError
-from streams.judge import Outcome
+from streams.judge_model import Outcome
 from streams.ledger import pack_ledger, unpack_ledger
 from streams.rollup import UnitId
 from streams.state import ModelState, pack_state, pack_unit, unpack_state, unpack_unit

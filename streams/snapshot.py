@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from streams.action import Reason
 from streams.baseline import SegmentKey
 from streams.calibrate import Calibration, standard_errors
-from streams.chunk_merge import FINAL_MARK, ModelBooks
-from streams.judge import BucketJudge, ModelJudge
+from streams.judge import BucketJudge
+from streams.judge_model import ModelJudge
 from streams.ledger import Ledger, rows_of
 from streams.ledger_rows import LedgerRows
 from streams.merge import BucketMerge, ModelMerge
+from streams.model_panes import FINAL_MARK, ModelBooks
 from streams.partial import Books, LabelBooks, sum_of
 from streams.plan import Facts, model_of
 from streams.signals.result import CellResult, Result
@@ -185,7 +186,7 @@ def _windows(judge: ModelJudge) -> WindowsSnapshot:
     labels = judge.labelled.latest if judge.labelled else []
     calibrations = judge.labelled.calibrations if judge.labelled else {}
     return WindowsSnapshot(
-        events=tuple(_cell(cell, _errors(cell)) for cell in judge.latest),
+        events=tuple(_cell(cell, _errors(cell)) for cell in judge.events.latest),
         labels=tuple(map(_cell, labels)),
         kpis=tuple(_cell(cell) for clock in judge.kpis.values() for cell in clock.latest),
         calibration={

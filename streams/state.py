@@ -15,13 +15,13 @@ from msgspec import Meta
 
 from streams.calibrate import MOST_RESIDUALS, Calibration
 from streams.cells import MOST_COUNT, MOST_SUM, opened, packed
-from streams.chunk_merge import BooksState
 from streams.config import MAX_VERSION, OTHER
 from streams.errors import UNREADABLE, SketchError
 from streams.events import MAX_NAME, MAX_TIME_MS, MIN_TIME_MS
 from streams.fingerprint import MAX_SPAN_MS, Made, unit_length, unit_print
 from streams.inhibit import MOST_OVER, Incident
 from streams.judge_outcomes import Arrival
+from streams.model_panes import BooksState
 from streams.partial import Cell, Start, first_books
 from streams.plan import ModelPlan
 from streams.rollup import Unit

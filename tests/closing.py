@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from streams.chunk_merge import ModelPanes
 from streams.facts.merge import Clocked, FactsMerge, KpiPane
 from streams.merge import BucketMerge, ClosedPane, ModelMerge
+from streams.model_panes import ModelPanes
 from streams.state import ModelState
 
 

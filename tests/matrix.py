@@ -11,7 +11,8 @@ from typing import Any
 
 from streams.backtest import TOPIC, Backtest
 from streams.chunk import Step
-from streams.judge import BucketJudge, Outcome
+from streams.judge import BucketJudge
+from streams.judge_model import Outcome
 from streams.learn import Learned, learn
 from streams.ledger import unpack_ledger
 from streams.partial import key_of, pack, unpack

@@ -62,8 +62,12 @@ KERNEL = (
 MODULES: Mapping[str, tuple[tuple[str, ...], str]] = {
     "chunk": (("streams/chunk.py", "streams/source.py"), f"{KERNEL} tests/unit/test_sketch_stage.py"),
     "merge": (
-        ("streams/chunk_merge.py", "streams/merge.py"),
-        "tests/unit/test_merge.py tests/laws/test_silence.py tests/laws/test_stage_two.py tests/laws/test_windows.py "
+        tuple(
+            f"streams/{name}.py"
+            for name in ("chunk_merge", "model_panes", "outcome_panes", "merge", "pane_cursor", "evaluation_progress")
+        ),
+        "tests/laws/test_pane_cursor.py tests/unit/test_merge.py tests/laws/test_silence.py "
+        "tests/laws/test_stage_two.py tests/laws/test_windows.py "
         "tests/unit/test_exact_terms.py tests/unit/test_replaying.py",
     ),
     "join": (
@@ -74,7 +78,9 @@ MODULES: Mapping[str, tuple[tuple[str, ...], str]] = {
         "test_no_step_of_stage_two_is_more_than_a_pane_or_a_cohort_even_after_a_restart",
     ),
     "judge": (
-        ("streams/judge.py", "streams/judge_outcomes.py"),
+        tuple(
+            f"streams/{name}.py" for name in ("judge", "judge_model", "judge_events", "judge_outcomes", "evaluation")
+        ),
         "tests/laws/test_windows.py tests/laws/test_stage_two.py tests/replay/test_inhibition.py "
         "tests/unit/test_boundaries.py tests/unit/test_exact_terms.py tests/unit/test_judge_terms.py "
         "tests/laws/test_labels_behind.py::"
@@ -95,7 +101,10 @@ MODULES: Mapping[str, tuple[tuple[str, ...], str]] = {
         "tests/laws/test_ledger.py tests/unit/test_ledger.py tests/unit/test_boundaries.py",
     ),
     "facts": (
-        ("streams/facts/fold.py", "streams/facts/merge.py", "streams/facts/history.py", "streams/judge_facts.py"),
+        (
+            *("streams/facts/fold.py", "streams/facts/merge.py", "streams/facts/history.py"),
+            *("streams/judge_facts.py", "streams/judge_kpi.py"),
+        ),
         "tests/laws/test_side_inputs.py tests/unit/test_facts.py tests/laws/test_served_behind.py "
         "tests/unit/test_boundaries.py "
         "tests/unit/test_exact_terms.py tests/unit/test_history_terms.py tests/unit/test_stream_time_folds.py",

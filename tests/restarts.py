@@ -15,7 +15,8 @@ from streams.backtest import TOPIC
 from streams.chunk import ChunkFold, Step
 from streams.facts.fold import FactFold, FeedbackFold, fact_fold, fact_time_ms
 from streams.join.fold import JoinFold
-from streams.judge import BucketJudge, Outcome
+from streams.judge import BucketJudge
+from streams.judge_model import Outcome
 from streams.kept import restore_record
 from streams.labels import label_time_ms
 from streams.parking import Parked

@@ -22,7 +22,7 @@ from streams.backtest import Backtest, Summary
 from streams.compare import Change, Difference, Spell, compare, difference_line
 from streams.events import Invalid
 from streams.inputs import check_inputs
-from streams.judge import Outcome
+from streams.judge_model import Outcome
 from streams.ledger import rows_of
 from streams.parking import check_none
 from streams.plan import Facts, Plan

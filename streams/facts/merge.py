@@ -11,17 +11,18 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from streams.cells import MOST_COUNT, MOST_SUM, Cells, Takes
-from streams.chunk_merge import FINAL_MARK, ChunkMerge, ModelPanes
+from streams.chunk_merge import ChunkMerge
 from streams.duration import HOUR_MS
 from streams.evaluation_progress import EvaluationProgress
 from streams.facts.layout import KPI_LENGTH, RUNS_LENGTH
 from streams.facts.read import is_run
 from streams.fingerprint import fact_print
-from streams.merge import ModelMerge, longest_over_ms
+from streams.merge import ModelMerge
+from streams.model_panes import FINAL_MARK, ModelPanes
 from streams.pane_cursor import MAX_EMPTY_PANES, PaneCursor
 from streams.panes import NO_MARK, next_start
 from streams.parking import Parking
-from streams.plan import Facts, ModelPlan, Plan, kpi_name, model_of
+from streams.plan import Facts, ModelPlan, Plan, kpi_name, longest_over_ms, model_of
 from streams.replaying import Replay
 
 TOLD_WITH_EVENTS = (Facts.FEEDBACK, Facts.RUNS)

@@ -9,7 +9,7 @@ from streams.action import Action
 from streams.action_of import layer_of
 from streams.backtest import Summary
 from streams.compare import Spell, Spells
-from streams.judge import Outcome
+from streams.judge_model import Outcome
 from streams.plan import Plan
 from streams.reports.html import Column, Markup, figure, page, paragraph, section, table, tag, when
 from streams.reports.phrases import measure_title, number_text, segment_phrase

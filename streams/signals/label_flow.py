@@ -14,8 +14,7 @@ import numpy as np
 
 from streams.arrays import Floats, Ints
 from streams.baseline import WHOLE, OutcomeReference, SegmentKey
-from streams.merge import MOST_MATURITY_PANES
-from streams.plan import ModelPlan
+from streams.plan import MOST_MATURITY_PANES, ModelPlan
 from streams.signals.evaluate import poisson_floor
 from streams.signals.result import CellResult, Result, Window, effect_of, single
 from streams.sketch.outcomes import DELAY_EDGES_MS, LABELLED, PREDICTIONS, delays

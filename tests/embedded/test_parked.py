@@ -12,7 +12,7 @@ from agents import topics
 from agents.app import Worker
 from agents.broker import EmbeddedBroker
 from agents.replay import generate
-from streams.judge import ModelJudge
+from streams.judge_model import ModelJudge
 from tests.embedded.conftest import until
 from tests.embedded.test_worker import on_topic, page, running, samples
 from tests.unit.test_parking import BAD, GOOD, fail_after, of_plan, plan, stream

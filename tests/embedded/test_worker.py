@@ -29,7 +29,8 @@ from agents.sketch import SketchStage
 from agents.web_options import WebOptions
 from streams.chunk import Step
 from streams.config import OTHER
-from streams.judge import BucketJudge, Outcome
+from streams.judge import BucketJudge
+from streams.judge_model import Outcome
 from streams.plan import Plan
 from streams.times import rfc3339
 from tests.embedded.conftest import until
@@ -249,7 +250,9 @@ def test_a_revision_that_a_crash_kept_back_is_published_after_the_restart(
             patch.setattr(MergeStage, "_publish", crash)
             async with running(plan, connection) as worker:
                 await until(
-                    lambda: any(judge.judges[MODEL].told.get(START_MS + 2 * PANE_MS) for judge in owners(worker))
+                    lambda: any(
+                        judge.judges[MODEL].events.published.get(START_MS + 2 * PANE_MS) for judge in owners(worker)
+                    )
                 )
                 # The chunk that holds it is full, and not read again after the crash.
                 await generate(

@@ -13,10 +13,11 @@ import pytest
 
 from streams.action import Action, State
 from streams.backtest import TOPIC
-from streams.chunk_merge import BooksState
 from streams.configure import load
 from streams.errors import ForeshockError
-from streams.judge import BucketJudge, Outcome
+from streams.judge import BucketJudge
+from streams.judge_model import Outcome
+from streams.model_panes import BooksState
 from streams.partial import key_of, pack, unpack
 from streams.plan import Plan, compile_plan
 from streams.progress import Progress

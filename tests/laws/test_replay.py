@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import streams.backtest
 from streams.action import Action
 from streams.backtest import Backtest, Summary
-from streams.judge import ModelJudge, Outcome
+from streams.judge_model import ModelJudge, Outcome
 from streams.merge import ClosedPane
 from streams.plan import Plan
 from streams.signals.result import Window
@@ -226,7 +226,7 @@ def test_a_long_window_is_judged_by_its_volume_once_the_stream_has_lasted_that_l
     """
     judge = ModelJudge(PLAN.models[MODEL])
     seen: list[Window] = []
-    judge.judge.evaluate = lambda window: seen.append(window) or []  # type: ignore[method-assign, func-returns-value]
+    judge.events.judge.evaluate = lambda window: seen.append(window) or []  # type: ignore[method-assign, func-returns-value]
     for pane in range(7):
         judge.close(ClosedPane(START_MS + pane * MINUTE_MS, {}, {}, partial=pane == 0))
     told = {over: [window.partial for window in seen if window.over_ms == over * MINUTE_MS] for over in (1, 5, 7)}

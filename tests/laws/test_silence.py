@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from streams.chunk_merge import PaneState
-from streams.merge import BucketMerge, OutcomePane
+from streams.merge import BucketMerge
+from streams.model_panes import PaneState
+from streams.outcome_panes import OutcomePane
 from streams.partial import LabelBooksPartial
 from tests.closing import closed_events, closed_labels, evaluated
 from tests.unit.test_facts import cells

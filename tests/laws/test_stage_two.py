@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from streams.action import Action
 from streams.backtest import TOPIC
-from streams.chunk_merge import BooksState
-from streams.judge import BucketJudge, Outcome
+from streams.judge import BucketJudge
+from streams.judge_model import Outcome
+from streams.model_panes import BooksState
 from streams.partial import key_of, pack, unpack
 from streams.plan import Plan
 from streams.records import Records

@@ -15,7 +15,8 @@ from streams.backtest import TOPIC, Backtest
 from streams.chunk import ChunkFold
 from streams.facts.fold import FactFold, FeedbackFold, fact_fold
 from streams.join.fold import JoinFold
-from streams.judge import BucketJudge, Outcome
+from streams.judge import BucketJudge
+from streams.judge_model import Outcome
 from streams.partial import key_of, pack, unpack
 from streams.plan import Facts, Plan
 from streams.records import Records

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.backtest import Backtest
-from streams.judge import Outcome
+from streams.judge_model import Outcome
 from streams.state import MAX_JUDGED
 from streams.times import instant_ms
 from streams.window import Clock, WindowRecord

@@ -9,7 +9,7 @@ from functools import cache
 from streams.action import Action
 from streams.backtest import Backtest
 from streams.configure import load
-from streams.judge import Outcome
+from streams.judge_model import Outcome
 from streams.plan import compile_plan
 from streams.scaffold import foreshock_yaml
 from tests.replay.test_labelled_streams import MINUTE_MS, MODEL, START_MS, Row, reference, rows, split

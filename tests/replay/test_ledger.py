@@ -11,7 +11,7 @@ import pytest
 from streams.ack import Ack, Acks, Status
 from streams.backtest import Backtest
 from streams.configure import load
-from streams.judge import Outcome
+from streams.judge_model import Outcome
 from streams.ledger import Ledger, LedgerState, pack_ledger, rows_of, terms_of, unpack_ledger
 from streams.ledger_rows import LedgerRows, ProxyRow
 from streams.plan import compile_model, compile_plan

@@ -14,15 +14,16 @@ from scipy import stats
 
 from streams.baseline import WHOLE
 from streams.cells import cap_versions
-from streams.chunk_merge import BooksState, PaneState
 from streams.duration import HOUR_MS
 from streams.facts.layout import kpi_vector
 from streams.facts.merge import FactsMerge, KpiPane
 from streams.inhibit import Incidents
-from streams.judge import ModelJudge
 from streams.judge_facts import FEEDBACK_STREAM
+from streams.judge_model import ModelJudge
 from streams.judge_outcomes import LabelledJudge
-from streams.merge import BucketMerge, OutcomePane
+from streams.merge import BucketMerge
+from streams.model_panes import BooksState, PaneState
+from streams.outcome_panes import OutcomePane
 from streams.parking import Phase
 from streams.partial import Books, BooksPart
 from streams.plan import Facts
@@ -192,9 +193,9 @@ class TestHorizons:
         state = ModelState(model="m", judged_until_ms=judged_ms, first_pane_ms=START_MS, last_event_pane_ms=START_MS)
         judge = ModelJudge(model, state, {Facts.FEEDBACK})
         for hour in range(3):
-            judge.facts.history.restore(Unit(HOUR_MS, START_MS + hour * HOUR_MS, cells(1), FEEDBACK_STREAM))
+            judge.events.facts.history.restore(Unit(HOUR_MS, START_MS + hour * HOUR_MS, cells(1), FEEDBACK_STREAM))
         judge.drop_units()
-        assert list(judge.facts.history.hours) == [START_MS]
+        assert list(judge.events.facts.history.hours) == [START_MS]
 
     def test_a_pane_of_runs_that_changes_after_it_was_judged_counts_with_the_next_one_that_closes(self) -> None:
         compiled = plan_of(CONFIG.format("    jobs: {features: {every: 1h}}\n"))

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.fit import HEAD_BYTES, fitted, is_divisible, without
-from streams.judge import Outcome
+from streams.judge_model import Outcome
 from streams.partial import BooksPartial, PanePartial, Partial, pack, unpack
 from streams.records import Records
 from streams.source import SourceFold

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.cells import Segmentation
-from streams.chunk_merge import PaneState, Source
 from streams.duration import DAY_MS, HOUR_MS, WEEK_MS
 from streams.facts.history import History
 from streams.facts.merge import FactsMerge
-from streams.judge import ModelJudge
+from streams.judge_model import ModelJudge
+from streams.model_panes import PaneState, Source
 from streams.partial import Books, BooksPart
 from streams.plan import Facts
 from tests.closing import closed_kpi
@@ -91,7 +91,7 @@ def test_a_sum_is_told_of_windows_of_which_all_is_known_and_any_figure_of_those_
             covered = set(range(end - over, end))
             known = covered.isdisjoint(at for low, n in holes for at in range(low, low + n))
             whole = known and (aggregate == "mean" or end >= over)
-            assert clock._is_whole(START_MS + end * MINUTE_MS, over * MINUTE_MS) == whole
+            assert clock.is_whole(START_MS + end * MINUTE_MS, over * MINUTE_MS) == whole
 
 
 @given(panes, untils, reaches)

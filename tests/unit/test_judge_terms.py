@@ -12,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.errors import NewerError
-from streams.judge import BucketJudge, ModelJudge
+from streams.judge import BucketJudge
+from streams.judge_model import ModelJudge
 from streams.judge_outcomes import Arrival, LabelledJudge
-from streams.merge import BucketMerge, OutcomePane
+from streams.merge import BucketMerge
+from streams.outcome_panes import OutcomePane
 from streams.partial import Cell, PanePart
 from streams.signals.evaluate import Judge
 from streams.signals.result import Window
@@ -49,7 +51,7 @@ def labels_until(until_ms: int) -> ModelState:
 @given(end=steps, last_event=steps, over=st.sampled_from([1, 5]))
 def test_a_silence_lasts_from_the_end_of_the_last_pane_with_events(end: int, last_event: int, over: int) -> None:
     judge = ModelJudge(ALPHA, state_of(end, last_event))
-    window = judge._window(START_MS + end * M, over * M, START_MS + last_event * M, partial=False)
+    window = judge.events.window(START_MS + end * M, over * M, START_MS + last_event * M, partial=False)
     assert window.silent_ms == max(0, end - (last_event + 1)) * M
     assert window.partial == (end - over <= 0)
 

@@ -11,7 +11,7 @@ from streams.configure import load
 from streams.facts.layout import KPI_LENGTH, kpi_vector
 from streams.facts.merge import KpiPane
 from streams.inhibit import Incidents
-from streams.judge_facts import KpiClock
+from streams.judge_kpi import KpiClock
 from streams.plan import ModelPlan, compile_plan
 from streams.rule_state import RuleState
 from streams.sketch.counts import Counts

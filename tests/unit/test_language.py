@@ -38,7 +38,6 @@ EXEMPT: frozenset[str] = frozenset(
         "streams/__init__.py",
         "streams/chunk_merge.py",
         "streams/facts/merge.py",
-        "streams/judge.py",
         "streams/judge_facts.py",
         "streams/judge_outcomes.py",
         "streams/merge.py",

@@ -15,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import streams.chunk
-from streams.chunk_merge import Source
 from streams.configure import load
 from streams.decode import Decoder
-from streams.judge import BucketJudge, Outcome
+from streams.judge import BucketJudge
+from streams.judge_model import Outcome
+from streams.model_panes import Source
 from streams.partial import Books, BooksPart, BooksPartial, Partial, key_of, pack, unpack
 from streams.plan import Plan, compile_plan
 from streams.records import Records

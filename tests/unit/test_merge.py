@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from streams.cells import Cells
-from streams.chunk_merge import BooksState
 from streams.errors import SketchError
 from streams.merge import BucketMerge, ClosedPane, ModelMerge
+from streams.model_panes import BooksState
 from streams.pane_cursor import MAX_EMPTY_PANES
 from streams.partial import Books, BooksPart, BooksPartial, Cell, PanePart, PanePartial, key_of
 from streams.plan import Plan

@@ -58,7 +58,7 @@ def test_what_is_kept_of_a_model_outlives_the_order_of_the_log(
     asyncio.run(MergeStage(plan, Connection(broker="none:1"), Mock(), 1, {})._load_state({0: judge}))
     found = judge.judges["shop"]
     assert found.state == msgspec.structs.replace(state, made=made_of(plan.models["shop"]))
-    assert found.rollup.finished() == {("", HOUR_MS, 2 * HOUR_MS)}
+    assert found.events.rollup.finished() == {("", HOUR_MS, 2 * HOUR_MS)}
 
 
 @pytest.mark.parametrize("unbroken", [True, False])

@@ -13,7 +13,6 @@ import pytest
 
 from streams.backtest import Backtest
 from streams.batch import Columnizer, Gathered
-from streams.chunk_merge import PaneState
 from streams.codecs import columnizer_of
 from streams.configure import load
 from streams.errors import ForeshockError, NewerError, StoreError
@@ -21,10 +20,13 @@ from streams.events import Reason
 from streams.facts.history import History
 from streams.join.fold import JoinFold
 from streams.join.match import Matcher
-from streams.judge import BucketJudge, ModelJudge, Outcome
-from streams.judge_facts import FactsJudge, KpiClock
+from streams.judge import BucketJudge
+from streams.judge_facts import FactsJudge
+from streams.judge_kpi import KpiClock
+from streams.judge_model import ModelJudge, Outcome
 from streams.judge_outcomes import LabelledJudge
 from streams.ledger import Ledger
+from streams.model_panes import PaneState
 from streams.parking import MAX_MESSAGE, Parking, Phase, check_none, parked
 from streams.partial import Books, BooksPartial, key_of, pack, unpack
 from streams.plan import Facts, ModelPlan, Plan, compile_plan

@@ -9,9 +9,9 @@ from dataclasses import FrozenInstanceError
 import pytest
 
 from streams.action import Reason
-from streams.chunk_merge import ModelBooks
 from streams.config import OTHER
 from streams.judge import BucketJudge
+from streams.model_panes import ModelBooks
 from streams.parking import Phase
 from streams.records import Records
 from streams.snapshot import IncidentCounts, ModelSnapshot, lost_records, snapshots

@@ -10,7 +10,7 @@ import pytest
 from streams.backtest import ModelSummary, Summary
 from streams.compare import Spells
 from streams.configure import load
-from streams.judge import Outcome
+from streams.judge_model import Outcome
 from streams.plan import Facts, ModelPlan, compile_plan
 from streams.reports.backtest import BacktestPage, incident_line
 from streams.unjudged import unjudged, unread

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.chunk_merge import BooksState
+from streams.model_panes import BooksState
 from streams.partial import Books, BooksPart, BooksPartial, Cell, PanePart, PanePartial, key_of, pack, unpack
 from streams.rollup import Unit
 from streams.seal import unseal

@@ -24,11 +24,12 @@ from agents.merge import MergeStage
 from agents.replay import generate
 from agents.sketch import SketchStage
 from streams.against_state import state_lines
-from streams.chunk_merge import BooksState
 from streams.errors import NewerError, SketchError
-from streams.judge import BucketJudge, Outcome
+from streams.judge import BucketJudge
+from streams.judge_model import Outcome
 from streams.kept import models_of
 from streams.ledger import LedgerState, pack_ledger, unpack_ledger
+from streams.model_panes import BooksState
 from streams.partial import Books, unpack
 from streams.progress import Progress
 from streams.publication import BOOKS_KEY, LEDGER_KEY, UNIT_KEY, unit_key

@@ -21,11 +21,12 @@ from agents.store import Stores
 from agents.web_options import WebOptions
 from streams import seal
 from streams.backtest import Backtest
-from streams.chunk_merge import BooksState
 from streams.errors import NewerError, SketchError
 from streams.join.fold import JoinFold
-from streams.judge import BucketJudge, Outcome
+from streams.judge import BucketJudge
+from streams.judge_model import Outcome
 from streams.ledger import LedgerState, pack_ledger, unpack_ledger
+from streams.model_panes import BooksState
 from streams.partial import Books, key_of, pack, unpack
 from streams.plan import Facts, Plan
 from streams.progress import Progress
