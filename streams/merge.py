@@ -16,8 +16,9 @@ from streams.chunk_merge import ChunkMerge
 from streams.duration import HOUR_MS
 from streams.evaluation_progress import EvaluationProgress
 from streams.fingerprint import events_print, outcomes_print
+from streams.join.cells import View
 from streams.model_panes import FINAL_MARK, HELD_MS, ModelPanes, PaneState
-from streams.outcome_panes import ModelOutcomes
+from streams.outcome_panes import VIEWS, ModelOutcomes, view_of
 from streams.pane_cursor import MAX_EMPTY_PANES, PaneCursor
 from streams.panes import NO_MARK
 from streams.parking import Parking
@@ -79,7 +80,8 @@ class BucketMerge(ChunkMerge[ModelMerge]):
         """Stage 1's clock when a label was known first, since the rebuild."""
         self.other_labels: dict[tuple[int, str], LabelBooks] = {}
         """Per source partition, label books of what is no declared model."""
-        self.outcome_keys: dict[tuple[bool, int], set[bytes]] = {}
+        self.outcome_keys: dict[tuple[View, int], set[bytes]] = {}
+        """Record keys by view and pane, for the tombstones."""
 
     def apply(self, partial: Partial, key: bytes = b"", *, fresh: bool = True) -> None:
         super().apply(partial, key, fresh=fresh)
@@ -101,17 +103,18 @@ class BucketMerge(ChunkMerge[ModelMerge]):
         return super()._is_ours(partial)
 
     def _apply_outcome(self, partial: OutcomePartial, key: bytes) -> None:
+        view = view_of(partial)
         parts = [self._checked_outcomes(part, partial) for part in partial.models]
         if key:
-            self.outcome_keys.setdefault((partial.cohort, partial.pane_ms), set()).add(key)
+            self.outcome_keys.setdefault((view, partial.pane_ms), set()).add(key)
         for part in parts:
             model = self.models.get(part.model)
             if model is None or model.plan.outcomes is None or self.is_parked(part.model):
                 continue
-            if not model.outcomes.prints[partial.cohort].fits(part, partial.pane_ms):
+            if not model.outcomes.prints[view].fits(part, partial.pane_ms):
                 model.foreign += 1
                 model.outcomes.has_foreign = True
-            elif partial.pane_ms >= model.outcomes.expired_before_ms[partial.cohort]:
+            elif partial.pane_ms >= model.outcomes.expired_before_ms[view]:
                 model.outcomes.apply(partial, part)
 
     def _checked_outcomes(self, part: PanePart, partial: OutcomePartial) -> PanePart:
@@ -119,7 +122,7 @@ class BucketMerge(ChunkMerge[ModelMerge]):
         outcomes = model.plan.outcomes if model is not None else None
         if model is None or outcomes is None:
             return part  # it will be left out
-        fingerprint = model.outcomes.prints[partial.cohort]
+        fingerprint = model.outcomes.prints[view_of(partial)]
         if not fingerprint.fits(part, partial.pane_ms):
             return part  # likewise
         return checked_part(part, outcomes.length, model.takes, MOST_SUM)
@@ -310,15 +313,15 @@ class BucketMerge(ChunkMerge[ModelMerge]):
                 self._forget_outcomes(model, horizon_ms)
         keys = self.forgotten()
         newest_ms = max((start for _, start in self.outcome_keys), default=NO_MARK)
-        for cohort, start in list(self.outcome_keys):
-            if not any(self._needs_outcomes(model, cohort, start, newest_ms) for model in self.models.values()):
-                keys += self.outcome_keys.pop((cohort, start))
+        for view, start in list(self.outcome_keys):
+            if not any(self._needs_outcomes(model, view, start, newest_ms) for model in self.models.values()):
+                keys += self.outcome_keys.pop((view, start))
         return keys
 
-    def _needs_outcomes(self, model: ModelMerge, cohort: bool, start_ms: int, newest_ms: int) -> bool:
+    def _needs_outcomes(self, model: ModelMerge, view: View, start_ms: int, newest_ms: int) -> bool:
         """Whether outcomes of a cohort or arrival pane may still be asked for; of a parked model, after a restart."""
         plan = model.plan
-        if plan.outcomes is None or start_ms < model.outcomes.expired_before_ms[cohort]:
+        if plan.outcomes is None or start_ms < model.outcomes.expired_before_ms[view]:
             return False
         held_ms = HELD_MS + 2 * plan.horizon_ms + plan.cohort_ms + plan.truth_ms
         return not self.is_parked(plan.name) or start_ms >= newest_ms - held_ms
@@ -381,7 +384,7 @@ def _labels_need_ms(model: ModelMerge, judged_until_ms: int) -> Iterator[int]:
 
 
 def _model_merge(plan: ModelPlan, progress: EvaluationProgress) -> ModelMerge:
-    prints = {cohort: outcomes_print(plan, cohort=cohort) for cohort in (False, True)}
+    prints = {view: outcomes_print(plan, cohort=view is View.COHORT) for view in VIEWS}
     return ModelMerge(
         plan=plan,
         fingerprint=events_print(plan),

@@ -8,10 +8,19 @@ from dataclasses import dataclass, field
 from streams.cells import Cells, Segmentation
 from streams.evaluation_progress import EvaluationProgress
 from streams.fingerprint import PartPrint
+from streams.join.cells import View
 from streams.model_panes import open_cells
 from streams.panes import NO_MARK
 from streams.partial import Covered, LabelBooks, OutcomePartial, PanePart
 from streams.rollup import merged_cells
+
+VIEWS = (View.COHORT, View.ARRIVED)
+"""What outcomes are summed by on the way to a bucket."""
+
+
+def view_of(partial: OutcomePartial) -> View:
+    """What the panes of a publication are: cohorts of predictions, or panes in which labels arrived."""
+    return View.COHORT if partial.cohort else View.ARRIVED
 
 
 @dataclass(slots=True)
@@ -47,8 +56,8 @@ class ModelOutcomes:
     """Outcomes of one model, on both clocks."""
 
     segmentation: Segmentation
-    prints: Mapping[bool, PartPrint]
-    """Of cohorts (True) and of panes of arrival."""
+    prints: Mapping[View, PartPrint]
+    """Of cohorts and of panes of arrival."""
     progress: EvaluationProgress
     """How far the model has been evaluated: its evaluator moves it."""
     has_foreign: bool = False
@@ -62,7 +71,7 @@ class ModelOutcomes:
     """The source partition that was last the one whose labels were waited for."""
     changed_cohorts: set[int] = field(default_factory=set)
     changed_arrivals: set[int] = field(default_factory=set)
-    expired_before_ms: dict[bool, int] = field(default_factory=lambda: {False: NO_MARK, True: NO_MARK})
+    expired_before_ms: dict[View, int] = field(default_factory=lambda: dict.fromkeys(VIEWS, NO_MARK))
 
     @property
     def judged_until_ms(self) -> int | None:
@@ -91,6 +100,6 @@ class ModelOutcomes:
         return merged_cells((pane.cells()[1] for pane in panes), self.segmentation)
 
     def forget(self, cohorts_before_ms: int, arrivals_before_ms: int) -> None:
-        self.expired_before_ms = {True: cohorts_before_ms, False: arrivals_before_ms}
+        self.expired_before_ms = {View.COHORT: cohorts_before_ms, View.ARRIVED: arrivals_before_ms}
         self.cohorts = {at: pane for at, pane in self.cohorts.items() if at >= cohorts_before_ms}
         self.arrivals = {at: pane for at, pane in self.arrivals.items() if at >= arrivals_before_ms}

@@ -18,6 +18,7 @@ from streams.duration import HOUR_MS
 from streams.facts.layout import kpi_vector
 from streams.facts.merge import FactsMerge, KpiPane
 from streams.inhibit import Incidents
+from streams.join.cells import View
 from streams.judge_facts import FEEDBACK_STREAM
 from streams.judge_model import ModelJudge
 from streams.judge_outcomes import LabelledJudge
@@ -156,21 +157,22 @@ class TestHorizons:
         lateness_ms, cohort_ms, truth_ms = model.plan.config.lateness_ms, model.plan.cohort_ms, model.plan.truth_ms
         evaluated(model, judged_until_ms=START_MS, labels_until_ms=START_MS - behind_ms)
         starts = range(START_MS - 24 * 24 * HOUR_MS, START_MS + M, 10 * M)
-        merge.outcome_keys = {(cohort, at): {b"%d %d" % (cohort, at)} for cohort in (False, True) for at in starts}
+        views = (View.COHORT, View.ARRIVED)
+        merge.outcome_keys = {(view, at): {b"%d %d" % (view, at)} for view in views for at in starts}
         if parked:
             merge.parking.park(name, Phase.FOLD, ValueError())
         gone = merge.expire()
         open_ms = (START_MS - min(behind_ms, 24 * HOUR_MS)) // cohort_ms * cohort_ms
         needed_ms = min(START_MS - max(lateness_ms, pane_ms) - 5 * pane_ms, open_ms, START_MS - behind_ms)
         reach_ms = 2 * HOUR_MS + cohort_ms + truth_ms
-        from_ms = {True: needed_ms - reach_ms, False: needed_ms - 2 * lateness_ms - 200 * pane_ms}
+        from_ms = {View.COHORT: needed_ms - reach_ms, View.ARRIVED: needed_ms - 2 * lateness_ms - 200 * pane_ms}
         if parked:
-            from_ms = dict.fromkeys((True, False), starts[-1] - 7 * 24 * HOUR_MS - reach_ms)
-        assert {cohort: min(at for kept, at in merge.outcome_keys if kept == cohort) for cohort in from_ms} == {
-            cohort: min(at for at in starts if at >= from_ms[cohort]) for cohort in from_ms
+            from_ms = dict.fromkeys(views, starts[-1] - 7 * 24 * HOUR_MS - reach_ms)
+        assert {view: min(at for kept, at in merge.outcome_keys if kept == view) for view in from_ms} == {
+            view: min(at for at in starts if at >= from_ms[view]) for view in from_ms
         }
         assert len(gone) + len(merge.outcome_keys) == 2 * len(starts)
-        assert all(at < from_ms[bool(cohort)] for cohort, at in (map(int, key.split()) for key in gone))
+        assert all(at < from_ms[View(view)] for view, at in (map(int, key.split()) for key in gone))
 
     def test_panes_of_an_hour_stay_where_requests_are_counted_by_the_hour(self) -> None:
         ends = []
