@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise, zip_longest
 
 import numpy as np
-from numpy.typing import NDArray
 
+from streams.arrays import Floats
 from streams.errors import SketchError
 
 K = 200
@@ -38,8 +38,7 @@ _ROOM = [max(_M, ((2 * K << depth) // int(3**depth) + 1) // 2) for depth in rang
 _CAPACITIES = [0, *accumulate(_ROOM)]
 """Values that so many levels have room for."""
 
-_Values = NDArray[np.float64]
-_NO_VALUES: _Values = np.zeros(0)
+_NO_VALUES: Floats = np.zeros(0)
 
 
 class Quantiles:
@@ -47,14 +46,14 @@ class Quantiles:
 
     __slots__ = ("_levels", "ends", "n")
 
-    def __init__(self, levels: Sequence[_Values] = (), ends: tuple[float, float] | None = None) -> None:
+    def __init__(self, levels: Sequence[Floats] = (), ends: tuple[float, float] | None = None) -> None:
         self._levels = levels
         """Arrays of values that stand for 1, 2, 4 … each, in any order, no more of them than there is room for."""
         self.ends = ends
         """The smallest and the largest value, exactly; None when nothing was counted."""
         self.n = sum(len(values) << level for level, values in enumerate(levels))
 
-    def update(self, values: _Values) -> None:
+    def update(self, values: Floats) -> None:
         """Counts an array of numbers."""
         finite = values[np.isfinite(values)]
         if len(finite):
@@ -111,7 +110,7 @@ class Quantiles:
         return cls(levels, (float(lowest), float(highest)))
 
 
-def _compacted(levels: list[_Values]) -> list[_Values]:
+def _compacted(levels: list[Floats]) -> list[Floats]:
     """The same values, fewer of them where there are more than so many levels have room for."""
     total = sum(map(len, levels))
     while total > _CAPACITIES[len(levels)]:
