@@ -13,10 +13,28 @@ from typing import Any
 import yaml
 
 from streams.duration import format_ms, parse_ms
-
-Document = dict[str, Any]
-Edit = Callable[[Document, random.Random], bool]
-"""Changes a document in place; False: there is nothing here for it to change."""
+from tests.config_document import Document, Edit, some_model, without_rules
+from tests.side_input_edits import (
+    feedback_added,
+    feedback_ends,
+    feedback_removed,
+    feedback_usual,
+    feedback_values,
+    job_added,
+    job_renamed,
+    job_times,
+    jobs_removed,
+    kpi_added,
+    kpi_of_another_kind,
+    kpi_of_other_parts,
+    kpi_removed,
+    kpi_renamed,
+    kpi_target,
+    kpi_turned,
+    kpis_removed,
+    served_removed,
+    served_renamed,
+)
 
 PANES = ("30s", "1m", "2m", "3m", "5m", "15m", "1h")
 OVERS = ("5m", "7m", "15m", "1h", "12h", "1d")
@@ -65,19 +83,14 @@ def draw(
 # What the edits have in common
 
 
-def _model(document: Document, drawn: random.Random) -> Document:
-    model: Document = document["models"][drawn.choice(sorted(document["models"]))]
-    return model
-
-
 def _rule(document: Document, drawn: random.Random) -> Document | None:
-    rules = _model(document, drawn).get("rules") or []
+    rules = some_model(document, drawn).get("rules") or []
     return drawn.choice(rules) if rules else None
 
 
 def _setting(name: str, values: tuple[Any, ...]) -> Edit:
     def edit(document: Document, drawn: random.Random) -> bool:
-        _model(document, drawn)[name] = drawn.choice(values)
+        some_model(document, drawn)[name] = drawn.choice(values)
         return True
 
     return edit
@@ -94,13 +107,9 @@ def _of_rule(name: str, values: tuple[Any, ...]) -> Edit:
     return edit
 
 
-def _without_rules(model: Document, holds: Callable[[Document], bool]) -> None:
-    model["rules"] = [rule for rule in model.get("rules") or [] if not holds(rule)]
-
-
 def pane(document: Document, drawn: random.Random) -> bool:
     """Windows that are no whole number of the new panes are rounded up."""
-    model = _model(document, drawn)
+    model = some_model(document, drawn)
     model["pane"] = drawn.choice(PANES)
     pane_ms = parse_ms(model["pane"])
     for rule in model.get("rules") or []:
@@ -115,7 +124,7 @@ def pane(document: Document, drawn: random.Random) -> bool:
 
 
 def rule_removed(document: Document, drawn: random.Random) -> bool:
-    rules = _model(document, drawn).get("rules") or []
+    rules = some_model(document, drawn).get("rules") or []
     if len(rules) < 2:
         return False
     rules.remove(drawn.choice(rules))
@@ -131,7 +140,7 @@ def rule_renamed(document: Document, drawn: random.Random) -> bool:
 
 
 def rule_added(document: Document, drawn: random.Random) -> bool:
-    model = _model(document, drawn)
+    model = some_model(document, drawn)
     rules, over = model.setdefault("rules", []), format_ms(7 * parse_ms(model["pane"]))
     rules.append({"name": f"more-{len(rules)}", "signals": ["null_rate"], "response": "human_review", "over": over})
     return True
@@ -150,7 +159,7 @@ def rule_of_other_signals(document: Document, drawn: random.Random) -> bool:
 
 
 def feature_removed(document: Document, drawn: random.Random) -> bool:
-    features = _model(document, drawn).get("features") or {}
+    features = some_model(document, drawn).get("features") or {}
     if len(features) < 2:
         return False
     del features[drawn.choice(list(features))]
@@ -159,12 +168,12 @@ def feature_removed(document: Document, drawn: random.Random) -> bool:
 
 def feature_added(document: Document, drawn: random.Random) -> bool:
     kind = drawn.choice(("numeric", "categorical", "boolean"))
-    _model(document, drawn).setdefault("features", {})[f"extra_{kind}"] = {"type": kind}
+    some_model(document, drawn).setdefault("features", {})[f"extra_{kind}"] = {"type": kind}
     return True
 
 
 def features_reordered(document: Document, drawn: random.Random) -> bool:
-    model = _model(document, drawn)
+    model = some_model(document, drawn)
     features = model.get("features") or {}
     if len(features) < 2:
         return False
@@ -174,7 +183,7 @@ def features_reordered(document: Document, drawn: random.Random) -> bool:
 
 def feature_widened(document: Document, drawn: random.Random) -> bool:
     """The same number of bins, between other edges."""
-    ranged = [item for item in (_model(document, drawn).get("features") or {}).values() if item.get("range")]
+    ranged = [item for item in (some_model(document, drawn).get("features") or {}).values() if item.get("range")]
     if not ranged:
         return False
     item = drawn.choice(ranged)
@@ -187,7 +196,7 @@ def feature_widened(document: Document, drawn: random.Random) -> bool:
 
 
 def segment_removed(document: Document, drawn: random.Random) -> bool:
-    segments = _model(document, drawn).get("segments") or {}
+    segments = some_model(document, drawn).get("segments") or {}
     if not segments:
         return False
     values = segments[drawn.choice(list(segments))]
@@ -198,7 +207,7 @@ def segment_removed(document: Document, drawn: random.Random) -> bool:
 
 
 def segment_added(document: Document, drawn: random.Random) -> bool:
-    segments = _model(document, drawn).get("segments") or {}
+    segments = some_model(document, drawn).get("segments") or {}
     if not segments:
         return False
     segments[drawn.choice(list(segments))].append("another")
@@ -206,7 +215,7 @@ def segment_added(document: Document, drawn: random.Random) -> bool:
 
 
 def dimension_removed(document: Document, drawn: random.Random) -> bool:
-    model = _model(document, drawn)
+    model = some_model(document, drawn)
     if not model.get("segments") or any(isinstance(rule.get("segments"), dict) for rule in model.get("rules") or []):
         return False
     del model["segments"][drawn.choice(list(model["segments"]))]
@@ -214,7 +223,7 @@ def dimension_removed(document: Document, drawn: random.Random) -> bool:
 
 
 def dimension_added(document: Document, drawn: random.Random) -> bool:
-    _model(document, drawn).setdefault("segments", {})["tier"] = ["gold", "silver"]
+    some_model(document, drawn).setdefault("segments", {})["tier"] = ["gold", "silver"]
     return True
 
 
@@ -224,15 +233,15 @@ def dimension_added(document: Document, drawn: random.Random) -> bool:
 def labels_removed(document: Document, drawn: random.Random) -> bool:
     from streams.signals.names import SIGNALS, judges_labels
 
-    model = _model(document, drawn)
+    model = some_model(document, drawn)
     if not model.pop("labels", None):
         return False
-    _without_rules(model, lambda rule: judges_labels(rule["signals"]) and bool(SIGNALS))
+    without_rules(model, lambda rule: judges_labels(rule["signals"]) and bool(SIGNALS))
     return True
 
 
 def horizon(document: Document, drawn: random.Random) -> bool:
-    labels = _model(document, drawn).get("labels")
+    labels = some_model(document, drawn).get("labels")
     if not labels:
         return False
     labels["horizon"] = drawn.choice(("1h", "6h", "2d", "30d"))
@@ -240,7 +249,7 @@ def horizon(document: Document, drawn: random.Random) -> bool:
 
 
 def threshold(document: Document, drawn: random.Random) -> bool:
-    labels = _model(document, drawn).get("labels")
+    labels = some_model(document, drawn).get("labels")
     if not labels or labels.get("task") != "binary":
         return False
     labels["threshold"] = drawn.choice((0.3, 0.6))
@@ -249,7 +258,7 @@ def threshold(document: Document, drawn: random.Random) -> bool:
 
 def classes_turned(document: Document, drawn: random.Random) -> bool:
     """The score is the probability of the other class."""
-    labels = _model(document, drawn).get("labels")
+    labels = some_model(document, drawn).get("labels")
     if not labels or labels.get("task") != "binary":
         return False
     labels["classes"] = labels["classes"][::-1]
@@ -257,179 +266,10 @@ def classes_turned(document: Document, drawn: random.Random) -> bool:
 
 
 def critical_classes(document: Document, drawn: random.Random) -> bool:
-    labels = _model(document, drawn).get("labels")
+    labels = some_model(document, drawn).get("labels")
     if not labels or not labels.get("classes"):
         return False
     labels["critical"] = [drawn.choice(labels["classes"])]
-    return True
-
-
-def kpi_renamed(document: Document, drawn: random.Random) -> bool:
-    """Nobody writes it under its new name."""
-    model = _model(document, drawn)
-    kpis = model.get("kpis") or {}
-    if not kpis:
-        return False
-    name = drawn.choice(list(kpis))
-    model["kpis"] = {f"{key}-anew" if key == name else key: item for key, item in kpis.items()}
-    for item in model["kpis"].values():
-        if "of" in item:
-            item["of"] = [f"{part}-anew" if part == name else part for part in item["of"]]
-    for rule in model.get("rules") or []:
-        if rule.get("features") == [name]:
-            rule["features"] = [f"{name}-anew"]
-    return True
-
-
-def kpi_added(document: Document, drawn: random.Random) -> bool:
-    """One that is written already, or one that is not, with a rule."""
-    model, name = _model(document, drawn), drawn.choice(("requests_served", "refunds"))
-    model.setdefault("kpis", {})[name] = {"aggregate": "sum", "better": drawn.choice(("lower", "higher"))}
-    rule = {"name": f"{name}-off", "signals": ["kpi"], "features": [name], "response": "human_review"}
-    model.setdefault("rules", []).append(rule)
-    return True
-
-
-def kpi_turned(document: Document, drawn: random.Random) -> bool:
-    """What was better is worse."""
-    kpis = _model(document, drawn).get("kpis") or {}
-    if not kpis:
-        return False
-    item = kpis[drawn.choice(list(kpis))]
-    item["better"] = "lower" if item["better"] == "higher" else "higher"
-    return True
-
-
-def kpi_of_other_parts(document: Document, drawn: random.Random) -> bool:
-    ratios = [item for item in (_model(document, drawn).get("kpis") or {}).values() if "of" in item]
-    if not ratios:
-        return False
-    ratios[0]["of"] = ratios[0]["of"][::-1]
-    return True
-
-
-def kpi_target(document: Document, drawn: random.Random) -> bool:
-    kpis = _model(document, drawn).get("kpis") or {}
-    if not kpis:
-        return False
-    kpis[drawn.choice(list(kpis))] |= {"target": drawn.choice((0.3, 0.9)), "tolerance": drawn.choice((0.05, 0.3))}
-    return True
-
-
-def kpis_removed(document: Document, drawn: random.Random) -> bool:
-    """All of them, and what was served: their topic is read no more."""
-    model = _model(document, drawn)
-    known = [model.pop(name, None) for name in ("kpis", "served")]
-    _without_rules(model, lambda rule: bool({"kpi", "capture_ratio"} & set(rule["signals"])))
-    return any(known)
-
-
-def served_renamed(document: Document, drawn: random.Random) -> bool:
-    model = _model(document, drawn)
-    if "served" not in model:
-        return False
-    model["served"] += "-anew"
-    return True
-
-
-def kpi_removed(document: Document, drawn: random.Random) -> bool:
-    model = _model(document, drawn)
-    kpis = model.get("kpis") or {}
-    if not kpis:
-        return False
-    name = drawn.choice(list(kpis))
-    del kpis[name]
-    _without_rules(model, lambda rule: rule.get("features") == [name])
-    return True
-
-
-def kpi_of_another_kind(document: Document, drawn: random.Random) -> bool:
-    kpis = [item for item in (_model(document, drawn).get("kpis") or {}).values() if item["aggregate"] != "ratio"]
-    if not kpis:
-        return False
-    item = drawn.choice(kpis)
-    item["aggregate"] = "sum" if item["aggregate"] == "mean" else "mean"
-    return True
-
-
-def served_removed(document: Document, drawn: random.Random) -> bool:
-    model = _model(document, drawn)
-    if not model.pop("served", None):
-        return False
-    _without_rules(model, lambda rule: "capture_ratio" in rule["signals"])
-    return True
-
-
-def feedback_removed(document: Document, drawn: random.Random) -> bool:
-    model = _model(document, drawn)
-    feedback = model.get("feedback") or {}
-    if not feedback:
-        return False
-    name = drawn.choice(list(feedback))
-    del feedback[name]
-    _without_rules(model, lambda rule: f"{name}_rate" in rule["signals"])
-    return True
-
-
-def feedback_added(document: Document, drawn: random.Random) -> bool:
-    feedback = _model(document, drawn).setdefault("feedback", {})
-    missing = [name for name in ("complaint", "override", "workflow_step") if name not in feedback]
-    if missing:
-        feedback[drawn.choice(missing)] = {}
-    return bool(missing)
-
-
-def feedback_ends(document: Document, drawn: random.Random) -> bool:
-    """All of it: its topic is read no more."""
-    model = _model(document, drawn)
-    names = [f"{name}_rate" for name in model.pop("feedback", None) or {}]
-    _without_rules(model, lambda rule: bool({*names} & set(rule["signals"])))
-    return bool(names)
-
-
-def feedback_usual(document: Document, drawn: random.Random) -> bool:
-    feedback = _model(document, drawn).get("feedback") or {}
-    if not feedback:
-        return False
-    feedback[drawn.choice(list(feedback))]["usual"] = drawn.choice((0.001, 0.2))
-    return True
-
-
-def feedback_values(document: Document, drawn: random.Random) -> bool:
-    feedback = _model(document, drawn).get("feedback") or {}
-    if not feedback:
-        return False
-    item = feedback[drawn.choice(list(feedback))]
-    item["values"] = [*item.get("values", []), "another"]
-    return True
-
-
-def job_renamed(document: Document, drawn: random.Random) -> bool:
-    model = _model(document, drawn)
-    if not model.get("jobs"):
-        return False
-    model["jobs"] = {f"{name}-anew": item for name, item in model["jobs"].items()}
-    return True
-
-
-def job_added(document: Document, drawn: random.Random) -> bool:
-    _model(document, drawn).setdefault("jobs", {})["training"] = {"every": "1d"}
-    return True
-
-
-def job_times(document: Document, drawn: random.Random) -> bool:
-    jobs = _model(document, drawn).get("jobs") or {}
-    if not jobs:
-        return False
-    jobs[drawn.choice(list(jobs))] |= {"every": drawn.choice(("10m", "1d")), "longest": drawn.choice(("1m", "9m"))}
-    return True
-
-
-def jobs_removed(document: Document, drawn: random.Random) -> bool:
-    model = _model(document, drawn)
-    if not model.pop("jobs", None):
-        return False
-    _without_rules(model, lambda rule: "job_failure" in rule["signals"])
     return True
 
 
@@ -437,7 +277,7 @@ def jobs_removed(document: Document, drawn: random.Random) -> bool:
 
 
 def baseline_removed(document: Document, drawn: random.Random) -> bool:
-    return bool(_model(document, drawn).pop("baseline", None))
+    return bool(some_model(document, drawn).pop("baseline", None))
 
 
 def model_renamed(document: Document, drawn: random.Random) -> bool:

@@ -94,7 +94,8 @@ MODULES: Mapping[str, tuple[tuple[str, ...], str]] = {
             "streams/rule_state.py",
             "streams/situation.py",
         ),
-        "tests/unit/test_decide.py tests/unit/test_inhibit.py",
+        "tests/unit/test_decide.py tests/unit/test_decide_inhibition.py tests/unit/test_decide_plainly.py "
+        "tests/unit/test_inhibit.py",
     ),
     "ledger": (
         ("streams/ledger.py", "streams/ledger_rows.py", "streams/ledger_tally.py", "streams/truth.py"),

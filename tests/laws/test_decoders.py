@@ -17,7 +17,8 @@ from streams.plan import Facts
 from streams.seal import MAX_BYTES, inflate
 from streams.sketch.profile import Profile
 from tests import scenario
-from tests.decoders import BOMBS, MODEL, Target, judge_all, layouts, names_of, plan, profile, sound_cell, targets
+from tests.damage import BOMBS
+from tests.decoders import MODEL, Target, judge_all, layouts, names_of, plan, profile, sound_cell, targets
 
 EXAMPLES = 25
 TARGETS = targets()

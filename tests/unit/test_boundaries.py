@@ -27,11 +27,11 @@ from streams.sketch.profile import Profile
 from streams.source import SourceFold
 from streams.truth import Truth
 from streams.window import Clock
+from tests.decide_cases import Model, both, found_of, rule_of, shift
 from tests.ledger_batch import SPAN_H, TERMS, at, signal, window
 from tests.replay.test_inhibition import outcomes
 from tests.strategies import plan_of
 from tests.synthetic import events, learned, lines, plan
-from tests.unit.test_decide import Model, both, found_of, rule_of, shift
 from tests.unit.test_exporter import scraped
 from tests.unit.test_facts import planned, told
 from tests.unit.test_ledger import book, incident, proxy, say

@@ -22,7 +22,7 @@ from streams.situation import Judged, Situation
 from streams.sketch.counts import Counts
 from streams.sketch.outcomes import DELAY_EDGES_MS, DELAYS, FIRST_DELAY
 from streams.sketch.profile import Profile
-from tests.unit.test_decide import Model, cell, found_of, rule_of
+from tests.decide_cases import Model, cell, found_of, rule_of
 
 counts = st.lists(st.integers(0, 50), min_size=DELAYS, max_size=DELAYS).map(np.array)
 moments = st.integers(-60 * DAY_MS, 10 * DAY_MS)
