@@ -13,7 +13,7 @@ store      what the join needs of a key-value store
 join       stage 1: predictions and labels of a partition → outcomes, whatever their order
 chunk      stage 1: records of a partition → partials, progress, rejects: what all topics have in common
 source     stage 1 of inference events, next to their join with labels
-facts/     stage 1 and 2 of side inputs: feedback, runs of jobs, business outcomes
+`facts/`   stage 1 and 2 of side inputs: feedback, runs of jobs, business outcomes
 chunk_merge, merge  stage 2: partials → panes; panes of events → closed ones, by the models' watermarks
 replaying  a past that is replayed: which topic is silent, and which is still to be sent
 rollup     closed panes → windows

@@ -231,10 +231,10 @@ class ChunkMerge(Generic[M]):
     def marks(
         self, model: ModelBooks, idle_after_ms: int, *, expected: bool = True, replay: Replay | None = None
     ) -> Marks | None:
-        """How far each source partition has been read; None: of some it is not known yet.
+        """Up to where each source partition has been read; None: unknown for some of them.
 
-        One that has never told of the model is waited for as an idle one is; not at all if that is not `expected`.
-        `replay`: while it goes on, no silence is believed.
+        A partition without a record of the model is waited for as an idle one is; not at all if it is not `expected`.
+        `replay`: while it lasts, no silence counts.
         """
         key = self._version, self.partitions, idle_after_ms, expected, replay
         if model.known_marks is None or model.known_marks[0] != key:

@@ -38,7 +38,7 @@ class FactsJudge:
         self.history = history_of(plan, max(overs_ms), FEEDBACK_STREAM)
 
     def close(self, start_ms: int, on_time: Cells, told: ToldPane) -> list[Unit]:
-        """Takes a closed pane of events and what was told in its time; gives the hour that it ends, if any."""
+        """Takes a closed pane of events and the side inputs of its time; returns the hour that it ends, if any."""
         if self._runs:
             for cells in told.runs:
                 self._note_runs(cells)
@@ -63,8 +63,12 @@ class FactsJudge:
             self.jobs[job] = self.jobs.get(job, JobState()).after(found)
 
     def with_results(self, cells: Sequence[CellResult], window: Window, since_ms: int | None) -> list[CellResult]:
-        """The window's cells with what was told. `since_ms`: from here on runs are waited for; None: leaves jobs out,
-        whose states are those of the last closed pane."""
+        """The window's cells with the results of side inputs.
+
+        Parameters:
+            since_ms: runs are waited for from this time on; None: leaves jobs out, whose states are those of the last
+                closed pane.
+        """
         found: dict[CellId, list[Result]] = {}
         measures: dict[CellId, dict[str, float]] = {}
         if self.feedback is not None:

@@ -189,7 +189,7 @@ class LabelledJudge(ClockEvaluator):
             self.judge.flow.follow(arrival.delays)
 
     def revise_arrival(self, pane: ClosedPane) -> list[WindowRecord]:
-        """The pane as it stands, if that is another than it was judged on, and if it was not told before."""
+        """The pane as it stands, if that differs from what was evaluated and from what was published."""
         changes, before = (tally_of(cells, CHANGES).get(WHOLE, 0) for cells in (pane.welcome, pane.on_time))
 
         def revision() -> list[WindowRecord]:

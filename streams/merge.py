@@ -44,13 +44,14 @@ class ModelMerge(ModelPanes):
 
     outcomes: ModelOutcomes
     reached_ms: int = NO_MARK
-    """The latest mark that was seen. A slow stream's is behind until it pauses again (`ChunkFold._read_until_ms`)."""
+    """The latest stream time that was read. A slow stream's is behind until it pauses again
+    (`ChunkFold._read_until_ms`)."""
     latest_at: int = 0
     """The source partition that had the highest mark when all of them were looked at."""
     replay: Replay | None = None
     """While its events are of a past that is replayed."""
     limit_ms: int | None = FINAL_MARK
-    """The event time up to which what else is told of the model has been read; None: it is not known yet."""
+    """The event time up to which the model's side inputs have been read; None: unknown yet."""
 
     @property
     def first_pane_ms(self) -> int | None:

@@ -19,8 +19,8 @@ from streams.sketch.profile import Profile
 
 Tally = Mapping[SegmentKey, int]
 LABELS_BEHIND_MS = DAY_MS
-"""So far labels may be read behind events without a trace. Farther, their open cohort is taken to be an even one, and
-what its predictions are likely to be worth is not told: panes of events are too large to be kept for a horizon."""
+"""Labels may be read so far behind events without any effect. Farther behind, their open cohort is assumed to be even,
+and its expected performance is not published: panes of events are too large to be kept for a horizon."""
 
 
 @dataclass(slots=True)
@@ -28,7 +28,7 @@ class Predictions:
     """Tallies of panes, until the clock of the labels has passed their cohort; from then on of cohorts.
 
     A cohort that the events have passed is a unit, and kept with the state: its panes may be forgotten before the last
-    labels come. Only what was on time counts, for welcome events are known sooner in one run than in another.
+    labels come. Only on-time events count, because late, admitted ones are read sooner in one run than in another.
     """
 
     pane_ms: int

@@ -12,7 +12,7 @@ from streams.predictions import cells_of, tally_of
 from streams.rollup import Unit, UnitId
 
 TOLD_WITHIN_MS = WEEK_MS
-"""What is told later is not judged: the requests of its time are forgotten."""
+"""Observations that come later are not evaluated: the requests of their time have been evicted."""
 
 
 @dataclass(slots=True)

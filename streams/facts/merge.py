@@ -1,7 +1,7 @@
-"""Stage 2 of feedback, runs and outcomes: what was told of a bucket's models, by pane.
+"""Stage 2 of side inputs: feedback, runs and observations of KPIs of a bucket's models, by pane.
 
-Events wait for the feedback and the runs of their time, as long as those are read: an idle partition holds nobody up.
-A KPI waits for itself and for the events of its time, and silence says nothing of it.
+Events wait for the feedback and the runs of their time while those are being read: an idle partition delays nothing. A
+KPI waits for itself and for the events of its time; its silence closes nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TOLD_WITH_EVENTS = (Facts.FEEDBACK, Facts.RUNS)
 
 @dataclass(frozen=True, slots=True)
 class ToldPane:
-    """What is told in the time of a pane of events."""
+    """The side inputs in the time of a pane of events."""
 
     feedback: Cells = field(default_factory=dict)
     runs: Sequence[Cells] = ()
@@ -43,7 +43,7 @@ NOTHING_TOLD = ToldPane()
 
 @dataclass(frozen=True, slots=True)
 class KpiPane:
-    """A pane of a KPI: of each KPI that it is made of what came on time, and late but welcome."""
+    """A pane of a KPI: on-time, and late but admitted cells of each KPI that it is made of."""
 
     start_ms: int
     on_time: Sequence[Cells]
@@ -60,7 +60,7 @@ class Clocked(Protocol):
 
 
 class FactsMerge:
-    """The facts of one bucket, by kind."""
+    """The side inputs of one bucket, by kind."""
 
     def __init__(
         self,
@@ -159,7 +159,7 @@ class FactsMerge:
         return panes.panes[start_ms].cells()[0] if panes is not None and start_ms in panes.panes else {}
 
     def take(self, model: str, start_ms: int) -> ToldPane:
-        """What was told up to the end of a pane that is being closed, before it is evaluated. A run event that comes
+        """The side inputs up to the end of a pane that is being closed, before it is evaluated. A run event that comes
         after its time counts with the next pane."""
         runs, feedback = self._panes(Facts.RUNS, model), self._panes(Facts.FEEDBACK, model)
         found: list[Cells] = []
@@ -176,8 +176,8 @@ class FactsMerge:
     # KPIs
 
     def close(self, model: str, clock: Clocked, watermark_ms: int, first_ms: int) -> Iterator[KpiPane]:
-        """Panes of a KPI in order, as far as it has been told, and the events of its time judged; the protocol is that
-        of `PaneCursor.starts`."""
+        """Panes of a KPI in order, up to its stream time and to the evaluated events; the protocol is that of
+        `PaneCursor.starts`."""
         told_ms = self._told_until_ms(model, clock)
         if told_ms is None:
             return

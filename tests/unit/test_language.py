@@ -33,20 +33,6 @@ ALLOWED = re.compile(
 )
 """Honest uses: an error, an update of an array, an event, a precision, a conditional probability."""
 
-EXEMPT: frozenset[str] = frozenset(
-    {
-        "streams/__init__.py",
-        "streams/chunk_merge.py",
-        "streams/facts/merge.py",
-        "streams/judge_facts.py",
-        "streams/judge_outcomes.py",
-        "streams/merge.py",
-        "streams/predictions.py",
-        "streams/seen.py",
-    }
-)
-"""Modules whose docstrings are still to be rewritten. This list only shrinks."""
-
 
 def private_words(prose: str) -> list[str]:
     """The private words in a text, in lower case and in order, what is in backticks left out."""
@@ -99,7 +85,7 @@ def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if name_of(path) not in EXEMPT], ids=name_of)
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_public_docstrings_use_the_words_of_the_field(path: Path) -> None:
     assert of_module(path.read_text(encoding="utf-8")) == {}
 
@@ -107,12 +93,6 @@ def test_public_docstrings_use_the_words_of_the_field(path: Path) -> None:
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
 def test_documents_use_the_words_of_the_field(path: Path) -> None:
     assert of_document(path.read_text(encoding="utf-8")) == []
-
-
-@pytest.mark.parametrize("name", sorted(EXEMPT))
-def test_the_list_of_exempt_modules_only_shrinks(name: str) -> None:
-    """A module that was moved or rewritten leaves the list."""
-    assert of_module((ROOT / name).read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize(
