@@ -101,7 +101,7 @@ def _play(schedule: Schedule, stage: Stage, stream: Stream, labels: Sequence[Pai
         stage.live(*BETWEEN_S)
         fault.strike(stage)
     stage.write_out(schedule.lasts_s + 60)
-    worker = stage.gather(GROWN if "added partitions" in schedule.streams else PARTITIONS)
+    worker = stage.gather()
     _look_at_the_metrics(worker.get("/metrics"))
     stage.dismiss(FIRST)
 
@@ -122,7 +122,7 @@ def _write(schedule: Schedule, stage: Stage, stream: Stream, labels: Sequence[Pa
         stage.write(partial(fill, to, labels, rate=len(labels) / schedule.lasts_s, topic="labels"))
     rate = len(stream.pairs) / schedule.lasts_s
     if "added partitions" in schedule.streams:
-        stage.write(partial(_fill_and_grow, to, stream.pairs, rate))
+        stage.write(partial(_fill_and_grow, stage, stream.pairs, rate))
     elif "lagging partition" in schedule.streams:
         lagging = schedule.seed % PARTITIONS
         behind = [pair for pair in stream.pairs if partition_of(pair[0] or b"") == lagging]
@@ -138,8 +138,9 @@ def _fill_later(to: Connection, pairs: Sequence[Pair], rate: float, after_s: flo
     fill(to, pairs, rate=rate)
 
 
-def _fill_and_grow(to: Connection, pairs: Sequence[Pair], rate: float) -> None:
+def _fill_and_grow(stage: Stage, pairs: Sequence[Pair], rate: float) -> None:
     """In the middle the topic gets more partitions, and the keys of the rest go elsewhere."""
+    to = stage.connection
 
     async def grow() -> None:
         async with topics.admin(to) as client:
@@ -149,6 +150,7 @@ def _fill_and_grow(to: Connection, pairs: Sequence[Pair], rate: float) -> None:
     middle = len(pairs) // 2
     fill(to, pairs[:middle], rate=rate)
     asyncio.run(grow())
+    stage.partitions = GROWN
     fill(to, pairs[middle:], rate=rate)
 
 

@@ -74,6 +74,8 @@ class Stage:
     """Of writers."""
     collected: dict[str, list[LogRecord]] = field(default_factory=dict)
     """By topic, what it held before a fault deleted records."""
+    partitions: int = PARTITIONS
+    """Of the inference topic, now."""
     anew: list[str] = field(default_factory=list)
     """Topics that were deleted and made anew, after what they held was collected."""
     layouts: set[int] = field(default_factory=set)
@@ -174,19 +176,19 @@ class Stage:
             assert time.monotonic() < deadline, f"not within {within_s:g} s: {said}"
             time.sleep(POLL_S)
 
-    def holds_all(self, names: Sequence[str], partitions: int = PARTITIONS) -> bool:
+    def holds_all(self, names: Sequence[str]) -> bool:
         """Whether these have all partitions and buckets between them."""
         if not all(self.crew[name].holds() for name in names):
             return False
         said = [self.crew[name].health() for name in names]
         held = {partition for health in said for partition in health["partitions"]}
-        return len(held) == partitions and sum(health["buckets"] for health in said) == BUCKETS
+        return len(held) == self.partitions and sum(health["buckets"] for health in said) == BUCKETS
 
-    def gather(self, partitions: int = PARTITIONS) -> WorkerProcess:
+    def gather(self) -> WorkerProcess:
         """All work is the first one's: what `--drain` needs."""
         for name in sorted(self.crew.keys() - {FIRST}):
             self.dismiss(name)
-        self.until(lambda: self.holds_all([FIRST], partitions))
+        self.until(lambda: self.holds_all([FIRST]))
         return self.crew[FIRST]
 
     def forget_state(self) -> None:
