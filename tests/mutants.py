@@ -56,7 +56,8 @@ SKIPPED_OPERATORS = (
 """Without its decorator a module does not import. Of None, members of an enumeration, small numbers and interned texts
 `is` and `==` say the same. Neither tells anything of the tests."""
 KERNEL = (
-    "tests/unit/test_merge.py tests/laws/test_stage_one.py tests/laws/test_stage_two.py tests/unit/test_boundaries.py"
+    "tests/unit/test_merge.py tests/unit/test_merge_expiry.py tests/laws/test_stage_one.py "
+    "tests/laws/test_stage_two.py tests/unit/test_boundaries.py"
 )
 
 MODULES: Mapping[str, tuple[tuple[str, ...], str]] = {
@@ -66,7 +67,8 @@ MODULES: Mapping[str, tuple[tuple[str, ...], str]] = {
             f"streams/{name}.py"
             for name in ("chunk_merge", "model_panes", "outcome_panes", "merge", "pane_cursor", "evaluation_progress")
         ),
-        "tests/laws/test_pane_cursor.py tests/unit/test_merge.py tests/laws/test_silence.py "
+        "tests/laws/test_pane_cursor.py tests/unit/test_merge.py tests/unit/test_merge_expiry.py "
+        "tests/laws/test_silence.py "
         "tests/laws/test_stage_two.py tests/laws/test_windows.py "
         "tests/unit/test_exact_terms.py tests/unit/test_replaying.py",
     ),

@@ -12,8 +12,9 @@ from streams.model_panes import PaneState
 from streams.outcome_panes import OutcomePane
 from streams.partial import LabelBooksPartial
 from tests.closing import closed_events, closed_labels, evaluated
+from tests.merge_cases import START, M, apply, books, merge_of
+from tests.strategies import plan_of
 from tests.unit.test_facts import cells
-from tests.unit.test_merge import START, M, apply, books, merge_of, plan_of
 
 MOST_EMPTY = 3
 """Empty panes beyond the longest window."""

@@ -11,7 +11,8 @@ from streams.partial import Partial
 from streams.state import ModelState, pack_state, pack_unit, unpack_state, unpack_unit
 from streams.times import rfc3339
 from streams.window import WindowRecord
-from tests.unit.test_merge import PLAN, START, TOPIC, M, books, pane
+from tests.merge_cases import PLAN, START, M, books, pane
+from tests.strategies import TOPIC
 
 
 class Log:
