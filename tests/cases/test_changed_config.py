@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from agents.clients import Connection
-from streams.state import ModelState, rule_cell, unpack_state
+from streams.rule_state import rule_cell
+from streams.state import ModelState, unpack_state
 from tests.faults.cluster import Record, create_topic, read_topic, send_records
 from tests.faults.harness import WorkerProcess, edit_config, write_config
 from tests.faults.stream import MODEL, START_MS, event

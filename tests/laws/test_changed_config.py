@@ -23,9 +23,10 @@ from streams.plan import Plan, compile_plan
 from streams.progress import Progress
 from streams.records import Records
 from streams.restore import Restart
+from streams.rule_state import RuleCell
 from streams.scaffold import foreshock_yaml
 from streams.source import SourceFold
-from streams.state import ModelState, pack_state, pack_unit, rule_cell, unpack_state, unpack_unit
+from streams.state import ModelState, pack_state, pack_unit, unpack_state, unpack_unit
 from streams.times import instant_ms
 from streams.window import Clock, WindowRecord
 from tests import config_edits
@@ -197,8 +198,7 @@ def _incident(action: Action) -> tuple[str, str, str | None, str, str]:
 def _firing(judge: BucketJudge) -> Iterable[tuple[str, str, str | None, str]]:
     for name, model in judge.judges.items():
         shadows = {rule.name for rule in model.plan.config.rules if rule.shadow}
-        for key, rule in model.rules.items():
-            cell = rule_cell(key)
+        for cell, rule in model.rules.items():
             if rule.firing and not rule.suppressed_by and cell.rule not in shadows:
                 segment = {cell.dimension: cell.value} if cell.dimension else None
                 yield name, cell.rule, cell.version, json.dumps(segment)
@@ -215,9 +215,9 @@ def check(after: str) -> Kafka:
         kept = {key for key, rule in judge.rules.items() if rule.firing}
         for (model, rule, version, segment), action in opened.items():
             where = next(iter((json.loads(segment) or {"": ""}).items()))
-            key = json.dumps([rule, version, *where], separators=(",", ":"))
-            if model == name and key in kept:
-                since = judge.rules[key].since_ms
+            cell = RuleCell(rule, version, *where)
+            if model == name and cell in kept:
+                since = judge.rules[cell].since_ms
                 assert since == instant_ms(action.data.since), "an incident that goes on does so under its id"
     middle = CUT_AT + 3_000
     kafka.run(plan, values, middle, final=False)

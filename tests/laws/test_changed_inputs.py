@@ -19,7 +19,6 @@ from streams.configure import load
 from streams.errors import ForeshockError
 from streams.facts.fold import fact_time_ms
 from streams.plan import Plan, compile_plan
-from streams.state import rule_cell
 from streams.times import instant_ms
 from streams.window import Clock, WindowRecord
 from tests import config_edits, matrix
@@ -101,8 +100,7 @@ def firing(worker: Worker) -> set[tuple[str, str, str | None, str]]:
     for judge in worker.judges.values():
         for name, model in judge.judges.items():
             shadows = {rule.name for rule in model.plan.config.rules if rule.shadow}
-            for key, rule in model.rules.items():
-                cell = rule_cell(key)
+            for cell, rule in model.rules.items():
                 if rule.firing and not rule.suppressed_by and cell.rule not in shadows:
                     segment = {cell.dimension: cell.value} if cell.dimension else None
                     found.add((name, cell.rule, cell.version, str(segment)))
