@@ -113,7 +113,7 @@ class WorkerMetric(Table):
         "Labels of a model by result: read = matched + pending + duplicate + orphan + rejected.",
     )
     SIDE_INPUT_RECORDS = (
-        *("foreshock_told_records_total", Kind.COUNTER, ("topic", "model", "outcome"), "records"),
+        *("foreshock_side_input_records_total", Kind.COUNTER, ("topic", "model", "outcome"), "records"),
         "Feedback, run events and observations of KPIs of a model by result: "
         "read = counted + late + rejected + duplicate.",
     )

@@ -326,7 +326,8 @@ def _side_inputs() -> Iterator[Json]:
         "Feedback, run events and observations of KPIs a second.",
         [
             target(
-                f"sum by (topic, outcome) (rate(foreshock_told_records_total{{{MODEL}}}[5m]))", "{{topic}} {{outcome}}"
+                f"sum by (topic, outcome) (rate(foreshock_side_input_records_total{{{MODEL}}}[5m]))",
+                "{{topic}} {{outcome}}",
             )
         ],
     )

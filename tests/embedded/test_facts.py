@@ -41,7 +41,7 @@ def test_a_live_run_over_all_topics_says_what_a_backtest_says(
             await send(first=True)
             await until(lambda: any(judge.judges for judge in worker.merge.judges.values()))
             await until(lambda: worker.merge.work.partials > 20)
-            told = await samples(worker, "foreshock_told_records_total")
+            told = await samples(worker, "foreshock_side_input_records_total")
             assert {sample.labels["topic"] for sample in told} == {"feedback", "runs", "outcomes"}
         await send(first=False)
         last = Worker(plan, connection, WebOptions(), drain=True, state=tmp_path / "state")
