@@ -37,8 +37,9 @@ test-faults: $(READY) ## SEEDS=50 random schedules of faults; SEED=n, FAULTS=kil
 FAULT_OPTIONS = $(if $(SEED),--seed $(SEED)) $(if $(FIRST),--first $(FIRST)) $(if $(FAULTS),--faults '$(FAULTS)') \
 	$(if $(EVENTS),--events $(EVENTS)) $(if $(KILLS),--kills $(KILLS)) $(if $(JOBS),--jobs $(JOBS)) $(if $(WRITE),--write)
 
-test-soak: $(READY) ## Hours of events in MINUTES=5: memory levels off, series stay under their cap; REAL=1 buffers
-	$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED)) $(if $(REAL),--real)
+test-soak: $(READY) ## Hours of events in MINUTES=5: memory levels off, series stay under their cap; FREEZES=3, REAL=1 buffers
+	$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED)) $(if $(FREEZES),--freezes $(FREEZES)) \
+		$(if $(REAL),--real)
 
 check: $(READY) ## Format, lint, types, architecture, examples in docstrings
 	$(BIN)/ruff format --check .

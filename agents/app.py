@@ -33,6 +33,7 @@ from agents.channel import Batch, BatchChannel
 from agents.clients import Connection
 from agents.exporter import Exporter, Starting
 from agents.flow import Flow
+from agents.free_pages import FreePages
 from agents.intake import Intake
 from agents.liveness import KafkaWatch, Liveness
 from agents.merge import MergeStage
@@ -171,7 +172,7 @@ class Worker:
             on_limits=partial(self._take_limits, producer),
         )
         assert self.sketch.intake is not None and self.merge.intake is not None
-        return (self._watch, self.topic_watch, app, self.acks, self.merge.intake, self.sketch.intake)
+        return (FreePages(), self._watch, self.topic_watch, app, self.acks, self.merge.intake, self.sketch.intake)
 
     def _connect(self, app: faust.App, sources: list[str], stored: Callable[[], Iterable[int]]) -> None:
         """Gives each stage its intake: a group, a channel and an agent."""
