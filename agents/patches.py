@@ -26,7 +26,7 @@ from typing import Any
 
 from aiokafka import errors
 from aiokafka.consumer.fetcher import Fetcher
-from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.consumer.group_coordinator import CoordinatorGroupRebalance, GroupCoordinator
 
 from agents import fetching
 from streams.errors import BrokerError
@@ -44,6 +44,7 @@ async def _fetch_or_end(self: Fetcher, *request: Any) -> bool:
 
 _NO_GENERATION = -1
 _reset_generation = GroupCoordinator.reset_generation
+_perform_group_join = CoordinatorGroupRebalance.perform_group_join
 
 
 class FencedInstanceIdError(errors.BrokerResponseError):  # type: ignore[misc]
@@ -54,11 +55,24 @@ class FencedInstanceIdError(errors.BrokerResponseError):  # type: ignore[misc]
     description = "Another process joined the group under this instance id."
 
 
+async def _join_group(self: CoordinatorGroupRebalance) -> Any:
+    """Joins the group; while it does, the coordinator knows which task joins."""
+    self._coordinator.joined_by = asyncio.current_task()
+    try:
+        return await _perform_group_join(self)
+    finally:
+        self._coordinator.joined_by = None
+
+
 def _reset_unless_static(self: GroupCoordinator) -> None:
-    """Forgets generation and member id; of a static member the member id only if it is refused with no generation."""
-    member_id, joined = self.member_id, self.generation != _NO_GENERATION
+    """Forgets generation and member id; of a static member the member id only if Kafka refuses it as it joins.
+
+    A heartbeat and a commit that were under way together are both refused: the second refusal tells nothing new.
+    """
+    member_id, had_generation = self.member_id, self.generation != _NO_GENERATION
+    is_joining = asyncio.current_task() is getattr(self, "joined_by", None)
     _reset_generation(self)
-    if self._group_instance_id is not None and joined:
+    if self._group_instance_id is not None and (had_generation or not is_joining):
         self.member_id = member_id
 
 
@@ -81,5 +95,6 @@ def apply() -> None:
     """May be called more than once."""
     Fetcher._proc_fetch_request = _fetch_or_end
     GroupCoordinator.reset_generation = _reset_unless_static
+    CoordinatorGroupRebalance.perform_group_join = _join_group
     fetching.apply()
     errors.kafka_errors[FencedInstanceIdError.errno] = FencedInstanceIdError

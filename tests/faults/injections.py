@@ -91,7 +91,7 @@ def twin(stage: Stage) -> None:
             newer.end()
             stage.start(older.instance, log="twin again")
             deadline = time.monotonic() + TAKEN_OVER_WITHIN_S
-        assert time.monotonic() < deadline, {worker.instance: worker.said[-1500:] for worker in stage.crew.values()}
+        assert time.monotonic() < deadline, [(item.health(), item.said[-1500:]) for item in stage.crew.values()]
         time.sleep(POLL_S)
 
 

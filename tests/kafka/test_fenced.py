@@ -48,3 +48,27 @@ def test_a_member_that_lost_its_generation_joins_again_under_its_name(kafka: Bro
             assert not owner.intake.crashed
 
     asyncio.run(main())
+
+
+def test_a_member_that_hears_twice_that_it_was_replaced_does_not_take_the_name_back(kafka: Broker) -> None:
+    """A heartbeat and a commit that are under way together are both refused."""
+    connection, topic = Connection(broker=kafka.bootstrap), f"t-{uuid4().hex[:8]}"
+
+    async def main() -> None:
+        await topics.create(connection, topic, 2)
+        old, new = (Owner(connection, [topic], topic, group_instance_id="w1") for _ in range(2))
+        async with old.running():
+            await until(lambda: len(old.intake.assignment) == 2)
+            assert old.intake._consumer is not None
+            coordinator = old.intake._consumer._coordinator
+            member_id = coordinator.member_id
+            async with new.running():
+                await until(lambda: len(new.intake.assignment) == 2)
+                coordinator.reset_generation()
+                coordinator.reset_generation()
+                assert coordinator.member_id == member_id
+                await until(lambda: old.intake.crashed)
+                assert "another process joined as instance 'w1'" in str(old.intake.crash_reason)
+                assert not new.intake.crashed
+
+    asyncio.run(main())
