@@ -99,11 +99,7 @@ def ledger() -> Iterator[Json]:
         stepped=True,
     )
     for title, metric, text in (
-        (
-            "Precision",
-            "precision",
-            "Share of confirmed alarms among confirmed and refuted ones, with the interval of all.",
-        ),
+        ("Precision", "precision", "Share of confirmed alarms among confirmed and refuted, with the interval of all."),
         ("Recall", "recall", "Share of the bad episodes that were caught, with the interval of all."),
     ):
         yield lines(
