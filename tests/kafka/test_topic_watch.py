@@ -70,7 +70,7 @@ def test_more_labels_partitions_than_the_events_have_are_reported_until_they_hav
         asyncio.run(watch.look())
         asyncio.run(watch.look())
         assert watch.faults.keys() == {(connection.topic("labels"), Fault.PARTITIONS)}
-        assert len([line for line in caplog.messages if "wrong place" in line]) == 1
+        assert len([line for line in caplog.messages if "wrong partition" in line]) == 1
         grow_topic(connection, "inference", 3)
         asyncio.run(watch.look())
     assert watch.faults == {} and "is as it must be again" in caplog.messages[-1]
