@@ -192,7 +192,7 @@ def bounds(connection: Connection, topic: str, *, committed: bool = False) -> di
 def read_topic(connection: Connection, topic: str, *, committed: bool = False) -> list[ConsumerRecord]:
     """All records that it holds now, in order of offset per partition; none when there is no such topic.
 
-    AssertionError when the end that Kafka tells is not reached in READ_WITHIN_S.
+    AssertionError when nothing more comes within READ_WITHIN_S, and the end that Kafka names is not reached.
     """
 
     async def run(consumer: AIOKafkaConsumer, tps: Sequence[TopicPartition]) -> list[ConsumerRecord]:
@@ -202,6 +202,7 @@ def read_topic(connection: Connection, topic: str, *, committed: bool = False) -
             assert time.monotonic() < deadline, f"{behind} not read to {ends} within {READ_WITHIN_S:g} s"
             for batch in (await consumer.getmany(timeout_ms=200)).values():
                 records += batch
+                deadline = time.monotonic() + READ_WITHIN_S
         return sorted(records, key=lambda record: (record.partition, record.offset))
 
     return _consume(connection, topic, committed, run) or []
