@@ -14,8 +14,8 @@ aio-libs/aiokafka.
 3. A static member that Kafka does not recognise joins again without its member id (`reset_generation`), which takes the
    instance id from whoever has it now: two processes with one name fence each other for ever. With the member id that
    it had, Kafka says whether the name is another's (fenced), or nobody's (then it joins anew). No issue is known. To
-   report: on UNKNOWN_MEMBER_ID from a heartbeat, a commit or a sync, `reset_generation` must keep the member id of a
-   member that has a `group.instance.id` and a generation.
+   report: on UNKNOWN_MEMBER_ID from a heartbeat, a commit or a sync, however many of them are refused together,
+   `reset_generation` must keep the member id of a member that has a `group.instance.id`.
 4. The parser of fetched records: see `agents.fetching`.
 """
 

@@ -28,6 +28,10 @@ Span = tuple[int, str | None, str | None]
 """Start of a pane or cohort; version, None for all; value of the segment, None for all."""
 
 
+MAX_COHORTS = 1_000
+"""Cohorts are panes, hours or days: the shortest of which a horizon has no more than these."""
+
+
 @dataclass(frozen=True)
 class LogRecord:
     """One record of a log as its reader gets it. `stamp_ms`: Kafka's timestamp."""
@@ -55,19 +59,20 @@ class ModelRules:
     features: tuple[str, ...]
 
     @classmethod
-    def of(cls, config: Mapping[str, Any], model: str, *, future_ms: int, cohort_ms: int = HOUR_MS) -> ModelRules:
+    def of(cls, config: Mapping[str, Any], model: str, *, future_ms: int) -> ModelRules:
         """From the configuration file as YAML gives it."""
         found = config["models"][model]
         ((segment, values),) = found["segments"].items()
-        labels = found.get("labels")
+        labels, pane_ms = found.get("labels"), length_ms(found["pane"])
+        horizon_ms = length_ms(labels["horizon"]) if labels else 0
         return cls(
             model,
-            length_ms(found["pane"]),
+            pane_ms,
             length_ms(found["grace"]),
             length_ms(found["lateness"]),
             length_ms(config["limits"]["future"]) if "future" in config.get("limits", {}) else future_ms,
-            cohort_ms,
-            length_ms(labels["horizon"]) if labels else 0,
+            next(ms for ms in (pane_ms, HOUR_MS, 24 * HOUR_MS) if horizon_ms <= MAX_COHORTS * ms),
+            horizon_ms,
             labels is not None,
             segment,
             frozenset(values),
